@@ -1,0 +1,153 @@
+//! The stable codes that answers, the audit log and exit codes share; nothing else.
+//!
+//! Each module has its own error enum and maps every variant to one of these with a `code()` that
+//! has no wildcard arm, so that a new variant does not compile until someone decides its code. The
+//! text that a caller sees comes from [`ErrorCode::message`] or from the module's own words, never
+//! from a driver or a parser: their texts are untrusted and may quote secrets.
+
+use std::fmt;
+
+/// A stable error code: part of the API, listed in the README (a test compares).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// A record of the attempt could not be written, so nothing was done.
+    AuditUnavailable,
+    /// The caller went away or cancelled.
+    Cancelled,
+    /// The tenant's database could not be reached or refused the login.
+    DatabaseUnavailable,
+    /// Not the caller's tenant. The same answer whether the other tenant exists or not.
+    Forbidden,
+    /// Stored data failed authentication, or does not fit together.
+    IntegrityError,
+    /// An unexpected failure; the request id leads to the log.
+    InternalError,
+    /// An argument is missing, of the wrong type, or out of range.
+    InvalidArgument,
+    /// The tenant id breaks the rule for ids.
+    InvalidTenant,
+    /// Every instance of the tenant stayed busy for the whole of `acquire_timeout`.
+    PoolExhausted,
+    /// The database answered the statement with an error.
+    QueryFailed,
+    /// The guard did not let the statement through; the rule is named.
+    QueryRefused,
+    /// The statement ran longer than the tenant's limit.
+    QueryTimeout,
+    /// A quota of the tenant is used up; `retry_after_seconds` says when to come back.
+    QuotaExceeded,
+    /// The URI is well formed and the caller's own, but names nothing.
+    ResourceNotFound,
+    /// One row alone exceeds the tenant's byte limit.
+    ResultTooLarge,
+    /// The tenant is switched off.
+    TenantDisabled,
+    /// No such tenant in the vault.
+    TenantNotConfigured,
+    /// No token, or one that is unknown, expired or revoked.
+    Unauthenticated,
+    /// The vault is sealed: its keys are not in memory.
+    VaultSealed,
+}
+
+impl ErrorCode {
+    /// Every code, in the order of the README's table.
+    pub const ALL: [Self; 19] = [
+        Self::InvalidTenant,
+        Self::TenantNotConfigured,
+        Self::Forbidden,
+        Self::InternalError,
+        Self::Unauthenticated,
+        Self::InvalidArgument,
+        Self::ResourceNotFound,
+        Self::QueryRefused,
+        Self::QueryFailed,
+        Self::QueryTimeout,
+        Self::ResultTooLarge,
+        Self::QuotaExceeded,
+        Self::PoolExhausted,
+        Self::DatabaseUnavailable,
+        Self::TenantDisabled,
+        Self::VaultSealed,
+        Self::AuditUnavailable,
+        Self::IntegrityError,
+        Self::Cancelled,
+    ];
+
+    /// The string that clients match on.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuditUnavailable => "AUDIT_UNAVAILABLE",
+            Self::Cancelled => "CANCELLED",
+            Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
+            Self::Forbidden => "FORBIDDEN",
+            Self::IntegrityError => "INTEGRITY_ERROR",
+            Self::InternalError => "INTERNAL_ERROR",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::InvalidTenant => "INVALID_TENANT",
+            Self::PoolExhausted => "POOL_EXHAUSTED",
+            Self::QueryFailed => "QUERY_FAILED",
+            Self::QueryRefused => "QUERY_REFUSED",
+            Self::QueryTimeout => "QUERY_TIMEOUT",
+            Self::QuotaExceeded => "QUOTA_EXCEEDED",
+            Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
+            Self::ResultTooLarge => "RESULT_TOO_LARGE",
+            Self::TenantDisabled => "TENANT_DISABLED",
+            Self::TenantNotConfigured => "TENANT_NOT_CONFIGURED",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::VaultSealed => "VAULT_SEALED",
+        }
+    }
+
+    /// What a caller is told when the failing module has nothing safe to add.
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::AuditUnavailable => "the audit log cannot be written, so nothing was done",
+            Self::Cancelled => "the call was cancelled",
+            Self::DatabaseUnavailable => "the tenant's database is unavailable",
+            Self::Forbidden => {
+                "this resource does not belong to your tenant; the attempt was recorded"
+            }
+            Self::IntegrityError => "stored data failed authentication",
+            Self::InternalError => "unexpected internal error; the request id leads to the log",
+            Self::InvalidArgument => "an argument is not valid",
+            Self::InvalidTenant => "the tenant id is not valid",
+            Self::PoolExhausted => "all instances of this tenant stayed busy; try again",
+            Self::QueryFailed => "the database answered with an error",
+            Self::QueryRefused => "the statement is not allowed",
+            Self::QueryTimeout => "the statement took longer than this tenant's limit",
+            Self::QuotaExceeded => "a quota of this tenant is used up",
+            Self::ResourceNotFound => "no such resource",
+            Self::ResultTooLarge => "a single row exceeds this tenant's byte limit",
+            Self::TenantDisabled => "this tenant is disabled",
+            Self::TenantNotConfigured => "this tenant is not configured",
+            Self::Unauthenticated => "a valid bearer token is required",
+            Self::VaultSealed => "the vault is sealed",
+        }
+    }
+
+    /// The code that [`ErrorCode::as_str`] gives as `text`.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_found_by_its_string() {
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::parse(code.as_str()), Some(code));
+        }
+        assert_eq!(ErrorCode::parse("forbidden"), None);
+    }
+}

@@ -1,0 +1,651 @@
+//! The tenant file: one JSON document that describes one tenant.
+//!
+//! The format is docs/tenant-file.md; [`schema`] is the same for machines. Everything wrong with a
+//! file is reported at once, each [`Problem`] with field, line and column, none with a value.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use crate::tenant::json::{self, Member, Position};
+use crate::tenant::{
+    Access, AccessMode, ColumnName, Connection, Credentials, IdRule, Limits, Lookup,
+    PostgresTarget, Quotas, RelationName, ResolvedTenant, TenantConfig, TenantId, TlsMode, env,
+};
+
+/// What a tenant file says, read and resolved.
+#[derive(Debug)]
+pub struct TenantFile {
+    /// The tenant.
+    pub tenant: ResolvedTenant,
+    /// Secrets that stand in the file itself, by field, when there are any.
+    pub literal_secrets: Vec<String>,
+}
+
+/// What a tenant file needs from outside.
+#[expect(missing_debug_implementations, reason = "two functions and a setting")]
+pub struct Surroundings<'a> {
+    /// Which ids are allowed.
+    pub id_rule: IdRule,
+    /// Looks a variable up.
+    pub lookup: Lookup<'a>,
+    /// Reads the PEM file that `db_sslrootcert` names; an error is one line without values.
+    pub certificate: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// One thing wrong with a tenant file.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Problem {
+    /// The field, such as `quotas.max_queries_per_hour`; empty for the file as a whole.
+    pub field: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// What is wrong and what would be right. Never the value.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.line, self.column)?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+const TOP: [&str; 15] = [
+    "tenant_id",
+    "db_engine",
+    "db_host",
+    "db_port",
+    "db_name",
+    "db_user",
+    "db_password",
+    "db_path",
+    "db_sslmode",
+    "db_sslrootcert",
+    "db_schema",
+    "api_keys",
+    "quotas",
+    "features",
+    "access",
+];
+const LIMITS: &str = "limits";
+/// An editor's pointer to `schema.json`; read past.
+const SCHEMA: &str = "$schema";
+const POSTGRES_ONLY: [&str; 8] = [
+    "db_host",
+    "db_port",
+    "db_name",
+    "db_user",
+    "db_password",
+    "db_sslmode",
+    "db_sslrootcert",
+    "db_schema",
+];
+/// PostgreSQL cuts longer names off.
+const MAX_NAME: usize = 63;
+const MAX_API_KEYS: usize = 32;
+const MAX_RELATIONS: usize = 1_000;
+/// Longest secret, in bytes; the vault's records are that small on purpose.
+const MAX_SECRET: usize = 4_000;
+
+impl TenantFile {
+    /// Reads the file called `name` (without its directory) with content `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of the file, in order of position.
+    pub fn read(
+        name: &str,
+        bytes: &[u8],
+        surroundings: &Surroundings<'_>,
+    ) -> Result<Self, Vec<Problem>> {
+        let source = std::str::from_utf8(bytes).map_err(|error| {
+            let valid = std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default();
+            let Position { line, column } = json::position(valid, &valid[valid.len()..]);
+            let message = "not UTF-8 text".to_owned();
+            vec![Problem { field: String::new(), line, column, message }]
+        })?;
+        let mut reader =
+            Reader { source, surroundings, problems: Vec::new(), literals: Vec::new() };
+        let tenant = reader.tenant(name);
+        reader.problems.sort_by_key(|problem| (problem.line, problem.column));
+        match tenant {
+            Some(tenant) if reader.problems.is_empty() => {
+                Ok(Self { tenant, literal_secrets: reader.literals })
+            }
+            _ => Err(reader.problems),
+        }
+    }
+}
+
+struct Reader<'a> {
+    source: &'a str,
+    surroundings: &'a Surroundings<'a>,
+    problems: Vec<Problem>,
+    literals: Vec<String>,
+}
+
+/// An object of the file, its unknown and doubled fields already reported.
+struct Object<'a> {
+    path: String,
+    value: &'a str,
+    members: Vec<Member<'a>>,
+}
+
+impl<'a> Object<'a> {
+    fn field(&self, name: &str) -> Field {
+        let separator = if self.path.is_empty() { "" } else { "." };
+        Field(format!("{}{separator}{name}", self.path))
+    }
+
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.members.iter().find(|member| member.key == name).map(|member| member.value)
+    }
+}
+
+/// A field's full name, for messages.
+struct Field(String);
+
+impl<'a> Reader<'a> {
+    fn tenant(&mut self, file_name: &str) -> Option<ResolvedTenant> {
+        let known: Vec<&str> = TOP.into_iter().chain([LIMITS, SCHEMA]).collect();
+        let top = self.object(String::new(), self.source, &known)?;
+        // Each part is read whatever became of the one before, so that all problems are found.
+        let id = self.id(&top, file_name);
+        let connection = self.connection(&top);
+        let db_password = self.optional_secret(&top, "db_password");
+        let api_keys = self.api_keys(&top);
+        let quotas = self.section(&top, "quotas", Self::quotas).unwrap_or_default();
+        let features = self.features(&top);
+        let access = self.section(&top, "access", Self::access).unwrap_or_default();
+        let limits = self.section(&top, LIMITS, Self::limits).unwrap_or_default();
+        let config =
+            TenantConfig { id: id?, connection: connection?, access, limits, quotas, features };
+        Some(ResolvedTenant { config, credentials: Credentials { db_password, api_keys } })
+    }
+
+    fn id(&mut self, top: &Object<'a>, file_name: &str) -> Option<TenantId> {
+        let text = self.required_text(top, "tenant_id")?;
+        let (field, value) = (top.field("tenant_id"), top.get("tenant_id")?);
+        match TenantId::parse(&text, self.surroundings.id_rule) {
+            Ok(id) if format!("{id}.json") == file_name => Some(id),
+            Ok(_) => {
+                let message = "the file must be named {tenant_id}.json";
+                self.problem(&field, value.get(), message);
+                None
+            }
+            Err(invalid) => {
+                self.problem(&field, value.get(), format!("INVALID_TENANT: {invalid}"));
+                None
+            }
+        }
+    }
+
+    fn connection(&mut self, top: &Object<'a>) -> Option<Connection> {
+        let engines = [("postgres", false), ("sqlite", true)];
+        let is_sqlite = self.choice(top, "db_engine", &engines).unwrap_or(Some(false))?;
+        if is_sqlite {
+            for name in POSTGRES_ONLY {
+                if let Some(value) = top.get(name) {
+                    self.problem(&top.field(name), value.get(), "does not apply to sqlite");
+                }
+            }
+            let path = self.required_text(top, "db_path")?;
+            let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+            if path.contains(['\\', '\0']) || !path.split('/').all(is_plain) {
+                let message = "must be a relative path without \"..\", below sqlite_root";
+                self.problem(&top.field("db_path"), top.get("db_path")?.get(), message);
+                return None;
+            }
+            return Some(Connection::Sqlite { path: path.as_str().to_owned() });
+        }
+        if let Some(value) = top.get("db_path") {
+            let message = "applies to sqlite only; set \"db_engine\": \"sqlite\"";
+            self.problem(&top.field("db_path"), value.get(), message);
+        }
+        let host = self.required_text(top, "db_host");
+        let port = self.integer(top, "db_port", 1, 65_535);
+        let database = self.required_name(top, "db_name");
+        let user = self.required_name(top, "db_user");
+        let schema = match top.get("db_schema") {
+            Some(_) => self.required_name(top, "db_schema"),
+            None => Some("public".to_owned()),
+        };
+        let modes = [TlsMode::Disable, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull]
+            .map(|mode| (mode.as_str(), mode));
+        let tls = self.choice(top, "db_sslmode", &modes);
+        let root_certificates = self.certificates(top);
+        let host = host?;
+        if host.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control())
+            || host.len() > 255
+        {
+            let message = "must be one host name, address, or socket directory";
+            self.problem(&top.field("db_host"), top.get("db_host")?.get(), message);
+            return None;
+        }
+        let is_local = host.starts_with('/')
+            || *host == "localhost"
+            || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+        let tls = match tls {
+            Some(mode) => mode?,
+            None if is_local => TlsMode::Disable,
+            None => TlsMode::VerifyFull,
+        };
+        Some(Connection::Postgres(PostgresTarget {
+            host: host.as_str().to_owned(),
+            port: u16::try_from(port.unwrap_or(5_432)).ok()?,
+            database: database?,
+            user: user?,
+            tls,
+            root_certificates,
+            schema: schema?,
+        }))
+    }
+
+    fn certificates(&mut self, top: &Object<'a>) -> Option<String> {
+        let value = top.get("db_sslrootcert")?;
+        let path = self.required_text(top, "db_sslrootcert")?;
+        let pem = (self.surroundings.certificate)(&path);
+        pem.map_err(|message| self.problem(&top.field("db_sslrootcert"), value.get(), message)).ok()
+    }
+
+    fn api_keys(&mut self, top: &Object<'a>) -> BTreeMap<String, SecretString> {
+        let mut keys = BTreeMap::new();
+        let Some(section) = self.open_section(top, "api_keys") else { return keys };
+        if section.members.len() > MAX_API_KEYS {
+            let message = format!("at most {MAX_API_KEYS} keys");
+            self.problem(&top.field("api_keys"), section.value, message);
+        }
+        for member in &section.members {
+            let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+            if !(1..=32).contains(&member.key.len()) || !member.key.bytes().all(is_name) {
+                let message = "a provider name has 1 to 32 letters, digits, \"_\" and \"-\"";
+                self.problem(&Field("api_keys".to_owned()), member.value.get(), message);
+            } else if let Some(secret) = self.optional_secret(&section, &member.key) {
+                keys.insert(member.key.clone().into_owned(), secret);
+            }
+        }
+        keys
+    }
+
+    fn features(&mut self, top: &Object<'a>) -> BTreeMap<String, bool> {
+        let Some(section) = self.open_section(top, "features") else { return BTreeMap::new() };
+        let mut features = BTreeMap::new();
+        for member in &section.members {
+            if !(1..=MAX_NAME).contains(&member.key.len()) || member.key.contains(char::is_control)
+            {
+                let message = format!("a feature's name has 1 to {MAX_NAME} printable bytes");
+                self.problem(&Field("features".to_owned()), member.value.get(), message);
+            } else if let Ok(enabled) = serde_json::from_str(member.value.get()) {
+                features.insert(member.key.clone().into_owned(), enabled);
+            } else {
+                let field = section.field(&printable(&member.key));
+                self.problem(&field, member.value.get(), "must be true or false");
+            }
+        }
+        features
+    }
+
+    fn quotas(&mut self, section: &Object<'a>) -> Quotas {
+        let concurrent = self.integer(section, "max_concurrent_connections", 0, u32::MAX.into());
+        Quotas {
+            max_queries_per_hour: self.integer(section, "max_queries_per_hour", 0, u64::MAX),
+            max_queries_per_day: self.integer(section, "max_queries_per_day", 0, u64::MAX),
+            max_concurrent_connections: concurrent.and_then(|limit| u32::try_from(limit).ok()),
+        }
+    }
+
+    fn access(&mut self, section: &Object<'a>) -> Access {
+        let modes = [AccessMode::ReadOnly, AccessMode::ReadWrite].map(|mode| (mode.as_str(), mode));
+        Access {
+            mode: self.choice(section, "mode", &modes).flatten().unwrap_or_default(),
+            tables: self.list(
+                section,
+                "tables",
+                "\"name\" or \"schema.name\"",
+                |parts| match parts {
+                    [name] => Some(relation(None, name)),
+                    [schema, name] => Some(relation(Some(schema), name)),
+                    _ => None,
+                },
+            ),
+            deny_columns: self
+                .list(section, "deny_columns", "\"table.column\"", |parts| match parts {
+                    [table, column] => Some(column_of(relation(None, table), column)),
+                    [schema, table, column] => {
+                        Some(column_of(relation(Some(schema), table), column))
+                    }
+                    _ => None,
+                })
+                .unwrap_or_default(),
+        }
+    }
+
+    fn limits(&mut self, section: &Object<'a>) -> Limits {
+        let default = Limits::default();
+        let in_u32 = |limit: Option<u64>| limit.and_then(|limit| u32::try_from(limit).ok());
+        Limits {
+            statement_timeout: self
+                .integer(section, "statement_timeout_ms", 1, 3_600_000)
+                .map_or(default.statement_timeout, Duration::from_millis),
+            max_rows: in_u32(self.integer(section, "max_rows", 1, 1_000_000))
+                .unwrap_or(default.max_rows),
+            max_result_bytes: in_u32(self.integer(section, "max_result_bytes", 1 << 10, 256 << 20))
+                .unwrap_or(default.max_result_bytes),
+        }
+    }
+
+    /// Opens the object in `name`, with any fields.
+    fn open_section(&mut self, top: &Object<'a>, name: &str) -> Option<Object<'a>> {
+        let value = top.get(name)?;
+        self.object(name.to_owned(), value.get(), &[])
+    }
+
+    /// Opens the object in `name`, with the fields that [`section_fields`] lists, and reads it.
+    fn section<T>(
+        &mut self,
+        top: &Object<'a>,
+        name: &str,
+        read: impl FnOnce(&mut Self, &Object<'a>) -> T,
+    ) -> Option<T> {
+        let value = top.get(name)?;
+        let section = self.object(name.to_owned(), value.get(), section_fields(name))?;
+        Some(read(self, &section))
+    }
+
+    /// The object that `text` is. `known` empty means any field.
+    fn object(&mut self, path: String, text: &'a str, known: &[&str]) -> Option<Object<'a>> {
+        let field = Field(path);
+        match json::members(text) {
+            Ok(Some(members)) => {
+                let object = Object { path: field.0, value: text, members };
+                self.check_names(&object, known);
+                Some(object)
+            }
+            Ok(None) => {
+                self.problem(&field, text, "must be an object");
+                None
+            }
+            Err((Position { line, column }, ends_early)) => {
+                let message = if ends_early {
+                    "not JSON: the text ends too early; is the file truncated?"
+                } else {
+                    "not JSON"
+                };
+                let message = message.to_owned();
+                self.problems.push(Problem { field: field.0, line, column, message });
+                None
+            }
+        }
+    }
+
+    fn check_names(&mut self, object: &Object<'a>, known: &[&str]) {
+        let mut seen = BTreeSet::new();
+        for member in &object.members {
+            let key = printable(&member.key);
+            if !seen.insert(&member.key) {
+                self.problem(&object.field(&key), member.value.get(), "is there twice");
+            } else if !known.is_empty() && !known.contains(&&*member.key) {
+                let nearest = known
+                    .iter()
+                    .map(|known| (strsim::damerau_levenshtein(known, &member.key), known))
+                    .min();
+                let message = match nearest {
+                    Some((distance, name)) if distance <= 3 => {
+                        format!("unknown field; did you mean \"{name}\"?")
+                    }
+                    _ => "unknown field".to_owned(),
+                };
+                self.problem(&object.field(&key), member.value.get(), message);
+            }
+        }
+    }
+
+    /// The string in `name` with its references resolved; nothing when it is absent or not good.
+    fn text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
+        let value = object.get(name)?;
+        let Some(template) = json::string(value) else {
+            self.problem(&object.field(name), value.get(), "must be a string");
+            return None;
+        };
+        let template = match template {
+            Cow::Borrowed(text) => Ok(text),
+            Cow::Owned(text) => Err(Zeroizing::new(text)),
+        };
+        let template = template.as_ref().map_or_else(|owned| owned.as_str(), |text| *text);
+        env::resolve(template, self.surroundings.lookup)
+            .map_err(|error| self.problem(&object.field(name), value.get(), error.to_string()))
+            .ok()
+    }
+
+    fn required_text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
+        let Some(value) = object.get(name) else {
+            self.problem(&object.field(name), object.value, "is required");
+            return None;
+        };
+        let text = self.text(object, name)?;
+        if text.is_empty() {
+            self.problem(&object.field(name), value.get(), "must not be empty");
+            return None;
+        }
+        Some(text)
+    }
+
+    fn required_name(&mut self, object: &Object<'a>, name: &str) -> Option<String> {
+        let text = self.required_text(object, name)?;
+        if text.len() > MAX_NAME || text.contains(char::is_control) {
+            let message = format!("must have at most {MAX_NAME} printable bytes");
+            self.problem(&object.field(name), object.get(name)?.get(), message);
+            return None;
+        }
+        Some(text.as_str().to_owned())
+    }
+
+    /// A secret; one that is absent or empty is none.
+    fn optional_secret(&mut self, object: &Object<'a>, name: &str) -> Option<SecretString> {
+        let text = self.text(object, name)?;
+        let value = object.get(name)?;
+        if text.is_empty() {
+            return None;
+        }
+        if text.len() > MAX_SECRET || text.contains('\0') {
+            let message = format!("must have at most {MAX_SECRET} bytes, none of them zero");
+            self.problem(&object.field(name), value.get(), message);
+            return None;
+        }
+        if json::string(value).is_some_and(|template| env::is_literal(&template)) {
+            self.literals.push(object.field(name).0);
+        }
+        Some(SecretString::from(text.as_str()))
+    }
+
+    fn integer(&mut self, object: &Object<'a>, name: &str, min: u64, max: u64) -> Option<u64> {
+        let value = object.get(name)?;
+        match serde_json::from_str::<u64>(value.get()) {
+            Ok(number) if (min..=max).contains(&number) => Some(number),
+            _ => {
+                let message = if max == u64::MAX {
+                    "must be a whole number, 0 or more".to_owned()
+                } else {
+                    format!("must be a whole number from {min} to {max}")
+                };
+                self.problem(&object.field(name), value.get(), message);
+                None
+            }
+        }
+    }
+
+    /// One of `choices`: nothing when absent, `Some(None)` when there and not among them.
+    #[expect(clippy::option_option, reason = "absent and wrong lead to different defaults")]
+    fn choice<T: Copy>(
+        &mut self,
+        object: &Object<'a>,
+        name: &str,
+        choices: &[(&str, T)],
+    ) -> Option<Option<T>> {
+        let value = object.get(name)?;
+        let text = self.text(object, name);
+        let found = choices
+            .iter()
+            .find(|(spelling, _)| text.as_ref().is_some_and(|text| text.as_str() == *spelling));
+        if found.is_none() && text.is_some() {
+            let names: Vec<&str> = choices.iter().map(|(spelling, _)| *spelling).collect();
+            let message = format!("must be one of {}", names.join(", "));
+            self.problem(&object.field(name), value.get(), message);
+        }
+        Some(found.map(|(_, choice)| *choice))
+    }
+
+    /// A list of dotted names, each made into a `T` from its parts.
+    fn list<T>(
+        &mut self,
+        object: &Object<'a>,
+        name: &str,
+        form: &str,
+        parse: impl Fn(&[&str]) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let value = object.get(name)?;
+        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+            self.problem(&object.field(name), value.get(), format!("must be a list of {form}"));
+            return None;
+        };
+        if items.len() > MAX_RELATIONS {
+            let message = format!("at most {MAX_RELATIONS} entries");
+            self.problem(&object.field(name), value.get(), message);
+            return None;
+        }
+        let mut list = Vec::new();
+        for item in items {
+            let text = json::string(item).unwrap_or_default();
+            let parts: Vec<&str> = text.split('.').collect();
+            let is_name = |part: &&str| {
+                (1..=MAX_NAME).contains(&part.len()) && !part.contains(char::is_control)
+            };
+            match parse(&parts) {
+                Some(entry) if parts.iter().all(is_name) => list.push(entry),
+                _ => self.problem(&object.field(name), item.get(), format!("must be {form}")),
+            }
+        }
+        Some(list)
+    }
+
+    /// Reports a problem at `part`, a slice of the source.
+    fn problem(&mut self, field: &Field, part: &str, message: impl Into<String>) {
+        let Position { line, column } = json::position(self.source, part);
+        self.problems.push(Problem {
+            field: field.0.clone(),
+            line,
+            column,
+            message: message.into(),
+        });
+    }
+}
+
+fn relation(schema: Option<&str>, name: &str) -> RelationName {
+    RelationName { schema: schema.map(str::to_owned), name: name.to_owned() }
+}
+
+fn column_of(relation: RelationName, column: &str) -> ColumnName {
+    ColumnName { relation, column: column.to_owned() }
+}
+
+/// A key as it may stand in a message: one line, not long.
+fn printable(key: &str) -> String {
+    key.escape_debug().take(MAX_NAME).collect()
+}
+
+fn section_fields(section: &str) -> &'static [&'static str] {
+    match section {
+        "quotas" => &["max_queries_per_hour", "max_queries_per_day", "max_concurrent_connections"],
+        "access" => &["mode", "tables", "deny_columns"],
+        LIMITS => &["statement_timeout_ms", "max_rows", "max_result_bytes"],
+        _ => &[],
+    }
+}
+
+/// The JSON Schema (2020-12) of a tenant file, as `tenant_configs/schema.json` has it.
+pub fn schema() -> serde_json::Value {
+    use serde_json::json;
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    let secret = |description: &str| json!({ "type": "string", "maxLength": MAX_SECRET, "description": description });
+    let whole = |min: u64, max: Option<u64>, description: &str| {
+        let mut field = json!({ "type": "integer", "minimum": min, "description": description });
+        if let Some(max) = max {
+            field["maximum"] = json!(max);
+        }
+        field
+    };
+    let closed = |properties: serde_json::Value| json!({ "type": "object", "additionalProperties": false, "properties": properties });
+    let names = |description: &str| {
+        json!({
+            "type": "array", "items": { "type": "string" }, "maxItems": MAX_RELATIONS,
+            "description": description,
+        })
+    };
+    let modes = [AccessMode::ReadOnly, AccessMode::ReadWrite].map(AccessMode::as_str);
+    let tls = [TlsMode::Disable, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull]
+        .map(TlsMode::as_str);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tenantry tenant file",
+        "description": "Any string may hold ${VAR}, ${VAR:default} and $${ for a literal ${.",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["tenant_id"],
+        "properties": {
+            SCHEMA: text("Path of this schema, for editors."),
+            "tenant_id": {
+                "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_]{5,19}$",
+                "description": "Also the file's name; \"_\" needs tenant_id.allow_underscore.",
+            },
+            "db_engine": { "enum": ["postgres", "sqlite"], "default": "postgres" },
+            "db_host": text("Host name, address, or the absolute path of a socket directory."),
+            "db_port": whole(1, Some(65_535), "Default 5432."),
+            "db_name": text("Database."),
+            "db_user": text("Role to log in as."),
+            "db_password": secret("Password of db_user."),
+            "db_path": text("SQLite only: file below sqlite_root, no symbolic link, no \"..\"."),
+            "db_sslmode": {
+                "enum": tls,
+                "description": "Default verify-full; disable for loopback hosts and sockets.",
+            },
+            "db_sslrootcert": text("PEM file (absolute, or beside this file); sealed at import."),
+            "db_schema": text("Where unqualified names are looked up; default public."),
+            "api_keys": {
+                "type": "object", "maxProperties": MAX_API_KEYS,
+                "additionalProperties": secret("Key of an outside service; empty means none."),
+            },
+            "quotas": closed(json!({
+                "max_queries_per_hour": whole(0, None, "Absent: unlimited. 0: none."),
+                "max_queries_per_day": whole(0, None, "Absent: unlimited. 0: none."),
+                "max_concurrent_connections":
+                    whole(0, Some(u32::MAX.into()), "Absent: unlimited. 0: none."),
+            })),
+            "features": { "type": "object", "additionalProperties": { "type": "boolean" } },
+            "access": closed(json!({
+                "mode": { "enum": modes, "default": AccessMode::ReadOnly.as_str() },
+                "tables": names("Readable tables and views, \"name\" or \"schema.name\"."),
+                "deny_columns": names("Never readable, \"table.column\"."),
+            })),
+            LIMITS: closed(json!({
+                "statement_timeout_ms": whole(1, Some(3_600_000), "Default 30000."),
+                "max_rows": whole(1, Some(1_000_000), "Default 1000."),
+                "max_result_bytes": whole(1 << 10, Some(256 << 20), "Default 4194304."),
+            })),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests;
