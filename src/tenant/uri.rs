@@ -394,7 +394,8 @@ mod tests {
             let table = Resource::Table(RelationName { schema: None, name });
             let uri = ResourceUri::of(&own, &table);
             let read = ResourceUri::parse(&uri.to_string()).unwrap();
-            prop_assert_eq!(Scope::new(own).admit(&read).unwrap().resource(), &table);
+            let admitted = Scope::new(own).admit(&read).unwrap();
+            prop_assert_eq!(admitted.resource(), &table);
         }
 
         #[test]
