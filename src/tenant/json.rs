@@ -58,7 +58,10 @@ pub(super) fn members(text: &str) -> Result<Option<Vec<Member<'_>>>, (Position, 
         Ok(members) => Ok(Some(members)),
         Err(error) if error.is_data() => Ok(None),
         Err(error) => {
-            let position = Position { line: error.line().max(1), column: error.column().max(1) };
+            // The parser counts columns in bytes.
+            let line = text.lines().nth(error.line().saturating_sub(1)).unwrap_or_default();
+            let column = line.char_indices().filter(|(at, _)| *at < error.column()).count();
+            let position = Position { line: error.line().max(1), column: column.max(1) };
             Err((position, error.is_eof()))
         }
     }

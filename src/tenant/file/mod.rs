@@ -415,8 +415,13 @@ impl<'a> Reader<'a> {
     /// The string in `name` with its references resolved; nothing when it is absent or not good.
     fn text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
         let value = object.get(name)?;
+        self.resolve(&object.field(name), value)
+    }
+
+    /// The string that `value` is with its references resolved; nothing when it is not good.
+    fn resolve(&mut self, field: &Field, value: &'a RawValue) -> Option<Zeroizing<String>> {
         let Some(template) = json::string(value) else {
-            self.problem(&object.field(name), value.get(), "must be a string");
+            self.problem(field, value.get(), "must be a string");
             return None;
         };
         let template = match template {
@@ -425,7 +430,7 @@ impl<'a> Reader<'a> {
         };
         let template = template.as_ref().map_or_else(|owned| owned.as_str(), |text| *text);
         env::resolve(template, self.surroundings.lookup)
-            .map_err(|error| self.problem(&object.field(name), value.get(), error.to_string()))
+            .map_err(|error| self.problem(field, value.get(), error.to_string()))
             .ok()
     }
 
@@ -527,7 +532,7 @@ impl<'a> Reader<'a> {
         }
         let mut list = Vec::new();
         for item in items {
-            let text = json::string(item).unwrap_or_default();
+            let Some(text) = self.resolve(&object.field(name), item) else { continue };
             let parts: Vec<&str> = text.split('.').collect();
             let is_name = |part: &&str| {
                 (1..=MAX_NAME).contains(&part.len()) && !part.contains(char::is_control)
@@ -603,6 +608,9 @@ pub fn schema() -> serde_json::Value {
         "type": "object",
         "additionalProperties": false,
         "required": ["tenant_id"],
+        "if": { "required": ["db_engine"], "properties": { "db_engine": { "const": "sqlite" } } },
+        "then": { "required": ["db_path"] },
+        "else": { "required": ["db_host", "db_name", "db_user"] },
         "properties": {
             SCHEMA: text("Path of this schema, for editors."),
             "tenant_id": {
