@@ -1,0 +1,63 @@
+//! What was opened lately, for a while.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::tenant::TenantId;
+
+/// One value per tenant, each of one version of that tenant. The deadline counts from the opening:
+/// use does not move it. `Debug` shows how many there are.
+pub(super) struct Cache<T> {
+    ttl: Duration,
+    entries: Mutex<HashMap<TenantId, Entry<T>>>,
+}
+
+struct Entry<T> {
+    version: u64,
+    deadline: Instant,
+    value: Arc<T>,
+}
+
+impl<T> Cache<T> {
+    pub(super) fn new(ttl: Duration) -> Self {
+        Self { ttl, entries: Mutex::default() }
+    }
+
+    pub(super) fn get(&self, id: &TenantId, version: u64) -> Option<Arc<T>> {
+        let entries = self.lock();
+        let entry = entries.get(id)?;
+        let fresh = entry.version == version && Instant::now() < entry.deadline;
+        fresh.then(|| Arc::clone(&entry.value))
+    }
+
+    pub(super) fn insert(&self, id: &TenantId, version: u64, value: Arc<T>) {
+        // A deadline beyond the end of time is none that could be kept: nothing is cached.
+        if let Some(deadline) = Instant::now().checked_add(self.ttl) {
+            self.lock().insert(id.clone(), Entry { version, deadline, value });
+        }
+    }
+
+    pub(super) fn remove(&self, id: &TenantId) {
+        self.lock().remove(id);
+    }
+
+    /// Drops what is past its deadline.
+    pub(super) fn sweep(&self) {
+        let now = Instant::now();
+        self.lock().retain(|_, entry| now < entry.deadline);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Entry<T>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> fmt::Debug for Cache<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({} entries)", self.lock().len())
+    }
+}

@@ -1,0 +1,358 @@
+//! Taking tenants in: compare with what is stored, then one commit of what differs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use subtle::ConstantTimeEq;
+
+use super::envelope::{MAX_PAYLOAD, RecordKind};
+use super::keyring::TenantKeys;
+use super::record::{self, Directory, Field, FieldId};
+use super::sealed::{self, API_KEYS_PREFIX, fingerprint, secret_bytes};
+use super::{Entry, Error, Fold, TenantCredentialVault};
+use crate::store::{Batch, DataDir};
+use crate::tenant::{
+    Access, Connection, Credentials, Limits, PostgresTarget, Quotas, ResolvedTenant, TenantConfig,
+    TenantId,
+};
+
+const DB_PASSWORD: &str = "db_password";
+const CERTIFICATES: &str = "db_sslrootcert";
+/// The name of the record of everything that has none of its own.
+const CONFIG: &str = "config";
+
+/// What an import does to one tenant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Which.
+    pub tenant: TenantId,
+    /// What.
+    pub kind: ChangeKind,
+}
+
+/// What happens to a tenant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a set is compared with a set")]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It differs.
+    Changed {
+        /// Names as in the tenant file, such as `quotas.max_queries_per_hour`; sorted.
+        fields: Vec<String>,
+    },
+    /// It is as it was; nothing is written.
+    Unchanged,
+}
+
+impl TenantCredentialVault {
+    /// What [`Self::import`] would do. Writes nothing.
+    pub fn plan(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
+        let _writing = self.writing();
+        let compared = self.compare_all(tenants)?;
+        Ok(compared.into_iter().map(|compared| compared.change).collect())
+    }
+
+    /// Stores `tenants`, all of them in one commit or none. One that is as it was costs no write,
+    /// and one that is disabled stays so.
+    ///
+    /// # Errors
+    ///
+    /// - [`Error::CaseConflict`], [`Error::Duplicate`], [`Error::TooLarge`]: nothing is stored.
+    /// - [`Error::Store`]: nothing is visible. After a failure of the disk it is known only at the
+    ///   next unsealing whether all are stored, or none.
+    #[expect(clippy::needless_pass_by_value, reason = "the plaintext credentials end here")]
+    pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
+        let mut keyring = self.writing();
+        let compared = self.compare_all(&tenants)?;
+        let now = self.clock.now();
+        let mut batch = Batch::default();
+        let mut entries = Vec::new();
+        for (tenant, Compared { change, current }) in tenants.iter().zip(&compared) {
+            if change.kind == ChangeKind::Unchanged {
+                continue;
+            }
+            let keys = match current {
+                Some(entry) => Arc::clone(&entry.keys),
+                // After an import that failed there may be keys already.
+                None => keyring.get_or_create(self.handle(&change.tenant))?,
+            };
+            let import = Import { vault: self, keys, current: current.as_deref(), change, now };
+            entries.push(import.seal(&mut batch, tenant)?);
+        }
+        if !keyring.is_saved() {
+            keyring.save(self.store_id(), &self.keyring_key, |bytes| {
+                Ok(self.directory.write_atomically(DataDir::KEYRING, bytes)?)
+            })?;
+        }
+        if !batch.is_empty() {
+            self.sealed.store().apply(batch)?;
+        }
+        self.publish(entries);
+        Ok(compared.into_iter().map(|compared| compared.change).collect())
+    }
+
+    fn compare_all(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Compared>, Error> {
+        let mut seen: HashMap<String, &TenantId> = HashMap::with_capacity(tenants.len());
+        let stored = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        tenants
+            .iter()
+            .map(|tenant| {
+                let id = &tenant.config.id;
+                let conflict = |existing: &TenantId| Error::CaseConflict {
+                    tenant: id.clone(),
+                    existing: existing.clone(),
+                };
+                match seen.insert(id.folded(), id) {
+                    Some(earlier) if earlier == id => return Err(Error::Duplicate(id.clone())),
+                    Some(earlier) => return Err(conflict(earlier)),
+                    None => {}
+                }
+                let entry = stored.get(&id.folded()).map(Arc::clone);
+                let kind = match &entry {
+                    None => ChangeKind::Added,
+                    Some(entry) if entry.directory.id != *id => {
+                        return Err(conflict(&entry.directory.id));
+                    }
+                    Some(entry) => self.compare(tenant, entry)?,
+                };
+                Ok(Compared { change: Change { tenant: id.clone(), kind }, current: entry })
+            })
+            .collect()
+    }
+
+    fn compare(&self, tenant: &ResolvedTenant, entry: &Entry) -> Result<ChangeKind, Error> {
+        let mut fields = Vec::new();
+        let stored = self.sealed.config(entry)?;
+        if stored != tenant.config {
+            let (mut old, new) = (describe(&stored), describe(&tenant.config));
+            for (name, value) in new {
+                if old.remove(&name).as_ref() != Some(&value) {
+                    fields.push(name);
+                }
+            }
+            fields.extend(old.into_keys());
+        }
+        let secrets = secrets(&tenant.credentials);
+        for (name, secret) in &secrets {
+            let same = match entry.directory.field(name) {
+                None => false,
+                Some(field) => {
+                    let opened = self.sealed.credential(entry, field)?;
+                    bool::from(opened.ct_eq(secret_bytes(secret)))
+                }
+            };
+            if !same {
+                fields.push(name.clone());
+            }
+        }
+        let removed = entry.directory.credentials().map(|field| &field.name);
+        fields.extend(removed.filter(|name| !secrets.contains_key(*name)).cloned());
+        fields.sort_unstable();
+        Ok(if fields.is_empty() { ChangeKind::Unchanged } else { ChangeKind::Changed { fields } })
+    }
+}
+
+/// A change, and what is stored of the tenant.
+struct Compared {
+    change: Change,
+    current: Option<Arc<Entry>>,
+}
+
+/// One tenant's way into a batch.
+struct Import<'a> {
+    vault: &'a TenantCredentialVault,
+    keys: Arc<TenantKeys>,
+    current: Option<&'a Entry>,
+    change: &'a Change,
+    now: Timestamp,
+}
+
+impl Import<'_> {
+    /// Seals what changed, and removes what it replaces.
+    fn seal(&self, batch: &mut Batch, tenant: &ResolvedTenant) -> Result<Entry, Error> {
+        let mut fields = Vec::new();
+        for (name, secret) in &secrets(&tenant.credentials) {
+            fields.push(self.credential(batch, &fields, name, secret)?);
+        }
+        let config = record::encode_config(&tenant.config);
+        fields.push(self.chunked(batch, FieldId::CONFIG, CONFIG, RecordKind::Config, &config)?);
+        if let Some(pem) = certificates(&tenant.config) {
+            let (id, kind) = (FieldId::CERTIFICATES, RecordKind::Certificate);
+            fields.push(self.chunked(batch, id, CERTIFICATES, kind, pem.as_bytes())?);
+        }
+        fields.sort_unstable_by_key(|field: &Field| field.id);
+
+        let current = self.current.map(|entry| &entry.directory);
+        let directory = Directory {
+            id: tenant.config.id.clone(),
+            uuid: self.keys.uuid,
+            enabled: current.is_none_or(|current| current.enabled),
+            created_at: current.map_or(self.now, |current| current.created_at),
+            updated_at: self.now,
+            version: self.version(),
+            fields,
+        };
+        if directory.encode().len() > MAX_PAYLOAD {
+            return Err(self.too_large("api_keys"));
+        }
+        for replaced in current.iter().flat_map(|current| &current.fields) {
+            if !directory.fields.contains(replaced) {
+                for record in replaced.records() {
+                    sealed::remove(batch, &self.keys, record);
+                }
+            }
+        }
+        self.vault.put_directory(batch, &self.keys, &directory, current)?;
+        Ok(Entry { keys: Arc::clone(&self.keys), directory })
+    }
+
+    fn credential(
+        &self,
+        batch: &mut Batch,
+        earlier: &[Field],
+        name: &str,
+        secret: &SecretString,
+    ) -> Result<Field, Error> {
+        let current = self.current.and_then(|entry| entry.directory.field(name));
+        if let Some(current) = current.filter(|_| !self.differs(name)) {
+            return Ok(current.clone());
+        }
+        let id = match current {
+            Some(current) => current.id,
+            None if name == DB_PASSWORD => FieldId::DB_PASSWORD,
+            None => self.free_api_key(earlier).ok_or_else(|| self.too_large("api_keys"))?,
+        };
+        let payload = secret_bytes(secret);
+        if payload.len() > MAX_PAYLOAD {
+            return Err(self.too_large(name));
+        }
+        let version = self.version();
+        let record = (id.0, version);
+        self.vault.sealed.put(batch, &self.keys, RecordKind::Credential, record, payload)?;
+        let fingerprint = fingerprint(&self.vault.fingerprint_key, &self.keys, name, secret);
+        Ok(Field { id, version, chunks: 1, name: name.to_owned(), set_at: self.now, fingerprint })
+    }
+
+    fn chunked(
+        &self,
+        batch: &mut Batch,
+        id: FieldId,
+        name: &str,
+        kind: RecordKind,
+        bytes: &[u8],
+    ) -> Result<Field, Error> {
+        let current = self.current.and_then(|entry| entry.directory.field(name));
+        if let Some(current) = current.filter(|_| !self.differs(name)) {
+            return Ok(current.clone());
+        }
+        let version = self.version();
+        // Also nothing has one chunk.
+        let chunks = bytes.len().div_ceil(MAX_PAYLOAD).max(1);
+        let chunks = u16::try_from(chunks).ok().filter(|chunks| *chunks <= FieldId::MAX_CHUNKS);
+        let chunks = chunks.ok_or_else(|| self.too_large(name))?;
+        let field = Field {
+            id,
+            version,
+            chunks,
+            name: name.to_owned(),
+            set_at: self.now,
+            fingerprint: [0; 4],
+        };
+        let pieces = bytes.chunks(MAX_PAYLOAD).chain(bytes.is_empty().then_some(bytes));
+        for (record, piece) in field.records().zip(pieces) {
+            self.vault.sealed.put(batch, &self.keys, kind, record, piece)?;
+        }
+        Ok(field)
+    }
+
+    /// Whether the field that is stored as `name` is not what it was.
+    fn differs(&self, name: &str) -> bool {
+        match &self.change.kind {
+            ChangeKind::Added => true,
+            ChangeKind::Unchanged => false,
+            ChangeKind::Changed { fields } if name == CONFIG => fields.iter().any(|field| {
+                field != DB_PASSWORD && field != CERTIFICATES && !field.starts_with(API_KEYS_PREFIX)
+            }),
+            ChangeKind::Changed { fields } => fields.iter().any(|field| field == name),
+        }
+    }
+
+    /// The lowest number that no API key has, neither a stored nor a new one.
+    fn free_api_key(&self, earlier: &[Field]) -> Option<FieldId> {
+        let stored = self.current.map_or(&[][..], |entry| &entry.directory.fields);
+        (0..FieldId::MAX_API_KEYS)
+            .map(|offset| FieldId(FieldId::API_KEYS.0 + offset))
+            .find(|id| stored.iter().chain(earlier).all(|field| field.id != *id))
+    }
+
+    fn version(&self) -> u64 {
+        self.current.map_or(0, |entry| entry.directory.version) + 1
+    }
+
+    fn too_large(&self, field: &str) -> Error {
+        Error::TooLarge { tenant: self.change.tenant.clone(), field: field.to_owned() }
+    }
+}
+
+/// The secrets by field name. An empty API key is none.
+fn secrets(credentials: &Credentials) -> BTreeMap<String, &SecretString> {
+    let Credentials { db_password, api_keys } = credentials;
+    let password = db_password.iter().map(|secret| (DB_PASSWORD.to_owned(), secret));
+    let keys = api_keys
+        .iter()
+        .filter(|(_, secret)| !secret_bytes(secret).is_empty())
+        .map(|(provider, secret)| (format!("{API_KEYS_PREFIX}{provider}"), secret));
+    password.chain(keys).collect()
+}
+
+fn certificates(config: &TenantConfig) -> Option<&str> {
+    match &config.connection {
+        Connection::Postgres(target) => target.root_certificates.as_deref(),
+        Connection::Sqlite { .. } => None,
+    }
+}
+
+/// Every field of `config` but its id, as the tenant file calls it, in a form that can be compared.
+fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
+    let mut fields = BTreeMap::new();
+    let mut field = |name: &str, value: String| fields.insert(name.to_owned(), value);
+    let TenantConfig { id: _, connection, access, limits, quotas, features } = config;
+    field("db_engine", connection.engine().to_owned());
+    match connection {
+        Connection::Postgres(target) => {
+            let PostgresTarget { host, port, database, user, tls, root_certificates, schema } =
+                target;
+            field("db_host", host.clone());
+            field("db_port", port.to_string());
+            field("db_name", database.clone());
+            field("db_user", user.clone());
+            field("db_sslmode", tls.as_str().to_owned());
+            if let Some(pem) = root_certificates {
+                field(CERTIFICATES, pem.clone());
+            }
+            field("db_schema", schema.clone());
+        }
+        Connection::Sqlite { path } => {
+            field("db_path", path.clone());
+        }
+    }
+    let Access { mode, tables, deny_columns } = access;
+    field("access.mode", mode.as_str().to_owned());
+    field("access.tables", format!("{tables:?}"));
+    field("access.deny_columns", format!("{deny_columns:?}"));
+    let Limits { statement_timeout, max_rows, max_result_bytes } = limits;
+    field("limits.statement_timeout_ms", format!("{statement_timeout:?}"));
+    field("limits.max_rows", max_rows.to_string());
+    field("limits.max_result_bytes", max_result_bytes.to_string());
+    let Quotas { max_queries_per_hour, max_queries_per_day, max_concurrent_connections } = quotas;
+    field("quotas.max_queries_per_hour", format!("{max_queries_per_hour:?}"));
+    field("quotas.max_queries_per_day", format!("{max_queries_per_day:?}"));
+    field("quotas.max_concurrent_connections", format!("{max_concurrent_connections:?}"));
+    for (name, enabled) in features {
+        field(&format!("features.{name}"), enabled.to_string());
+    }
+    fields
+}

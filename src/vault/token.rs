@@ -1,0 +1,102 @@
+//! Client tokens: whose each is and what it may do, found by the token's secret.
+//!
+//! The secret is never stored. A record lies under `HMAC-SHA256(K_index, "k\0" ‖ secret)`, so the
+//! store can neither be searched for a token nor be turned into tokens.
+
+use jiff::Timestamp;
+
+use super::envelope::{self, MAX_PAYLOAD, RecordKind};
+use super::keyring::TenantKeys;
+use super::record;
+use super::{Error, TenantCredentialVault};
+use crate::store::{Batch, Tree};
+use crate::tenant::TenantId;
+
+/// A client token without its secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TokenRecord {
+    /// The public name, for listings, logs and revocation.
+    pub token_id: String,
+    /// The tenant that its bearer acts for.
+    pub tenant: TenantId,
+    /// What it may do; means nothing to the vault.
+    pub scopes: Vec<String>,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it ends; whether it has is for the caller to see.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A token record is written once.
+const VERSION: u64 = 1;
+const FIELD: u16 = 0;
+
+impl TenantCredentialVault {
+    /// Stores `record` under `secret`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotConfigured`] when its tenant is not; [`Error::TooLarge`]; [`Error::Store`].
+    pub fn put_token(&self, secret: &[u8], record: &TokenRecord) -> Result<(), Error> {
+        let _writing = self.writing();
+        self.entry(&record.tenant)?;
+        let payload = record::encode_token(record);
+        if payload.len() > MAX_PAYLOAD {
+            return Err(Error::TooLarge {
+                tenant: record.tenant.clone(),
+                field: "token".to_owned(),
+            });
+        }
+        let key = self.token_key(secret);
+        let place = self.sealed.place(RecordKind::Token, FIELD, VERSION, &key);
+        let mut batch = Batch::default();
+        batch.put(Tree::Token, key, envelope::seal(&self.system, &place, &payload)?);
+        Ok(self.sealed.store().apply(batch)?)
+    }
+
+    /// The token whose secret is `secret`. One read of the store, and no more when there is none.
+    pub fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
+        let key = self.token_key(secret);
+        let envelope = self.sealed.store().get(Tree::Token, &key)?;
+        envelope.map(|envelope| self.open_token(&key, &envelope)).transpose()
+    }
+
+    /// Every token, the oldest first.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
+        let pairs = self.sealed.store().scan(Tree::Token, &[])?;
+        let mut tokens = pairs
+            .iter()
+            .map(|(key, envelope)| self.open_token(key, envelope))
+            .collect::<Result<Vec<_>, _>>()?;
+        tokens.sort_by(|one, other| {
+            (one.created_at, &one.token_id).cmp(&(other.created_at, &other.token_id))
+        });
+        Ok(tokens)
+    }
+
+    /// Removes the token called `token_id`; whether there was one.
+    pub fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
+        let _writing = self.writing();
+        let mut batch = Batch::default();
+        for (key, envelope) in self.sealed.store().scan(Tree::Token, &[])? {
+            // One that does not open cannot be used either, and must not keep others valid.
+            if self.open_token(&key, &envelope).is_ok_and(|token| token.token_id == token_id) {
+                batch.remove(Tree::Token, key);
+            }
+        }
+        let found = !batch.is_empty();
+        self.sealed.store().apply(batch)?;
+        Ok(found)
+    }
+
+    fn open_token(&self, key: &[u8], envelope: &[u8]) -> Result<TokenRecord, Error> {
+        let keys: &TenantKeys = &self.system;
+        let place = self.sealed.place(RecordKind::Token, FIELD, VERSION, key);
+        let opened = envelope::open(keys, &place, envelope)?;
+        record::decode_token(&opened).map_err(|_| place.damaged())
+    }
+
+    fn token_key(&self, secret: &[u8]) -> [u8; 32] {
+        self.index_key.mac(&[b"k\0", secret])
+    }
+}
