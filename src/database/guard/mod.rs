@@ -1,0 +1,234 @@
+//! What a caller may run.
+//!
+//! ```text
+//! text --sqlparser--> AST --walk (allow list)--> relations --access, URI--> GuardedSql
+//!                      \--rendered back to text, parsed again, compared--> what runs
+//! ```
+//!
+//! An allow list throughout: a kind of statement, clause, expression, operator, type or function
+//! that this module does not name is refused, so what a newer parser or server adds starts out
+//! refused. What runs is never the caller's text but the syntax tree written out, and only if the
+//! parser reads that back as the same tree; comments and spellings that two parsers could read in
+//! two ways do not survive it.
+//!
+//! Protects against: more than one statement; writing; functions with side effects, under any
+//! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
+//! whole rows. Does not see: what a view, an operator, or an overload of a listed function in the
+//! tenant's own schema does; a table that inherits a denied column under another name. On
+//! `PostgreSQL` the session refuses views wherever columns are denied; on `SQLite` its authorizer
+//! sees through them.
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an allow list: what no arm names is refused, also what the parser learns later"
+)]
+
+mod column;
+mod expression;
+mod functions;
+mod name;
+mod query;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use sqlparser::ast::Statement;
+use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
+use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer};
+
+use crate::tenant::{Access, RelationName, Resource};
+
+pub(super) use functions::is_allowed as is_function_allowed;
+
+/// Which engine's SQL.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "an engine is added everywhere or nowhere")]
+pub enum Dialect {
+    /// `PostgreSQL`.
+    Postgres,
+    /// `SQLite`.
+    Sqlite,
+}
+
+/// A statement that may run. Made only by [`check`]:
+///
+/// ```compile_fail,E0451
+/// let forged = tenantry::database::GuardedSql { sql: "DROP TABLE users".to_owned() };
+/// ```
+#[derive(Clone, Eq, PartialEq)]
+pub struct GuardedSql {
+    sql: String,
+    relations: BTreeSet<RelationName>,
+    common_tables: BTreeSet<String>,
+    column_claims: BTreeSet<(RelationName, String)>,
+}
+
+/// Why a statement may not run.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    rule: &'static str,
+    message: String,
+}
+
+/// Longest text that is looked at, in bytes.
+const MAX_TEXT_BYTES: usize = 64 * 1024;
+/// Most tokens: bounds the depth of trees that grow without recursion, such as `1 + 1 + 1 …`.
+const MAX_TOKENS: usize = 4096;
+/// Deepest nesting of brackets; the parser tries some of them twice.
+const MAX_BRACKETS: usize = 32;
+/// Deepest nesting that the parser follows.
+const MAX_RECURSION: usize = 50;
+
+/// Decides what a caller under `resource` may run.
+///
+/// `default_schema` is where names without a schema are looked up; `main` for `SQLite`.
+///
+/// # Errors
+///
+/// A [`Refusal`] that names the rule and says what would be allowed.
+pub fn check(
+    sql: &str,
+    dialect: Dialect,
+    resource: &Resource,
+    access: &Access,
+    default_schema: &str,
+) -> Result<GuardedSql, Refusal> {
+    let statement = parse(sql, dialect)?;
+    let Statement::Query(query) = statement else {
+        return Err(Refusal::new(
+            "statement-kind",
+            "only a query may run: SELECT, VALUES or WITH … SELECT",
+        ));
+    };
+    let names = name::Names::new(dialect, default_schema);
+    let found = query::inspect(&query, &names)?;
+    name::check_identifiers(&query, dialect)?;
+    for relation in &found.relations {
+        names.check_access(relation, resource, access)?;
+    }
+    let column_claims = column::check(&found, &names, access)?;
+
+    let statement = Statement::Query(query);
+    let rendered = statement.to_string();
+    // Spans do not take part in the comparison.
+    if parse(&rendered, dialect)? != statement {
+        return Err(Refusal::new(
+            "unsupported",
+            "this spelling is not supported; use plain quoted strings and bound parameters",
+        ));
+    }
+    Ok(GuardedSql {
+        sql: rendered,
+        relations: found.relations,
+        common_tables: found.common_tables,
+        column_claims,
+    })
+}
+
+fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
+    if sql.len() > MAX_TEXT_BYTES {
+        return Err(Refusal::new("size", "a statement has at most 65536 bytes"));
+    }
+    if sql.contains('\0') {
+        return Err(Refusal::new("syntax", "a statement has no NUL character"));
+    }
+    let syntax: &dyn sqlparser::dialect::Dialect = match dialect {
+        Dialect::Postgres => &PostgreSqlDialect {},
+        Dialect::Sqlite => &SQLiteDialect {},
+    };
+    let unreadable = || Refusal::new("syntax", "the statement cannot be read as one SELECT query");
+    let tokens = Tokenizer::new(syntax, sql).tokenize().map_err(|_| unreadable())?;
+    check_size(&tokens)?;
+    let mut statements = Parser::new(syntax)
+        .with_recursion_limit(MAX_RECURSION)
+        .with_tokens(tokens)
+        .parse_statements()
+        .map_err(|_| unreadable())?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(statement), true) => Ok(statement),
+        (Some(_), false) => {
+            Err(Refusal::new("one-statement", "exactly one statement may run at a time"))
+        }
+        (None, _) => Err(Refusal::new("one-statement", "there is no statement in the text")),
+    }
+}
+
+/// Bounds what the parser builds, whose destruction recurses as deep as the tree is.
+fn check_size(tokens: &[Token]) -> Result<(), Refusal> {
+    let too_deep = || Refusal::new("size", "the statement is too long or nested too deep");
+    let mut count = 0_usize;
+    let mut open = 0_usize;
+    for token in tokens {
+        match token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => open += 1,
+            Token::RParen | Token::RBracket | Token::RBrace => open = open.saturating_sub(1),
+            _ => {}
+        }
+        count += 1;
+        if count > MAX_TOKENS || open > MAX_BRACKETS {
+            return Err(too_deep());
+        }
+    }
+    Ok(())
+}
+
+impl GuardedSql {
+    /// The text that will run.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// The relations that it names, in order; without a schema when in the tenant's own. On
+    /// `SQLite` in lower case.
+    pub fn relations(&self) -> impl ExactSizeIterator<Item = &RelationName> {
+        self.relations.iter()
+    }
+
+    /// Whether `name` is a common table expression somewhere in the statement.
+    pub(super) fn defines(&self, name: &str) -> bool {
+        self.common_tables.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Columns that have to exist, where `relation.name` could otherwise be a call of a function
+    /// with the whole row, denied columns included.
+    pub(super) fn column_claims(&self) -> impl ExactSizeIterator<Item = &(RelationName, String)> {
+        self.column_claims.iter()
+    }
+}
+
+impl fmt::Debug for GuardedSql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the text: it holds the caller's data, and this ends up in logs.
+        f.debug_struct("GuardedSql").field("relations", &self.relations).finish_non_exhaustive()
+    }
+}
+
+impl Refusal {
+    pub(super) fn new(rule: &'static str, message: impl Into<String>) -> Self {
+        Self { rule, message: message.into() }
+    }
+
+    /// The rule that the statement breaks; stable.
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+
+    /// What would be allowed. May name identifiers of the statement, escaped and bounded.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// A name from the statement as a message may show it.
+fn shown(name: &str) -> String {
+    let short: String = name.chars().take(64).collect();
+    let mark = if short.len() < name.len() { "…" } else { "" };
+    format!("\"{}{mark}\"", short.escape_debug())
+}

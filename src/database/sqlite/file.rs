@@ -1,0 +1,92 @@
+//! Which file, and how it is opened.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::database::Unavailable;
+
+/// Longest wait for another process that writes.
+const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// Opens `path` below `root`, read only and on its guard.
+pub(super) fn open(root: &Path, path: &str) -> Result<Connection, Unavailable> {
+    let path = locate(root, Path::new(path))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_PRIVATE_CACHE
+        | OpenFlags::SQLITE_OPEN_EXRESCODE
+        // Closes the gap between the look at the path and the opening.
+        | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|_| Unavailable::FileNotPermitted)?;
+    confine(&connection).map_err(|_| Unavailable::NotADatabase)?;
+    Ok(connection)
+}
+
+/// The path of a regular file that no symbolic link leads to.
+fn locate(root: &Path, path: &Path) -> Result<PathBuf, Unavailable> {
+    let reason = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            Unavailable::FileNotFound
+        } else {
+            Unavailable::FileNotPermitted
+        }
+    };
+    // The operator's own root may be reached through a link; from there on nothing may.
+    let mut found = root.canonicalize().map_err(reason)?;
+    let mut components = path.components().peekable();
+    if components.peek().is_none() {
+        return Err(Unavailable::FileNotPermitted);
+    }
+    while let Some(component) = components.next() {
+        let Component::Normal(name) = component else {
+            return Err(Unavailable::FileNotPermitted);
+        };
+        found.push(name);
+        let kind = found.symlink_metadata().map_err(reason)?.file_type();
+        let expected = if components.peek().is_some() { kind.is_dir() } else { kind.is_file() };
+        if !expected {
+            return Err(Unavailable::FileNotPermitted);
+        }
+    }
+    Ok(found)
+}
+
+fn confine(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    for (setting, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FTS3_TOKENIZER, false),
+        // A misspelt "column" is an error, not a text.
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+    ] {
+        connection.set_db_config(setting, value)?;
+    }
+    for (limit, value) in [
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 500),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 100),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 250_000),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1_000),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 999),
+    ] {
+        connection.set_limit(limit, value)?;
+    }
+    connection.pragma_update(None, "query_only", true)?;
+    // In memory: a sort must not leave a tenant's rows in a shared folder.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "mmap_size", 0)?;
+    // Reads the header: what is no database is found out now.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}

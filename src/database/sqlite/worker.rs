@@ -1,0 +1,358 @@
+//! The thread that has the file open.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::limits::Limit;
+use rusqlite::types::{Null, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, ToSql};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::confine::Policy;
+use super::file;
+use crate::database::{
+    Collector, Column, Error, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
+    bytes, float, integer,
+};
+use crate::tenant::{Access, Limits, RelationName};
+
+/// What a session asks of its thread.
+pub(super) enum Command {
+    Query {
+        query: Query,
+        limits: Limits,
+        cancelled: Arc<AtomicBool>,
+        reply: oneshot::Sender<Result<QueryResult, Error>>,
+    },
+    Relations {
+        access: Access,
+        cancelled: Arc<AtomicBool>,
+        reply: oneshot::Sender<Result<Vec<Relation>, Error>>,
+    },
+}
+
+pub(super) struct Worker {
+    connection: Connection,
+    access: Access,
+}
+
+/// Virtual machine steps between two looks at the clock: well below a millisecond.
+const STEPS: i32 = 2_000;
+/// The engine's own values need room even when answers are small.
+const MIN_VALUE_BYTES: u32 = 1 << 20;
+/// For questions of our own to the catalogue.
+const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Worker {
+    pub(super) fn open(root: &Path, path: &str, access: Access) -> Result<Self, Unavailable> {
+        Ok(Self { connection: file::open(root, path)?, access })
+    }
+
+    /// Answers until the session is dropped.
+    pub(super) fn serve(&mut self, inbox: &mpsc::Receiver<Command>) {
+        while let Ok(command) = inbox.recv() {
+            // An answer that nobody waits for any more is dropped.
+            match command {
+                Command::Query { query, limits, cancelled, reply } => {
+                    drop(reply.send(self.query(&query, &limits, cancelled)));
+                }
+                Command::Relations { access, cancelled, reply } => {
+                    drop(reply.send(self.relations(&access, cancelled)));
+                }
+            }
+        }
+    }
+
+    fn query(
+        &mut self,
+        query: &Query,
+        limits: &Limits,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<QueryResult, Error> {
+        let watch = Watch::new(limits.statement_timeout, cancelled);
+        self.begin(&watch)?;
+        for relation in query.statement.relations() {
+            // Virtual tables that come with the engine have names too, and are not the tenant's.
+            let exists = self
+                .connection
+                .prepare_cached(
+                    "SELECT 1 FROM main.sqlite_schema \
+                     WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE",
+                )
+                .and_then(|mut statement| statement.exists([&relation.name]))
+                .map_err(|error| watch.failure(&error))?;
+            if !exists {
+                let message = format!("no such table: {relation}");
+                return Err(Error::Failed { sqlstate: None, message });
+            }
+        }
+        let length = limits.max_result_bytes.max(MIN_VALUE_BYTES);
+        self.connection
+            .set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(length).unwrap_or(i32::MAX))
+            .map_err(|error| watch.failure(&error))?;
+        let policy = Policy { statement: query.statement.clone(), access: self.access.clone() };
+        self.connection
+            .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| {
+                policy.decide(&context)
+            }))
+            .map_err(|error| watch.failure(&error))?;
+        let outcome = self.rows(query, limits, &watch);
+        self.connection.flush_prepared_statement_cache();
+        outcome
+    }
+
+    fn rows(&self, query: &Query, limits: &Limits, watch: &Watch) -> Result<QueryResult, Error> {
+        let failed = |error: rusqlite::Error| watch.failure(&error);
+        let mut statement = self.connection.prepare(query.statement.sql()).map_err(failed)?;
+        if !statement.readonly() {
+            return Err(Refusal::new("statement-kind", "only a query may run").into());
+        }
+        let columns: Vec<Column> = statement
+            .columns()
+            .map(|column| Column {
+                name: column.name().to_owned(),
+                type_name: column.decl_type().unwrap_or_default().to_ascii_lowercase(),
+            })
+            .collect();
+        let expected = statement.parameter_count();
+        if expected != query.params.len() {
+            return Err(Error::ParameterCount { expected, given: query.params.len() });
+        }
+        for (position, value) in query.params.iter().enumerate() {
+            let bound = Bound::of(value).ok_or_else(|| Error::InvalidParameter {
+                position,
+                expected: "null, a boolean, a number or a text is expected".to_owned(),
+            })?;
+            statement.raw_bind_parameter(position + 1, bound).map_err(failed)?;
+        }
+        let mut collector = Collector::new(query, limits);
+        let mut rows = statement.raw_query();
+        while collector.wants_more()
+            && let Some(row) = rows.next().map_err(failed)?
+        {
+            let values = (0..columns.len())
+                .map(|position| row.get_ref(position).map(json))
+                .collect::<rusqlite::Result<Vec<Value>>>()
+                .map_err(failed)?;
+            collector.take(values)?;
+        }
+        drop(rows);
+        drop(statement);
+        Ok(collector.finish(columns))
+    }
+
+    fn relations(
+        &mut self,
+        access: &Access,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Vec<Relation>, Error> {
+        let watch = Watch::new(CATALOGUE_TIMEOUT, cancelled);
+        self.begin(&watch)?;
+        let same = |left: &RelationName, name: &str| {
+            let is_main =
+                left.schema.as_deref().is_none_or(|schema| schema.eq_ignore_ascii_case("main"));
+            is_main && left.name.eq_ignore_ascii_case(name)
+        };
+        let mut relations = Vec::new();
+        for (name, kind) in self.names(&watch)? {
+            if access.tables.as_ref().is_some_and(|tables| !tables.iter().any(|t| same(t, &name))) {
+                continue;
+            }
+            let mut columns = match self.columns(&name, &watch) {
+                Ok(columns) => columns,
+                // A view over what is gone has no columns, and cannot be read.
+                Err(Error::Failed { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            columns.retain(|column| {
+                !access.deny_columns.iter().any(|denied| {
+                    same(&denied.relation, &name)
+                        && denied.column.eq_ignore_ascii_case(&column.name)
+                })
+            });
+            let name = RelationName { schema: None, name };
+            relations.push(Relation { name, kind, description: None, columns });
+        }
+        Ok(relations)
+    }
+
+    fn names(&self, watch: &Watch) -> Result<Vec<(String, RelationKind)>, Error> {
+        let listed = || -> rusqlite::Result<Vec<(String, RelationKind)>> {
+            let mut statement = self.connection.prepare(
+                "SELECT name, type = 'view' FROM main.sqlite_schema \
+                 WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
+                 ORDER BY name",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let kind = if row.get(1)? { RelationKind::View } else { RelationKind::Table };
+                Ok((row.get(0)?, kind))
+            })?;
+            rows.collect()
+        };
+        listed().map_err(|error| watch.failure(&error))
+    }
+
+    fn columns(&self, relation: &str, watch: &Watch) -> Result<Vec<Column>, Error> {
+        let listed = || -> rusqlite::Result<Vec<Column>> {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT name, lower(type) FROM pragma_table_xinfo(?1, 'main') \
+                 WHERE hidden <> 1 ORDER BY cid",
+            )?;
+            let rows = statement.query_map([relation], |row| {
+                Ok(Column { name: row.get(0)?, type_name: row.get(1)? })
+            })?;
+            rows.collect()
+        };
+        listed().map_err(|error| watch.failure(&error))
+    }
+
+    /// Puts `watch` over what runs next, and takes the last statement's policy away.
+    fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
+        let stop = watch.clone();
+        let prepared = self
+            .connection
+            .authorizer(
+                None::<fn(rusqlite::hooks::AuthContext<'_>) -> rusqlite::hooks::Authorization>,
+            )
+            .and_then(|()| {
+                self.connection.progress_handler(STEPS, Some(move || stop.should_stop()))
+            });
+        prepared.map_err(|error| watch.failure(&error))
+    }
+}
+
+/// When a statement has to stop.
+#[derive(Clone)]
+struct Watch {
+    deadline: Option<Instant>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn new(timeout: Duration, cancelled: Arc<AtomicBool>) -> Self {
+        Self { deadline: Instant::now().checked_add(timeout), cancelled }
+    }
+
+    fn should_stop(&self) -> bool {
+        self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// What an error of the engine means, in words of our own where its text could quote data.
+    fn failure(&self, error: &rusqlite::Error) -> Error {
+        let message = match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) if self.is_cancelled() => {
+                return Error::Cancelled;
+            }
+            Some(ErrorCode::OperationInterrupted) => return Error::Timeout,
+            Some(ErrorCode::TooBig) => return Error::TooLarge,
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::PermissionDenied
+                | ErrorCode::SystemIoFailure,
+            ) => return Unavailable::NotADatabase.into(),
+            Some(ErrorCode::AuthorizationForStatementDenied) => return not_authorized(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                "the database is being written; try again"
+            }
+            Some(ErrorCode::OutOfMemory) => "the statement needs too much memory",
+            Some(ErrorCode::ReadOnly) => "the database is open for reading only",
+            Some(ErrorCode::TypeMismatch) => "a value has the wrong type",
+            _ if text_of(error).starts_with("not authorized") => return not_authorized(),
+            _ => return Error::Failed { sqlstate: None, message: own_words(error) },
+        };
+        Error::Failed { sqlstate: None, message: message.to_owned() }
+    }
+}
+
+/// The engine's message where it is one of those that name only what the caller's own statement
+/// does; a general one otherwise.
+fn own_words(error: &rusqlite::Error) -> String {
+    let text = text_of(error);
+    let known = [
+        "no such column: ",
+        "no such function: ",
+        "no such table: ",
+        "ambiguous column name: ",
+        "wrong number of arguments to function ",
+        "misuse of aggregate",
+        "misuse of window function",
+        "near ",
+    ];
+    if known.iter().any(|start| text.starts_with(start)) {
+        text.chars().filter(|character| !character.is_control()).take(200).collect()
+    } else {
+        "the database could not run the statement".to_owned()
+    }
+}
+
+fn text_of(error: &rusqlite::Error) -> &str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are the driver's own")]
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(text)) => text,
+        rusqlite::Error::SqlInputError { msg, .. } => msg,
+        _ => "",
+    }
+}
+
+fn not_authorized() -> Error {
+    Refusal::new(
+        "access",
+        "the statement reads a relation or column, or calls a function, that is not allowed, \
+         perhaps through a view",
+    )
+    .into()
+}
+
+/// A bound value.
+enum Bound<'a> {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(&'a str),
+}
+
+impl<'a> Bound<'a> {
+    fn of(value: &'a Value) -> Option<Self> {
+        match value {
+            Value::Null => Some(Self::Null),
+            Value::Bool(value) => Some(Self::Integer(i64::from(*value))),
+            Value::Number(number) => {
+                number.as_i64().map(Self::Integer).or_else(|| number.as_f64().map(Self::Real))
+            }
+            Value::String(text) => Some(Self::Text(text)),
+            Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+}
+
+impl ToSql for Bound<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => Null.into(),
+            Self::Integer(value) => (*value).into(),
+            Self::Real(value) => (*value).into(),
+            Self::Text(value) => (*value).into(),
+        })
+    }
+}
+
+fn json(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(value) => integer(value),
+        ValueRef::Real(value) => float(value),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        ValueRef::Blob(blob) => bytes(blob),
+    }
+}

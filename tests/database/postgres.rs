@@ -1,0 +1,363 @@
+use std::path::Path;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tenantry::database::{Database, Error, RelationKind, Unavailable};
+use tenantry::error::ErrorCode;
+use tenantry::tenant::{Access, Connection, Credentials, Limits, PostgresTarget, TlsMode};
+
+use super::{connect, denied, guarded, reads, relation, run, run_with};
+
+const CANARY: &str = "canary-password-8ff1";
+
+/// What `tests/support/postgres.sh` says about the server that it started.
+#[expect(clippy::disallowed_methods, reason = "how the test runner hands the server over")]
+fn told(name: &str) -> String {
+    std::env::var(name).expect("run ./dev test, which starts a private Postgres")
+}
+
+fn target() -> PostgresTarget {
+    PostgresTarget {
+        host: "localhost".to_owned(),
+        port: told("TENANTRY_TEST_PG_PORT").parse().unwrap(),
+        database: "postgres".to_owned(),
+        user: told("TENANTRY_TEST_PG_SUPERUSER"),
+        tls: TlsMode::VerifyFull,
+        root_certificates: Some(std::fs::read_to_string(told("TENANTRY_TEST_PG_CA")).unwrap()),
+        schema: "shop".to_owned(),
+    }
+}
+
+fn password(text: &str) -> Credentials {
+    let db_password = Some(SecretString::from(text.to_owned()));
+    Credentials { db_password, ..Credentials::default() }
+}
+
+async fn open_as(target: PostgresTarget, access: Access) -> Result<Box<dyn Database>, Error> {
+    let credentials = password(&told("TENANTRY_TEST_PG_PASSWORD"));
+    connect(Connection::Postgres(target), access, &credentials, Path::new("/nowhere")).await
+}
+
+async fn open() -> Box<dyn Database> {
+    with_shop().await;
+    open_as(target(), Access::default()).await.unwrap()
+}
+
+/// A client of the driver's, for what the module under test refuses to do.
+async fn driver() -> tokio_postgres::Client {
+    let target = target();
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host("127.0.0.1")
+        .port(target.port)
+        .user(&target.user)
+        .password(told("TENANTRY_TEST_PG_PASSWORD"))
+        .dbname(&target.database);
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+    tokio::spawn(connection);
+    client
+}
+
+async fn with_shop() {
+    static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
+    MADE.get_or_init(|| async {
+        driver()
+            .await
+            .batch_execute(
+                "DROP SCHEMA IF EXISTS shop CASCADE;
+                 CREATE SCHEMA shop;
+                 CREATE TABLE shop.customers (id int PRIMARY KEY, name text, secret text);
+                 COMMENT ON TABLE shop.customers IS 'Who buys';
+                 INSERT INTO shop.customers VALUES (1, 'Ada', 'x'), (2, 'Bob', 'y');
+                 CREATE VIEW shop.leak AS SELECT secret AS name FROM shop.customers;
+                 CREATE TYPE shop.colour AS ENUM ('red');
+                 CREATE FUNCTION shop.lower(shop.colour) RETURNS text LANGUAGE sql AS
+                   $$ INSERT INTO shop.customers VALUES (9, 'pwned', '') RETURNING name $$;
+                 CREATE TABLE shop.paints (colour shop.colour);
+                 INSERT INTO shop.paints VALUES ('red');
+                 CREATE VIEW shop.slow AS SELECT pg_sleep(60)::text AS x;
+                 CREATE VIEW shop.wide AS SELECT repeat('x', 50000000) AS x;
+                 CREATE VIEW shop.numbers AS SELECT generate_series(1, 3000) AS n;",
+            )
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
+/// Why a session cannot be opened, if it cannot.
+async fn reason(target: PostgresTarget) -> Option<Error> {
+    open_as(target, Access::default()).await.err()
+}
+
+#[tokio::test]
+async fn each_tls_mode_verifies_what_it_says() {
+    let full = target();
+    let strange = include_str!("strange-ca.pem");
+    let by_address = PostgresTarget { host: "127.0.0.1".to_owned(), ..target() };
+    assert_eq!(reason(full.clone()).await, None);
+    assert_eq!(reason(by_address).await, None);
+    let without_ca = PostgresTarget { root_certificates: None, ..target() };
+    assert_eq!(reason(without_ca.clone()).await, Some(Unavailable::Tls.into()));
+    let wrong_ca = PostgresTarget { root_certificates: Some(strange.to_owned()), ..target() };
+    assert_eq!(reason(wrong_ca.clone()).await, Some(Unavailable::Tls.into()));
+    let no_pem = PostgresTarget { root_certificates: Some("x".to_owned()), ..target() };
+    assert_eq!(reason(no_pem).await, Some(Unavailable::Configuration.into()));
+    // The same server by an address that its certificate does not have.
+    let other_name = PostgresTarget { host: "127.0.0.2".to_owned(), ..target() };
+    assert_eq!(reason(other_name.clone()).await, Some(Unavailable::Tls.into()));
+    let ca_only = PostgresTarget { tls: TlsMode::VerifyCa, ..other_name };
+    assert_eq!(reason(ca_only).await, None);
+    let wrong_ca_only = PostgresTarget { tls: TlsMode::VerifyCa, ..wrong_ca };
+    assert_eq!(reason(wrong_ca_only).await, Some(Unavailable::Tls.into()));
+    let require = PostgresTarget { tls: TlsMode::Require, ..without_ca };
+    assert_eq!(reason(require).await, None);
+    assert_eq!(reason(PostgresTarget { tls: TlsMode::Disable, ..full }).await, None);
+}
+
+#[tokio::test]
+async fn a_failed_login_says_why_and_nothing_else() {
+    for (target, expected) in [
+        (target(), Unavailable::Authentication),
+        (
+            PostgresTarget { user: "canary-user".to_owned(), ..target() },
+            Unavailable::Authentication,
+        ),
+        (PostgresTarget { port: 1, ..target() }, Unavailable::ConnectionRefused),
+        (
+            PostgresTarget { host: "canary-host.invalid".to_owned(), ..target() },
+            Unavailable::HostNotFound,
+        ),
+    ] {
+        let connection = Connection::Postgres(target);
+        let credentials = password(CANARY);
+        let error = connect(connection, Access::default(), &credentials, Path::new("/nowhere"))
+            .await
+            .unwrap_err();
+        assert_eq!(error, Error::Unavailable(expected));
+        assert_eq!(error.code(), ErrorCode::DatabaseUnavailable);
+        let shown = format!("{error} {error:?} {credentials:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+    let unknown = PostgresTarget { database: "none".to_owned(), ..target() };
+    assert_eq!(reason(unknown).await, Some(Unavailable::Refused.into()));
+    let shown = format!("{:?}", open().await);
+    assert!(!shown.contains(&told("TENANTRY_TEST_PG_PASSWORD")), "{shown}");
+}
+
+#[tokio::test]
+async fn every_type_has_its_json_form() {
+    let mut session = open().await;
+    for (sql, expected) in [
+        ("true", json!(true)),
+        ("NULL::text", json!(null)),
+        ("'-7'::int2", json!(-7)),
+        ("2147483647", json!(2_147_483_647)),
+        ("9007199254740992", json!(9_007_199_254_740_992_i64)),
+        ("9007199254740993", json!("9007199254740993")),
+        ("0.1::float4", json!(0.1)),
+        ("'NaN'::float8", json!("NaN")),
+        ("1.5::float8", json!(1.5)),
+        ("0.00012340::numeric", json!("0.00012340")),
+        ("-12345678901234567890.5::numeric", json!("-12345678901234567890.5")),
+        ("100000000::numeric", json!("100000000")),
+        ("0::numeric", json!("0")),
+        ("'NaN'::numeric", json!("NaN")),
+        ("'text'", json!("text")),
+        ("'ab'::char(3)", json!("ab ")),
+        (
+            "'6ECD8C99-4036-403D-BF84-CF8400F67836'::uuid",
+            json!("6ecd8c99-4036-403d-bf84-cf8400f67836"),
+        ),
+        ("'{\"a\": [1, null]}'::json", json!({"a": [1, null]})),
+        ("'{\"a\": 1.5}'::jsonb", json!({"a": 1.5})),
+        ("'2024-02-29'::date", json!("2024-02-29")),
+        ("'infinity'::date", json!("infinity")),
+        ("'0044-03-15 BC'::date", json!("0044-03-15 BC")),
+        ("'13:14:15.678'::time", json!("13:14:15.678")),
+        ("'13:14:15+02'::timetz", json!("13:14:15+02:00")),
+        ("'2024-02-29 01:02:03.000004'::timestamp", json!("2024-02-29T01:02:03.000004")),
+        ("'2024-02-29 01:02:03+01'::timestamptz", json!("2024-02-29T00:02:03Z")),
+        ("'-infinity'::timestamptz", json!("-infinity")),
+        ("INTERVAL '1 year 2 months -3 days 04:05:06.7'", json!("P1Y2M-3DT4H5M6.7S")),
+        ("'\\x00ff'::bytea", json!("AP8=")),
+        ("ARRAY[1, NULL, 3]", json!([1, null, 3])),
+        ("ARRAY[ARRAY['a'], ARRAY['b']]", json!([["a"], ["b"]])),
+        ("'{}'::int[]", json!([])),
+        ("ARRAY[1.10]::numeric[]", json!(["1.10"])),
+    ] {
+        let answer = run(&mut *session, &format!("SELECT {sql}")).await.unwrap();
+        assert_eq!(answer.rows, [[expected]], "{sql}");
+    }
+    let paints = run(&mut *session, "SELECT colour FROM paints").await.unwrap();
+    assert_eq!(paints.rows, [[json!("red")]]);
+    let answer = run(&mut *session, "SELECT '127.0.0.1'::inet AS host").await;
+    let expected =
+        Error::UnsupportedType { column: "host".to_owned(), type_name: "inet".to_owned() };
+    assert_eq!(answer, Err(expected));
+    assert!(!session.is_broken());
+}
+
+#[tokio::test]
+async fn values_are_bound_by_the_types_of_the_statement() {
+    let mut session = open().await;
+    let limits = Limits::default();
+    for (ty, value, expected) in [
+        ("int", json!(7), Ok(json!(7))),
+        ("bigint", json!("9007199254740993"), Ok(json!("9007199254740993"))),
+        ("bool", json!(true), Ok(json!(true))),
+        ("float8", json!(1.5), Ok(json!(1.5))),
+        ("numeric", json!("1.10"), Ok(json!("1.10"))),
+        ("text", json!("a'b\\"), Ok(json!("a'b\\"))),
+        ("text", json!(null), Ok(json!(null))),
+        ("date", json!("2024-02-29"), Ok(json!("2024-02-29"))),
+        ("jsonb", json!({"a": [1]}), Ok(json!({"a": [1]}))),
+        ("text[]", json!(["a\"b", null, "{},\\"]), Ok(json!(["a\"b", null, "{},\\"]))),
+        ("int", json!("7"), Err(())),
+        ("int", json!(1.5), Err(())),
+        ("text", json!(7), Err(())),
+        ("text", json!("a\0b"), Err(())),
+        ("int[]", json!(7), Err(())),
+    ] {
+        let sql = format!("SELECT $1::{ty}");
+        match (run_with(&mut *session, &sql, vec![value.clone()], &limits).await, expected) {
+            (Ok(answer), Ok(expected)) => assert_eq!(answer.rows, [[expected]], "{ty} {value}"),
+            (Err(Error::InvalidParameter { position: 0, .. }), Err(())) => {}
+            (answer, _) => panic!("{ty} {value}: {answer:?}"),
+        }
+    }
+    let failed = run_with(&mut *session, "SELECT $1::int", vec![], &limits).await;
+    assert_eq!(failed, Err(Error::ParameterCount { expected: 1, given: 0 }));
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_at_the_limits_and_says_so() {
+    let mut session = open().await;
+    for (max_rows, rows, truncated) in
+        [(1, 1, true), (100, 100, true), (2_999, 2_999, true), (3_000, 3_000, false)]
+    {
+        let limits = Limits { max_rows, ..Limits::default() };
+        let answer =
+            run_with(&mut *session, "SELECT n FROM numbers", vec![], &limits).await.unwrap();
+        assert_eq!((answer.rows.len(), answer.truncated), (rows, truncated), "{max_rows}");
+    }
+    let limits = Limits { max_result_bytes: 1024, max_rows: 10_000, ..Limits::default() };
+    let answer = run_with(&mut *session, "SELECT n FROM numbers", vec![], &limits).await.unwrap();
+    assert!(answer.truncated && answer.rows.len() > 100, "{}", answer.rows.len());
+    let wide = run_with(&mut *session, "SELECT repeat('x', 2000)", vec![], &limits).await;
+    assert_eq!(wide, Err(Error::TooLarge));
+    assert!(!session.is_broken());
+    // Far beyond the limit: the session stops reading, and is lost with it.
+    let wide = run_with(&mut *session, "SELECT x FROM wide", vec![], &limits).await;
+    assert_eq!(wide, Err(Error::TooLarge));
+    assert!(session.is_broken());
+}
+
+async fn sleepers(client: &tokio_postgres::Client) -> i64 {
+    let sql = "SELECT count(*) FROM pg_stat_activity \
+               WHERE state = 'active' AND wait_event = 'PgSleep' AND query LIKE '%canary_drop%'";
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_slow_statement_ends_at_the_timeout_and_the_session_goes_on() {
+    let mut session = open().await;
+    let limits = Limits { statement_timeout: Duration::from_millis(100), ..Limits::default() };
+    let answer = run_with(&mut *session, "SELECT x FROM slow", vec![], &limits).await;
+    assert_eq!(answer, Err(Error::Timeout));
+    assert!(!session.is_broken());
+    assert_eq!(run(&mut *session, "SELECT 1").await.unwrap().rows, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn a_dropped_query_is_cancelled_on_the_server() {
+    let mut session = open().await;
+    let client = driver().await;
+    let query = guarded(&*session, "SELECT x AS canary_drop FROM slow", &Access::default(), vec![]);
+    let limits = Limits::default();
+    let running = session.query(&query, &limits);
+    let waited = tokio::time::timeout(Duration::from_secs(1), running).await;
+    assert!(waited.is_err());
+    assert!(session.is_broken());
+    for _ in 0..50 {
+        if sleepers(&client).await == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the statement still runs");
+}
+
+#[tokio::test]
+async fn the_transaction_is_read_only_whatever_the_statement_calls() {
+    let mut session = open().await;
+    let answer = run(&mut *session, "SELECT lower(colour) FROM paints").await;
+    let Err(Error::Failed { sqlstate, .. }) = answer else { panic!("{answer:?}") };
+    assert_eq!(sqlstate.as_deref(), Some("25006"));
+    let pwned = run(&mut *session, "SELECT count(*) FROM customers WHERE id = 9").await.unwrap();
+    assert_eq!(pwned.rows, [[json!(0)]]);
+}
+
+#[tokio::test]
+async fn the_servers_message_about_the_statement_comes_through() {
+    let mut session = open().await;
+    let answer = run(&mut *session, "SELECT nothing FROM customers").await;
+    let Err(Error::Failed { sqlstate, message }) = answer else { panic!("{answer:?}") };
+    assert_eq!(sqlstate.as_deref(), Some("42703"));
+    assert_eq!(message, "column \"nothing\" does not exist");
+    assert!(!session.is_broken());
+}
+
+#[tokio::test]
+async fn denied_columns_stay_hidden_behind_views_and_functions_of_the_row() {
+    with_shop().await;
+    let access = Access {
+        deny_columns: vec![denied("customers", "secret")],
+        ..reads(&["customers", "leak"])
+    };
+    let mut session = open_as(target(), access.clone()).await.unwrap();
+    let limits = Limits::default();
+    for sql in ["SELECT name FROM leak", "SELECT c.row_to_json FROM customers c"] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        let answer = session.query(&query, &limits).await;
+        assert!(matches!(answer, Err(Error::Refused(_))), "{sql}: {answer:?}");
+    }
+    let query = guarded(&*session, "SELECT c.id, name FROM customers c", &access, vec![]);
+    assert_eq!(session.query(&query, &limits).await.unwrap().rows.len(), 2);
+    let found = session.relations(&access).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].name, relation("customers"));
+    assert_eq!(found[0].description.as_deref(), Some("Who buys"));
+    let columns: Vec<&str> = found[0].columns.iter().map(|column| &*column.name).collect();
+    assert_eq!(columns, ["id", "name"]);
+}
+
+#[tokio::test]
+async fn relations_are_listed_in_order_with_their_kind() {
+    let mut session = open().await;
+    let found = session.relations(&Access::default()).await.unwrap();
+    let listed: Vec<(&str, RelationKind)> =
+        found.iter().map(|found| (&*found.name.name, found.kind)).collect();
+    let (table, view) = (RelationKind::Table, RelationKind::View);
+    let expected = [
+        ("customers", table),
+        ("leak", view),
+        ("numbers", view),
+        ("paints", table),
+        ("slow", view),
+        ("wide", view),
+    ];
+    assert_eq!(listed, expected);
+    assert!(session.server_version().await.unwrap().starts_with("PostgreSQL 1"));
+}
+
+#[tokio::test]
+async fn nothing_of_one_statement_is_left_for_the_next() {
+    let mut session = open().await;
+    let path: Vec<Vec<Value>> = run(&mut *session, "SELECT id FROM customers").await.unwrap().rows;
+    for _ in 0..20 {
+        assert_eq!(run(&mut *session, "SELECT id FROM customers").await.unwrap().rows, path);
+    }
+}

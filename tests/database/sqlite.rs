@@ -1,0 +1,205 @@
+use std::time::Duration;
+
+use rusqlite::Connection as File;
+use serde_json::json;
+use tempfile::TempDir;
+use tenantry::database::{Database, Error, RelationKind, Unavailable};
+use tenantry::tenant::{Access, Connection, Credentials, Limits};
+
+use super::{connect, denied, guarded, options, reads, relation, run, run_with};
+
+const FOREVER: &str =
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t";
+
+fn shop() -> TempDir {
+    let root = tempfile::tempdir().unwrap();
+    File::open(root.path().join("shop.db"))
+        .unwrap()
+        .execute_batch(
+            "CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, secret TEXT);
+             INSERT INTO customers VALUES (1, 'Ada', 'canary-a'), (2, 'Bob', 'canary-b');
+             CREATE TABLE hidden (x);
+             INSERT INTO hidden VALUES ('canary-h');
+             CREATE VIEW names AS SELECT name FROM customers;
+             CREATE VIEW leak AS SELECT secret AS name FROM customers;
+             CREATE VIEW of_hidden AS SELECT x FROM hidden;
+             CREATE VIEW writes AS SELECT randomblob(9) AS x;
+             CREATE VIEW broken AS SELECT * FROM gone;",
+        )
+        .unwrap();
+    root
+}
+
+async fn open(root: &TempDir, path: &str, access: Access) -> Result<Box<dyn Database>, Error> {
+    let connection = Connection::Sqlite { path: path.to_owned() };
+    connect(connection, access, &Credentials::default(), root.path()).await
+}
+
+#[tokio::test]
+async fn rows_come_with_names_types_and_json_values() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let answer = run(
+        &mut *session,
+        "SELECT id, name, 9007199254740993, 1.5, NULL, 9e999, CAST('x' AS BLOB) FROM customers \
+         WHERE id = 1",
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        answer.rows,
+        [[
+            json!(1),
+            json!("Ada"),
+            json!("9007199254740993"),
+            json!(1.5),
+            json!(null),
+            json!("Infinity"),
+            json!("eA==")
+        ]]
+    );
+    assert_eq!(answer.columns[0].name, "id");
+    assert_eq!(answer.columns[0].type_name, "integer");
+    assert!(!answer.truncated);
+    assert!(session.server_version().await.unwrap().starts_with("SQLite 3."));
+}
+
+#[tokio::test]
+async fn values_are_bound_and_checked() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let sql = "SELECT name FROM customers WHERE id = ? AND name = ?";
+    let limits = Limits::default();
+    let answer = run_with(&mut *session, sql, vec![json!(2), json!("Bob")], &limits).await.unwrap();
+    assert_eq!(answer.rows, [[json!("Bob")]]);
+    let few = run_with(&mut *session, sql, vec![json!(2)], &limits).await;
+    assert_eq!(few, Err(Error::ParameterCount { expected: 2, given: 1 }));
+    let list = run_with(&mut *session, sql, vec![json!(2), json!([1])], &limits).await;
+    assert!(matches!(list, Err(Error::InvalidParameter { position: 1, .. })), "{list:?}");
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_at_the_limits_and_says_so() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let sql = "SELECT id FROM customers ORDER BY id";
+    for (max_rows, rows, truncated) in [(1, 1, true), (2, 2, false), (3, 2, false)] {
+        let limits = Limits { max_rows, ..Limits::default() };
+        let answer = run_with(&mut *session, sql, vec![], &limits).await.unwrap();
+        assert_eq!((answer.rows.len(), answer.truncated), (rows, truncated));
+    }
+    let limits = Limits { max_result_bytes: 1024, ..Limits::default() };
+    let long = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 900) \
+                SELECT n FROM t";
+    let answer = run_with(&mut *session, long, vec![], &limits).await.unwrap();
+    assert!(answer.truncated && answer.rows.len() > 100 && answer.rows.len() < 300);
+    let wide = "SELECT replace(printf('%2000d', 1), ' ', 'x')";
+    let answer = run_with(&mut *session, wide, vec![], &limits).await;
+    assert_eq!(answer, Err(Error::TooLarge));
+    let huge = "SELECT printf('%2000000d', 1)";
+    let answer = run_with(&mut *session, huge, vec![], &limits).await;
+    assert_eq!(answer, Err(Error::TooLarge));
+}
+
+#[tokio::test]
+async fn an_endless_statement_ends_at_the_timeout_and_the_session_goes_on() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let limits = Limits { statement_timeout: Duration::from_millis(50), ..Limits::default() };
+    assert_eq!(run_with(&mut *session, FOREVER, vec![], &limits).await, Err(Error::Timeout));
+    assert!(!session.is_broken());
+    assert_eq!(run(&mut *session, "SELECT 1").await.unwrap().rows, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn a_dropped_query_stops() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let query = guarded(&*session, FOREVER, &Access::default(), vec![]);
+    let limits = Limits::default();
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.query(&query, &limits));
+    assert!(waited.await.is_err());
+    // The thread takes the next statement only after the first one has ended.
+    let next = tokio::time::timeout(Duration::from_secs(5), run(&mut *session, "SELECT 1"));
+    assert_eq!(next.await.unwrap().unwrap().rows, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn views_show_what_lies_under_them_but_never_a_denied_column() {
+    let root = shop();
+    let access = Access {
+        deny_columns: vec![denied("customers", "secret")],
+        ..reads(&["customers", "names", "leak", "of_hidden", "writes", "broken"])
+    };
+    let mut session = open(&root, "shop.db", access.clone()).await.unwrap();
+    let limits = Limits::default();
+    for (sql, rows) in [
+        ("SELECT name FROM names", 2),
+        ("SELECT x FROM of_hidden", 1),
+        ("SELECT id FROM customers", 2),
+        ("WITH names AS (SELECT id FROM customers) SELECT id FROM names", 2),
+        ("WITH ids AS (SELECT id FROM customers) SELECT count(*) FROM ids", 1),
+    ] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        assert_eq!(session.query(&query, &limits).await.unwrap().rows.len(), rows, "{sql}");
+    }
+    for sql in ["SELECT name FROM leak", "SELECT x FROM writes"] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        let answer = session.query(&query, &limits).await;
+        assert!(matches!(answer, Err(Error::Refused(_))), "{sql}: {answer:?}");
+    }
+    let found = session.relations(&access).await.unwrap();
+    let names: Vec<&str> = found.iter().map(|found| found.name.name.as_str()).collect();
+    assert_eq!(names, ["customers", "leak", "names", "of_hidden", "writes"]);
+    assert_eq!(found[0].kind, RelationKind::Table);
+    assert_eq!(found[0].columns.len(), 2);
+}
+
+#[tokio::test]
+async fn tables_of_the_engine_are_not_the_tenants() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    for sql in ["SELECT * FROM dbstat", "SELECT * FROM json_each", "SELECT * FROM nowhere"] {
+        let answer = run(&mut *session, sql).await;
+        assert!(matches!(answer, Err(Error::Failed { .. })), "{sql}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_file_is_below_the_root_and_no_link_leads_to_it() {
+    let root = shop();
+    let outside = shop();
+    std::fs::create_dir(root.path().join("folder")).unwrap();
+    std::fs::write(root.path().join("text.db"), "this is not a database, it is a text").unwrap();
+    std::os::unix::fs::symlink(outside.path().join("shop.db"), root.path().join("link.db"))
+        .unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join("linked")).unwrap();
+    let absolute = outside.path().join("shop.db").display().to_string();
+    for (path, reason) in [
+        ("none.db", Unavailable::FileNotFound),
+        ("no/such.db", Unavailable::FileNotFound),
+        ("link.db", Unavailable::FileNotPermitted),
+        ("linked/shop.db", Unavailable::FileNotPermitted),
+        ("../shop.db", Unavailable::FileNotPermitted),
+        ("folder/../shop.db", Unavailable::FileNotPermitted),
+        ("folder", Unavailable::FileNotPermitted),
+        ("", Unavailable::FileNotPermitted),
+        (&absolute, Unavailable::FileNotPermitted),
+        ("file:shop.db?mode=rwc", Unavailable::FileNotFound),
+        ("text.db", Unavailable::NotADatabase),
+    ] {
+        let failed = open(&root, path, Access::default()).await.err();
+        assert_eq!(failed, Some(Error::Unavailable(reason)), "{path}");
+    }
+    assert!(open(&root, "shop.db", Access::default()).await.is_ok());
+    assert!(options(root.path()).sqlite_root.is_dir());
+}
+
+#[tokio::test]
+async fn relations_without_a_list_are_all_that_there_are() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let found = session.relations(&reads(&["HIDDEN"])).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].name, relation("hidden"));
+}
