@@ -1,8 +1,45 @@
-//! tenantry: every tenant of a SaaS gets its own isolated MCP server over its own database.
+//! tenantry: one process that gives every tenant of a SaaS its own isolated MCP server over that
+//! tenant's own database.
+//!
+//! ```text
+//! tenant files --import--> sealed store --unseal--> vault
+//!                                                     | credentials, minutes at a time
+//! MCP client --token--> auth --TenantAccess--> pool --+--> one tenant's server --> its database
+//!                         \                                      /
+//!                          `------------> audit log <-----------'
+//! ```
+//!
+//! The program is [`cli`]. To embed the data plane, begin with [`TenantMcpManager`] and
+//! `examples/embed.rs`.
+//!
+//! # Modules, from the bottom up
+//!
+//! | module | is |
+//! |---|---|
+//! | [`error`], [`clock`], [`telemetry`] | stable codes; time as a seam; the process log |
+//! | [`store`] | opaque bytes under keys, durable, in a directory of one process |
+//! | [`tenant`] | what a tenant is: ids, files, URIs and scope; pure |
+//! | [`vault`] | credentials at rest; the only module that seals and opens |
+//! | [`database`] | tenant databases, read through guarded SQL only |
+//! | [`quota`] | how much a tenant may use |
+//! | [`audit`] | who did what, on disk before the answer |
+//! | [`auth`] | token to caller, caller to [`auth::TenantAccess`] |
+//! | [`server`] | one tenant's MCP server |
+//! | [`pool`] | live servers by tenant: lease, wait, close |
+//! | [`manager`] | all of that as one value |
+//! | [`admin`] | what an operator can do, one audited method each |
+//! | [`http`], [`stdio`] | the faces of the data plane |
+//! | [`config`], [`cli`] | settings and commands |
+//!
+//! Each names only what stands below it; `tests/architecture.rs` reads the source and makes sure.
+//! What this protects against, and what not, is in SECURITY.md; why it is built so, in
+//! ARCHITECTURE.md.
 
+pub mod audit;
 pub mod clock;
 pub mod database;
 pub mod error;
+pub mod quota;
 pub mod store;
 pub mod tenant;
 pub mod vault;

@@ -26,6 +26,7 @@ impl DataDir {
     pub const HEADER: &'static str = "header";
     /// The name of the keyring.
     pub const KEYRING: &'static str = "keyring";
+    const LOCK: &'static str = "lock";
 
     /// Makes `path` a data directory that only its owner can enter. Its parent must exist.
     ///
@@ -45,10 +46,13 @@ impl DataDir {
                 if path.join(Self::HEADER).exists() {
                     return Err(Error::AlreadyInitialised { path: shown });
                 }
-                let mut entries =
-                    fs::read_dir(&path).map_err(Error::io(format!("read {shown}")))?;
-                if entries.next().is_some() {
-                    return Err(Error::NotEmpty { path: shown });
+                let entries = fs::read_dir(&path).map_err(Error::io(format!("read {shown}")))?;
+                for entry in entries {
+                    let entry = entry.map_err(Error::io(format!("read {shown}")))?;
+                    // What a creation leaves that ended before anything was made.
+                    if entry.file_name() != Self::LOCK {
+                        return Err(Error::NotEmpty { path: shown });
+                    }
                 }
                 fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
                     .map_err(Error::io(format!("set the mode of {shown}")))?;
@@ -140,7 +144,7 @@ impl DataDir {
     }
 
     fn lock(path: PathBuf) -> Result<Self, Error> {
-        let file = path.join("lock");
+        let file = path.join(Self::LOCK);
         let action = || format!("lock {}", file.display());
         let mut options = OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&file);

@@ -192,9 +192,10 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::AlreadyInitialised { .. } | Self::NotEmpty { .. } => ErrorCode::InvalidArgument,
+            Self::AlreadyInitialised { .. }
+            | Self::NotEmpty { .. }
+            | Self::NotInitialised { .. } => ErrorCode::InvalidArgument,
             Self::Damaged { .. } => ErrorCode::IntegrityError,
-            Self::NotInitialised { .. } => ErrorCode::VaultSealed,
             Self::Durability
             | Self::Engine(_)
             | Self::InUse { .. }
