@@ -36,6 +36,7 @@
 //! ARCHITECTURE.md.
 
 pub mod audit;
+pub mod auth;
 pub mod clock;
 pub mod database;
 pub mod error;

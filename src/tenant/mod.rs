@@ -16,6 +16,7 @@ mod env;
 mod file;
 mod id;
 mod json;
+mod permission;
 mod uri;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use secrecy::SecretString;
 pub use env::{Lookup, TemplateError};
 pub use file::{Problem, Surroundings, TenantFile, schema};
 pub use id::{IdRule, InvalidTenantId, TenantId};
+pub use permission::{Permission, Permissions};
 pub use uri::{
     InvalidUri, Resource, ResourceUri, Scope, ScopedUri, scope_uri, validate_uri_access,
 };
@@ -219,6 +221,13 @@ pub struct Limits {
     pub max_rows: u32,
     /// Most bytes of encoded rows in an answer, 1 KiB to 256 MiB.
     pub max_result_bytes: u32,
+}
+
+impl Limits {
+    /// `statement_timeout` as the tenant file has it.
+    pub fn statement_timeout_ms(&self) -> u64 {
+        u64::try_from(self.statement_timeout.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 impl Default for Limits {
