@@ -41,6 +41,7 @@ pub mod clock;
 pub mod database;
 pub mod error;
 pub mod quota;
+pub mod server;
 pub mod store;
 pub mod tenant;
 pub mod vault;

@@ -1,0 +1,246 @@
+//! One tenant's MCP server: three tools and the resources behind them.
+//!
+//! ```text
+//! Caller --TenantContext::begin--> Call        an audit entry is begun
+//!   --admit_query--> AdmittedQuery             ResourceUri, ScopedUri, quota Permit, GuardedSql
+//!   --Instances::lease--> ScopedServer::run    one database session, this call's alone
+//!   --Call::finish--> answer                   the entry is on disk before the caller sees it
+//! ```
+//!
+//! Each value is made only by the step before it, so a call that skipped a check does not compile.
+//! What is refused is refused before a session is taken, so it costs the database nothing.
+//!
+//! This module cannot name `vault`, `auth` or `pool`: whatever a tool does, there is nothing of
+//! another tenant here to reach. Where sessions come from is behind [`Instances`].
+
+mod call;
+mod error;
+mod handler;
+mod listing;
+mod tools;
+
+use std::fmt;
+use std::ops::DerefMut;
+use std::sync::{Arc, OnceLock};
+
+use jiff::Timestamp;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::audit::{Actor, Log, RequestId};
+use crate::database::{Database, Dialect};
+use crate::quota::Limiter;
+use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
+
+pub use call::AdmittedQuery;
+pub use error::{Error, Failure};
+pub use handler::McpHandler;
+pub use listing::{ListAnswer, ResourceInfo};
+pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
+
+/// What all calls of one tenant share: its configuration, its limits, the log.
+///
+/// Immutable; a changed tenant gets a new one.
+pub struct TenantContext {
+    scope: Scope,
+    config: TenantConfig,
+    api_keys: Vec<ApiKey>,
+    limiter: Arc<Limiter>,
+    log: Log,
+    /// Learnt from the first session.
+    server_version: OnceLock<String>,
+}
+
+/// That a key of an outside service is set. Never the key.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "made by the pool from what the vault tells")]
+pub struct ApiKey {
+    /// The provider's name.
+    pub provider: String,
+    /// When it was set or last changed.
+    pub set_at: Timestamp,
+    /// Changes with the key, tells nothing about it.
+    pub fingerprint: String,
+}
+
+/// Who calls, as far as a tenant's server needs to know.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "made by the pool from a TenantAccess")]
+pub struct Caller {
+    /// For the audit log.
+    pub actor: Actor,
+    /// What it may do here.
+    pub permissions: Permissions,
+    /// Where from.
+    pub peer: Option<String>,
+    /// The request that this call is; `None` makes each call a request of its own.
+    pub request_id: Option<RequestId>,
+}
+
+/// Where a call gets an instance from.
+pub trait Instances: Send {
+    /// An instance that is this call's alone until it is dropped.
+    type Instance<'a>: DerefMut<Target = ScopedServer> + Send
+    where
+        Self: 'a;
+
+    /// Waits for an instance.
+    fn lease(&mut self) -> impl Future<Output = Result<Self::Instance<'_>, Error>> + Send;
+}
+
+/// A tenant's server with one database session of its own: an instance of the pool.
+pub struct ScopedServer {
+    context: Arc<TenantContext>,
+    session: Box<dyn Database>,
+    caller: Caller,
+}
+
+/// Makes the server of the tenant that `context` is of, over `session`.
+///
+/// Every call is scoped to that tenant and recorded as made by the embedding code, until
+/// [`ScopedServer::set_caller`] says who it is made for. To serve it over MCP, give
+/// `Arc<Mutex<ScopedServer>>` to [`McpHandler::new`].
+pub fn create_tenant_scoped_server(
+    context: Arc<TenantContext>,
+    session: Box<dyn Database>,
+) -> ScopedServer {
+    let caller = Caller {
+        actor: Actor::Embedder,
+        permissions: Permissions::READ,
+        peer: None,
+        request_id: None,
+    };
+    ScopedServer { context, session, caller }
+}
+
+impl TenantContext {
+    /// The context of the tenant that `config` describes.
+    pub fn new(
+        config: TenantConfig,
+        api_keys: Vec<ApiKey>,
+        limiter: Arc<Limiter>,
+        log: Log,
+    ) -> Self {
+        let scope = Scope::new(config.id.clone());
+        Self { scope, config, api_keys, limiter, log, server_version: OnceLock::new() }
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> &TenantId {
+        self.scope.tenant()
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &TenantConfig {
+        &self.config
+    }
+
+    fn dialect(&self) -> Dialect {
+        match self.config.connection {
+            Connection::Postgres(_) => Dialect::Postgres,
+            Connection::Sqlite { .. } => Dialect::Sqlite,
+        }
+    }
+
+    /// The schema in which unqualified names are looked up.
+    fn schema(&self) -> &str {
+        match &self.config.connection {
+            Connection::Postgres(target) => &target.schema,
+            Connection::Sqlite { .. } => "main",
+        }
+    }
+}
+
+impl fmt::Debug for TenantContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TenantContext").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl ScopedServer {
+    /// Says for whom the next calls are made.
+    pub fn set_caller(&mut self, caller: Caller) {
+        self.caller = caller;
+    }
+
+    /// The tenant.
+    pub fn tenant(&self) -> &TenantId {
+        self.context.tenant()
+    }
+
+    /// Whether the session must not be used again.
+    pub fn is_broken(&self) -> bool {
+        self.session.is_broken()
+    }
+
+    /// What there is, of one type or of all; see the tool of this name.
+    ///
+    /// # Errors
+    ///
+    /// As the tool.
+    pub async fn list_tenant_resources(
+        &mut self,
+        resource_type: Option<&str>,
+    ) -> Result<Vec<ResourceInfo>, Failure> {
+        let (context, caller) = (Arc::clone(&self.context), self.caller.clone());
+        let mut instances = self;
+        context.list_all(&mut instances, &caller, resource_type).await
+    }
+
+    /// Runs one statement; see the tool of this name.
+    ///
+    /// # Errors
+    ///
+    /// As the tool; [`crate::error::ErrorCode::Forbidden`] for a URI of another tenant.
+    pub async fn query_tenant_data(
+        &mut self,
+        resource_uri: &str,
+        query: &str,
+        limit: Option<u32>,
+    ) -> Result<QueryAnswer, Failure> {
+        let (context, caller) = (Arc::clone(&self.context), self.caller.clone());
+        let arguments = QueryArguments::new(resource_uri, query, limit);
+        let mut instances = self;
+        context.query(&mut instances, &caller, Ok(arguments)).await
+    }
+
+    /// The tenant's limits and what is used of them; see the tool of this name.
+    ///
+    /// # Errors
+    ///
+    /// As the tool.
+    pub async fn get_tenant_metadata(&mut self) -> Result<MetadataAnswer, Failure> {
+        let (context, caller) = (Arc::clone(&self.context), self.caller.clone());
+        let mut instances = self;
+        context.metadata(&mut instances, &caller, Ok(())).await
+    }
+}
+
+impl fmt::Debug for ScopedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedServer")
+            .field("tenant", self.tenant())
+            .field("session", &self.session)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A server is its own only instance.
+impl Instances for &mut ScopedServer {
+    type Instance<'a>
+        = &'a mut ScopedServer
+    where
+        Self: 'a;
+
+    async fn lease(&mut self) -> Result<&mut ScopedServer, Error> {
+        Ok(self)
+    }
+}
+
+/// One instance that calls take in turn.
+impl Instances for Arc<Mutex<ScopedServer>> {
+    type Instance<'a> = OwnedMutexGuard<ScopedServer>;
+
+    async fn lease(&mut self) -> Result<OwnedMutexGuard<ScopedServer>, Error> {
+        Ok(Arc::clone(self).lock_owned().await)
+    }
+}

@@ -1,0 +1,352 @@
+//! The tools as clients see them: names, schemas, arguments, answers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use rmcp::model::{JsonObject, Tool, ToolAnnotations};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Error;
+use crate::database::Column;
+use crate::quota::Usage;
+use crate::tenant::{Access, Limits};
+
+/// Longest text of a parser about a caller's own arguments that is passed on, in characters.
+const MAX_EXPLANATION: usize = 200;
+
+pub(super) const LIST: &str = "list_tenant_resources";
+pub(super) const QUERY: &str = "query_tenant_data";
+pub(super) const METADATA: &str = "get_tenant_metadata";
+
+/// The tools, the same for every tenant.
+pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
+    let column = json!({
+        "type": "object",
+        "properties": { "name": { "type": "string" }, "type": { "type": "string" } },
+        "required": ["name", "type"],
+    });
+    let quota = json!({
+        "type": "object",
+        "properties": {
+            "limit": { "type": "integer", "description": "Absent: unlimited." },
+            "used": { "type": "integer" },
+            "remaining": { "type": "integer", "description": "Absent: unlimited." },
+            "resets_at": {
+                "type": "string", "format": "date-time",
+                "description": "When the oldest of what is used stops counting.",
+            },
+        },
+        "required": ["used"],
+    });
+    [
+        tool(
+            LIST,
+            "List resources",
+            "Lists what this tenant has: its database, the tables and views that may be read, with \
+             their columns, and the outside services that have a key. Each has a URI for \
+             query_tenant_data.",
+            json!({
+                "resource_type": {
+                    "type": "string", "enum": ["database", "table", "view", "api"],
+                    "description": "Only these; \"database\" includes its tables and views.",
+                },
+                "cursor": { "type": "string", "description": "next_cursor of the page before." },
+            }),
+            &[],
+            json!({
+                "resources": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "uri": { "type": "string" },
+                            "type": { "type": "string" },
+                            "name": { "type": "string" },
+                            "description": { "type": "string" },
+                            "columns": { "type": "array", "items": column },
+                        },
+                        "required": ["uri", "type", "name"],
+                    },
+                },
+                "next_cursor": { "type": "string", "description": "Absent on the last page." },
+            }),
+            &["resources"],
+        ),
+        tool(
+            QUERY,
+            "Query data",
+            "Runs one read-only SQL statement on this tenant's own database. The URI says what it \
+             may read: under …/database/table/NAME that table only, under …/database everything \
+             that list_tenant_resources shows.",
+            json!({
+                "resource_uri": {
+                    "type": "string",
+                    "description": "mcp://{tenant}/database or mcp://{tenant}/database/table/{name}",
+                },
+                "query": { "type": "string", "description": "One SELECT statement." },
+                "limit": {
+                    "type": "integer", "minimum": 1,
+                    "description": "Most rows to return; never more than the tenant's max_rows.",
+                },
+                "params": {
+                    "type": "array", "items": {},
+                    "description": "Values for $1, $2, … (PostgreSQL) or ?1, ?2, … (SQLite).",
+                },
+            }),
+            &["resource_uri", "query"],
+            json!({
+                "resource_uri": { "type": "string" },
+                "columns": { "type": "array", "items": column },
+                "rows": { "type": "array", "items": { "type": "array", "items": {} } },
+                "row_count": { "type": "integer" },
+                "truncated": {
+                    "type": "boolean",
+                    "description": "True when there were more rows than were returned.",
+                },
+                "elapsed_ms": { "type": "integer" },
+            }),
+            &["resource_uri", "columns", "rows", "row_count", "truncated", "elapsed_ms"],
+        ),
+        tool(
+            METADATA,
+            "Tenant metadata",
+            "Tells about this tenant: its database, its quotas and what is used of them, features, \
+             access rules and limits. Never a user name, password or key.",
+            json!({}),
+            &[],
+            json!({
+                "tenant_id": { "type": "string" },
+                "database_host": { "type": "string" },
+                "database_engine": { "type": "string" },
+                "database_name": { "type": "string" },
+                "server_version": { "type": "string" },
+                "quotas": { "type": "object", "additionalProperties": quota },
+                "features": { "type": "object", "additionalProperties": { "type": "boolean" } },
+                "access": {
+                    "type": "object",
+                    "properties": {
+                        "mode": { "type": "string" },
+                        "tables": { "type": "array", "items": { "type": "string" } },
+                        "deny_columns": { "type": "array", "items": { "type": "string" } },
+                    },
+                    "required": ["mode"],
+                },
+                "limits": { "type": "object", "additionalProperties": { "type": "integer" } },
+            }),
+            &["tenant_id", "database_engine", "database_name", "quotas", "features", "access"],
+        ),
+    ]
+});
+
+fn tool(
+    name: &'static str,
+    title: &'static str,
+    description: &'static str,
+    input: Value,
+    required: &[&str],
+    output: Value,
+    always: &[&str],
+) -> Tool {
+    let schema = |properties: Value, required: &[&str], closed: bool| {
+        let mut schema = JsonObject::new();
+        schema.insert("type".to_owned(), json!("object"));
+        schema.insert("properties".to_owned(), properties);
+        schema.insert("required".to_owned(), json!(required));
+        if closed {
+            schema.insert("additionalProperties".to_owned(), json!(false));
+        }
+        Arc::new(schema)
+    };
+    Tool::new(name, description, schema(input, required, true))
+        .with_title(title)
+        .with_raw_output_schema(schema(output, always, false))
+        .with_annotations(ToolAnnotations::new().read_only(true).idempotent(true).open_world(false))
+}
+
+/// The arguments of `query_tenant_data`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct QueryArguments {
+    /// What may be read.
+    pub resource_uri: String,
+    /// One statement.
+    pub query: String,
+    /// Most rows to return.
+    #[serde(default)]
+    pub limit: Option<u32>,
+    /// Values for the statement's placeholders.
+    #[serde(default)]
+    pub params: Vec<Value>,
+}
+
+impl QueryArguments {
+    /// A statement without placeholders.
+    pub fn new(resource_uri: &str, query: &str, limit: Option<u32>) -> Self {
+        let (resource_uri, query) = (resource_uri.to_owned(), query.to_owned());
+        Self { resource_uri, query, limit, params: Vec::new() }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListArguments {
+    pub(super) resource_type: Option<String>,
+    pub(super) cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoArguments {}
+
+/// Reads the arguments of a tool.
+///
+/// # Errors
+///
+/// [`Error::Argument`] with the parser's words, which can only quote the caller's own arguments
+/// back to it; escaped and cut.
+pub(super) fn arguments<T: serde::de::DeserializeOwned>(
+    arguments: Option<JsonObject>,
+) -> Result<T, Error> {
+    serde_json::from_value(Value::Object(arguments.unwrap_or_default())).map_err(|error| {
+        let text = error.to_string();
+        Error::Argument(text.chars().flat_map(char::escape_debug).take(MAX_EXPLANATION).collect())
+    })
+}
+
+/// The answer of `query_tenant_data`.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct QueryAnswer {
+    /// The URI, as it was given.
+    pub resource_uri: String,
+    /// One per column, in order; names may repeat.
+    pub columns: Vec<ColumnInfo>,
+    /// One list of values per row.
+    pub rows: Vec<Vec<Value>>,
+    /// How many rows there are in `rows`.
+    pub row_count: u64,
+    /// Whether there were more.
+    pub truncated: bool,
+    /// How long the database took.
+    pub elapsed_ms: u64,
+}
+
+/// A column's name and type.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ColumnInfo {
+    /// Name or alias.
+    pub name: String,
+    /// The engine's name of the type.
+    #[serde(rename = "type")]
+    pub type_name: String,
+}
+
+impl From<Column> for ColumnInfo {
+    fn from(column: Column) -> Self {
+        Self { name: column.name, type_name: column.type_name }
+    }
+}
+
+/// The answer of `get_tenant_metadata`.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct MetadataAnswer {
+    /// The tenant.
+    pub tenant_id: String,
+    /// Absent for SQLite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database_host: Option<String>,
+    /// `postgres` or `sqlite`.
+    pub database_engine: &'static str,
+    /// Database, or file below `sqlite_root`.
+    pub database_name: String,
+    /// Absent as long as no session could be opened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_version: Option<String>,
+    /// By the name in the tenant file.
+    pub quotas: BTreeMap<&'static str, QuotaUsage>,
+    /// As the operator set them.
+    pub features: BTreeMap<String, bool>,
+    /// What may be touched.
+    pub access: AccessInfo,
+    /// What one statement may cost.
+    pub limits: LimitsInfo,
+}
+
+/// One quota.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct QuotaUsage {
+    /// Absent: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// What counts against it now.
+    pub used: u64,
+    /// Absent: unlimited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remaining: Option<u64>,
+    /// When the oldest of what is used stops counting, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resets_at: Option<String>,
+}
+
+impl From<Usage> for QuotaUsage {
+    fn from(usage: Usage) -> Self {
+        Self {
+            limit: usage.limit,
+            used: usage.used,
+            remaining: usage.limit.map(|limit| limit.saturating_sub(usage.used)),
+            resets_at: usage.resets_at.map(|at| at.to_string()),
+        }
+    }
+}
+
+/// `access` of the tenant file.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct AccessInfo {
+    /// `read_only` or `read_write`.
+    pub mode: &'static str,
+    /// Absent: all that the role may read in the schema.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<String>>,
+    /// Never readable.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_columns: Vec<String>,
+}
+
+impl From<&Access> for AccessInfo {
+    fn from(access: &Access) -> Self {
+        let names = |tables: &Vec<_>| tables.iter().map(ToString::to_string).collect();
+        Self {
+            mode: access.mode.as_str(),
+            tables: access.tables.as_ref().map(names),
+            deny_columns: access.deny_columns.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// `limits` of the tenant file.
+#[derive(Debug, Serialize)]
+#[non_exhaustive]
+pub struct LimitsInfo {
+    /// Longest run of a statement.
+    pub statement_timeout_ms: u64,
+    /// Most rows in an answer.
+    pub max_rows: u32,
+    /// Most bytes of rows in an answer.
+    pub max_result_bytes: u32,
+}
+
+impl From<Limits> for LimitsInfo {
+    fn from(limits: Limits) -> Self {
+        Self {
+            statement_timeout_ms: limits.statement_timeout_ms(),
+            max_rows: limits.max_rows,
+            max_result_bytes: limits.max_result_bytes,
+        }
+    }
+}
