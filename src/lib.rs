@@ -40,8 +40,12 @@ pub mod auth;
 pub mod clock;
 pub mod database;
 pub mod error;
+pub mod manager;
+pub mod pool;
 pub mod quota;
 pub mod server;
 pub mod store;
 pub mod tenant;
 pub mod vault;
+
+pub use manager::TenantMcpManager;

@@ -1,0 +1,180 @@
+//! [`TenantMcpManager`]: the data plane as one value, for the service and for code that embeds it.
+//!
+//! ```text
+//! token ----auth----> TenantAccess --+
+//! tenant id (embedding code) --------+--> pool --> Lease (a ScopedServer)  |  McpHandler for rmcp
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::audit::{Actor, Log};
+use crate::auth::{Auth, TenantAccess};
+use crate::clock::{Clock, SystemClock};
+use crate::error::ErrorCode;
+use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
+use crate::quota::Limiter;
+use crate::server::McpHandler;
+use crate::tenant::{IdRule, InvalidTenantId, TenantId};
+use crate::vault::TenantCredentialVault;
+
+/// How often expired credentials are wiped from memory.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Gives each tenant its own scoped MCP server, from a vault of credentials.
+///
+/// ```no_run
+/// # use std::sync::Arc;
+/// # async fn example(
+/// #     vault: Arc<tenantry::vault::TenantCredentialVault>,
+/// #     log: tenantry::audit::Log,
+/// #     options: tenantry::pool::Options,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let manager = tenantry::TenantMcpManager::new(vault, log, options);
+/// let mut server = manager.get_or_create_server("tenant001").await?;
+/// let answer = server
+///     .query_tenant_data(
+///         "mcp://tenant001/database/table/customers",
+///         "SELECT * FROM customers LIMIT 10",
+///         None,
+///     )
+///     .await?;
+/// # drop(answer);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct TenantMcpManager {
+    vault: Arc<TenantCredentialVault>,
+    auth: Arc<Auth>,
+    pool: McpConnectionPool,
+    log: Log,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The id breaks the rule for ids.
+    #[error(transparent)]
+    InvalidTenant(#[from] InvalidTenantId),
+    /// The pool has none.
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+}
+
+impl Error {
+    /// The stable code, such as `INVALID_TENANT` or `TENANT_NOT_CONFIGURED`.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
+            Self::Pool(error) => error.code(),
+        }
+    }
+}
+
+impl TenantMcpManager {
+    /// A manager over `vault` that records in `log`. Must be called inside a Tokio runtime.
+    pub fn new(vault: Arc<TenantCredentialVault>, log: Log, options: pool::Options) -> Self {
+        Self::with_clock(vault, log, options, Arc::new(SystemClock))
+    }
+
+    /// As [`TenantMcpManager::new`], with a clock that tests can move.
+    pub fn with_clock(
+        vault: Arc<TenantCredentialVault>,
+        log: Log,
+        options: pool::Options,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let limiter = Arc::new(Limiter::new(Arc::clone(&clock)));
+        let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), clock));
+        let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log.clone(), options);
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(sweep(Arc::clone(&vault), stopping.clone()));
+        Self { vault, auth, pool, log, tasks, stopping }
+    }
+
+    /// An instance of the tenant's server: the one used last if it is free, else another, up to
+    /// the limit. Dropping the [`Lease`] gives it back.
+    ///
+    /// For embedding code, which is trusted to name the right tenant; calls are recorded as its own.
+    ///
+    /// # Errors
+    ///
+    /// `INVALID_TENANT`, `TENANT_NOT_CONFIGURED`, `TENANT_DISABLED`, `POOL_EXHAUSTED`,
+    /// `DATABASE_UNAVAILABLE`.
+    pub async fn get_or_create_server(&self, tenant_id: &str) -> Result<Lease, Error> {
+        // The wider rule: an id that a setting did not admit was not imported either.
+        let tenant = TenantId::parse(tenant_id, IdRule::AllowUnderscore)?;
+        let access = TenantAccess::local(tenant, Actor::Embedder, None);
+        Ok(self.pool.lease(&access).await?)
+    }
+
+    /// The MCP handler for what `access` allows, to be served by `rmcp`.
+    ///
+    /// # Errors
+    ///
+    /// `TENANT_NOT_CONFIGURED` or `TENANT_DISABLED`; the database is not touched yet.
+    pub async fn handler(
+        &self,
+        access: TenantAccess,
+    ) -> Result<McpHandler<PooledInstances>, Error> {
+        let context = self.pool.context(&access).await?;
+        let caller = pool::caller_of(&access);
+        Ok(McpHandler::new(context, self.pool.instances(access), caller))
+    }
+
+    /// Checks tokens, and makes them.
+    pub fn auth(&self) -> &Arc<Auth> {
+        &self.auth
+    }
+
+    /// Where credentials are.
+    pub fn vault(&self) -> &Arc<TenantCredentialVault> {
+        &self.vault
+    }
+
+    /// Where everything is recorded.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Makes a changed tenant take effect with its next call.
+    pub fn evict(&self, tenant: &TenantId) {
+        self.pool.evict(tenant);
+    }
+
+    /// What the pool has done and has.
+    pub fn pool_stats(&self) -> PoolStats {
+        self.pool.stats()
+    }
+
+    /// Closes instances whose idle time is over, and says how many.
+    pub fn cleanup_idle_instances(&self) -> usize {
+        self.pool.cleanup_idle_instances()
+    }
+
+    /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed,
+    /// credentials wiped. Says how many calls were cut.
+    pub async fn shutdown(&self, deadline: Duration) -> u64 {
+        let cut = self.pool.shutdown(deadline).await;
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.vault.sweep();
+        cut
+    }
+}
+
+/// Wipes credentials at their deadline, not when they are next touched.
+async fn sweep(vault: Arc<TenantCredentialVault>, stopping: CancellationToken) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+        vault.sweep();
+    }
+}

@@ -1,0 +1,391 @@
+//! Live instances by tenant: one scoped server with one database session each.
+//!
+//! ```text
+//! lease(&TenantAccess): wait for a place (first come, first served, up to acquire_timeout)
+//!   --> the idle instance that was used last, or a new one --> Lease --(dropped)--> idle again
+//!                                                                      idle_timeout --> closed
+//! ```
+//!
+//! Calls one after the other meet the same instance; five at once have five. The number of places
+//! is the lesser of `max_instances_per_tenant` and the tenant's `max_concurrent_connections`.
+//!
+//! [`McpConnectionPool::evict`] makes a changed tenant start anew: what is leased finishes with
+//! what it has, but is closed when it comes back, and nothing old is leased again.
+//!
+//! Cancellation: a lease that is not waited for to the end takes nothing with it. A lease that is
+//! dropped in the middle of a statement has a broken session, which is closed, not reused.
+
+mod idle;
+mod lease;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::audit::Log;
+use crate::auth::TenantAccess;
+use crate::database;
+use crate::error::ErrorCode;
+use crate::quota::Limiter;
+use crate::server::{self, ApiKey, Caller, ScopedServer, TenantContext};
+use crate::tenant::TenantId;
+use crate::vault::{self, StoredTenant, TenantCredentialVault};
+
+pub use lease::{Lease, PooledInstances};
+
+use idle::{IdleInstance, Reaper};
+
+/// How the pool behaves.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "filled field by field from the settings")]
+pub struct Options {
+    /// Most instances of one tenant.
+    pub max_instances_per_tenant: u32,
+    /// How long an instance stays when nobody uses it.
+    pub idle_timeout: Duration,
+    /// How long a call waits for an instance.
+    pub acquire_timeout: Duration,
+    /// How sessions are opened.
+    pub database: database::Options,
+}
+
+/// The pool. Clones share it.
+#[derive(Clone, Debug)]
+pub struct McpConnectionPool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    vault: Arc<TenantCredentialVault>,
+    limiter: Arc<Limiter>,
+    log: Log,
+    options: Options,
+    tenants: Mutex<HashMap<TenantId, Arc<Entry>>>,
+    counters: Arc<Counters>,
+    reaper: Reaper,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    acquired: AtomicU64,
+    created: AtomicU64,
+    live: AtomicU64,
+    /// An instance was closed.
+    closed: Notify,
+}
+
+/// One tenant, as its configuration was when it was first used.
+#[derive(Debug)]
+struct Entry {
+    context: Arc<TenantContext>,
+    places: Arc<Semaphore>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Oldest first; the last one was used last.
+    idle: Vec<IdleInstance>,
+    live: u32,
+    /// Replaced by a newer entry: nothing comes back.
+    evicted: bool,
+    /// Whether the reaper has this entry on its list.
+    watched: bool,
+}
+
+/// What the pool has done and has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Leases given since the start.
+    pub total_acquired: u64,
+    /// Instances made since the start.
+    pub total_created: u64,
+    /// Instances that live, leased or idle.
+    pub current_pool_size: u64,
+    /// Tenants with at least one.
+    pub active_tenants: u64,
+    /// Of the instances that live, those that nobody has.
+    pub idle: u64,
+}
+
+impl PoolStats {
+    /// Instances that somebody has.
+    pub fn leased(&self) -> u64 {
+        self.current_pool_size.saturating_sub(self.idle)
+    }
+}
+
+/// Why there is no instance.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The session could not be opened.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The tenant is switched off.
+    #[error("the tenant is disabled")]
+    Disabled,
+    /// All instances stayed busy for the whole of `acquire_timeout`.
+    #[error("all instances stayed busy")]
+    Exhausted,
+    /// The pool is closed.
+    #[error("the pool is shut down")]
+    ShutDown,
+    /// The vault did not open the tenant's record.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Database(error) => error.code(),
+            Self::Disabled => ErrorCode::TenantDisabled,
+            Self::Exhausted => ErrorCode::PoolExhausted,
+            Self::ShutDown => ErrorCode::Cancelled,
+            Self::Vault(error) => error.code(),
+        }
+    }
+}
+
+impl From<Error> for server::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Database(error) => Self::Database(error),
+            Error::Disabled | Error::Exhausted | Error::ShutDown | Error::Vault(_) => {
+                Self::Instance(error.code())
+            }
+        }
+    }
+}
+
+impl McpConnectionPool {
+    /// An empty pool. Must be called inside a Tokio runtime, on which idle instances are closed.
+    pub fn new(
+        vault: Arc<TenantCredentialVault>,
+        limiter: Arc<Limiter>,
+        log: Log,
+        options: Options,
+    ) -> Self {
+        let shared = Arc::new_cyclic(|shared| Shared {
+            vault,
+            limiter,
+            log,
+            reaper: Reaper::start(shared.clone()),
+            options,
+            tenants: Mutex::default(),
+            counters: Arc::default(),
+        });
+        Self { shared }
+    }
+
+    /// What all calls of the tenant share. Opens the tenant's record on first use.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Disabled`], or [`Error::Vault`] when there is no such tenant or it does not open.
+    pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
+        Ok(Arc::clone(&self.entry(access.tenant()).await?.context))
+    }
+
+    /// An instance of the tenant, for one call at a time.
+    ///
+    /// A hot lease costs two short locks; a cold one opens credentials and a session.
+    ///
+    /// # Errors
+    ///
+    /// Every variant of [`Error`].
+    pub async fn lease(&self, access: &TenantAccess) -> Result<Lease, Error> {
+        let entry = self.entry(access.tenant()).await?;
+        let place = Arc::clone(&entry.places).acquire_owned();
+        let place = tokio::time::timeout(self.shared.options.acquire_timeout, place)
+            .await
+            .map_err(|_| Error::Exhausted)?
+            .map_err(|_| Error::ShutDown)?;
+        let mut instance = match entry.take_idle() {
+            Some(instance) => instance,
+            None => self.open(&entry).await?,
+        };
+        instance.server.set_caller(caller_of(access));
+        self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
+        Ok(Lease::new(Arc::downgrade(&self.shared), entry, instance, place))
+    }
+
+    /// Where an MCP handler gets the instances for `access` from.
+    pub fn instances(&self, access: TenantAccess) -> PooledInstances {
+        PooledInstances::new(self.clone(), access)
+    }
+
+    /// Makes `tenant` start anew with its next call: its idle instances are closed now, the leased
+    /// ones when they come back.
+    pub fn evict(&self, tenant: &TenantId) {
+        let entry = self.shared.tenants().remove(tenant);
+        if let Some(entry) = entry {
+            entry.close();
+        }
+    }
+
+    /// Closes every instance that has been idle for `idle_timeout`, and says how many. They are
+    /// closed at that moment anyway; this is for those who do not want to wait for the timer.
+    pub fn cleanup_idle_instances(&self) -> usize {
+        let entries: Vec<_> = self.shared.tenants().values().cloned().collect();
+        let now = Instant::now();
+        entries.iter().map(|entry| entry.close_idle(self.shared.options.idle_timeout, now)).sum()
+    }
+
+    /// What the pool has done and has.
+    pub fn stats(&self) -> PoolStats {
+        let counters = &self.shared.counters;
+        let entries: Vec<_> = self.shared.tenants().values().cloned().collect();
+        let states = entries.iter().map(|entry| {
+            let state = entry.state();
+            (u64::from(state.live > 0), state.idle.len() as u64)
+        });
+        let (active_tenants, idle) = states.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        PoolStats {
+            total_acquired: counters.acquired.load(Ordering::Relaxed),
+            total_created: counters.created.load(Ordering::Relaxed),
+            current_pool_size: counters.live.load(Ordering::Relaxed),
+            active_tenants,
+            idle,
+        }
+    }
+
+    /// Closes everything that is idle, lets nothing new begin, and waits up to `deadline` for what
+    /// is leased. Says how many instances were still leased then; they close when they come back.
+    pub async fn shutdown(&self, deadline: Duration) -> u64 {
+        let entries: Vec<_> = self.shared.tenants().drain().map(|(_, entry)| entry).collect();
+        for entry in &entries {
+            entry.places.close();
+            entry.close();
+        }
+        let counters = &self.shared.counters;
+        let live = || counters.live.load(Ordering::Acquire);
+        let drained = async {
+            loop {
+                let closed = counters.closed.notified();
+                if live() == 0 {
+                    break;
+                }
+                closed.await;
+            }
+        };
+        // Elapsed or not, the count says what is left.
+        drop(tokio::time::timeout(deadline, drained).await);
+        live()
+    }
+
+    async fn entry(&self, tenant: &TenantId) -> Result<Arc<Entry>, Error> {
+        if let Some(entry) = self.shared.tenants().get(tenant) {
+            return Ok(Arc::clone(entry));
+        }
+        let (vault, id) = (Arc::clone(&self.shared.vault), tenant.clone());
+        let stored = blocking(move || vault.tenant(&id)).await?;
+        if !stored.enabled {
+            return Err(Error::Disabled);
+        }
+        let entry = Arc::new(Entry::new(stored, &self.shared));
+        // Of two first calls at once, the second uses what the first put there.
+        let mut tenants = self.shared.tenants();
+        Ok(Arc::clone(tenants.entry(tenant.clone()).or_insert(entry)))
+    }
+
+    async fn open(&self, entry: &Entry) -> Result<Instance, Error> {
+        let config = entry.context.config();
+        let (vault, id) = (Arc::clone(&self.shared.vault), config.id.clone());
+        let credentials = blocking(move || vault.credentials(&id)).await?;
+        let session =
+            database::connect(config, &credentials, &self.shared.options.database).await?;
+        let context = Arc::clone(&entry.context);
+        let counters = Arc::clone(&self.shared.counters);
+        counters.live.fetch_add(1, Ordering::AcqRel);
+        let id = counters.created.fetch_add(1, Ordering::Relaxed) + 1;
+        entry.state().live += 1;
+        let server = server::create_tenant_scoped_server(context, session);
+        Ok(Instance { server, id, counters })
+    }
+}
+
+impl Shared {
+    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Entry>>> {
+        // Whole after any panic: each change is one insertion or removal.
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A server and its place in the counts.
+#[derive(Debug)]
+struct Instance {
+    server: ScopedServer,
+    /// From 1, in order of creation.
+    id: u64,
+    counters: Arc<Counters>,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.counters.live.fetch_sub(1, Ordering::AcqRel);
+        self.counters.closed.notify_waiters();
+    }
+}
+
+impl Entry {
+    fn new(stored: StoredTenant, shared: &Shared) -> Self {
+        let own = shared.options.max_instances_per_tenant;
+        let places =
+            stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
+        let api_keys = stored.credentials.into_iter().filter_map(|credential| {
+            let provider = credential.name.strip_prefix("api_keys.")?.to_owned();
+            let (set_at, fingerprint) = (credential.set_at, credential.fingerprint);
+            Some(ApiKey { provider, set_at, fingerprint })
+        });
+        let context = TenantContext::new(
+            stored.config,
+            api_keys.collect(),
+            Arc::clone(&shared.limiter),
+            shared.log.clone(),
+        );
+        Self {
+            context: Arc::new(context),
+            // A quota of 0 is refused by the quota, with its own code.
+            places: Arc::new(Semaphore::new(places.max(1) as usize)),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after any panic: no method of ours panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who `access` was granted to, as a tenant's server needs to know.
+pub(crate) fn caller_of(access: &TenantAccess) -> Caller {
+    Caller {
+        actor: access.actor().clone(),
+        permissions: access.permissions(),
+        peer: access.origin().peer.clone(),
+        request_id: access.origin().request_id.clone(),
+    }
+}
+
+/// Reads of the vault may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, vault::Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(result) => Ok(result?),
+        // The runtime is shutting down, or the vault panicked, which it logged.
+        Err(_) => Err(Error::ShutDown),
+    }
+}
+
+#[cfg(test)]
+mod tests;

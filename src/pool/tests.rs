@@ -1,0 +1,257 @@
+//! The pool on a real vault and real SQLite files, with time that stands until it is moved.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use super::*;
+use crate::audit::Actor;
+use crate::clock::{Clock, SystemClock};
+use crate::store::DataDir;
+use crate::tenant::{
+    Access, Connection, Credentials, IdRule, Limits, Quotas, ResolvedTenant, TenantConfig,
+};
+use crate::vault::KdfCost;
+
+const IDLE: Duration = Duration::from_mins(10);
+
+struct Fixture {
+    pool: McpConnectionPool,
+    vault: Arc<TenantCredentialVault>,
+    directory: TempDir,
+}
+
+fn fixture(max_instances_per_tenant: u32) -> Fixture {
+    let directory = tempfile::tempdir().unwrap();
+    let passphrase = SecretString::from("a passphrase for tests");
+    let data = DataDir::create(directory.path().join("data")).unwrap();
+    vault::create(&data, &passphrase, KdfCost::insecure_for_tests(), &SystemClock).unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = Log::open(&data.audit_path(), Arc::clone(&clock)).unwrap();
+    let options = vault::Options::default();
+    let vault = TenantCredentialVault::unseal(data, &passphrase, options, Arc::clone(&clock));
+    let vault = Arc::new(vault.unwrap());
+    let options = Options {
+        max_instances_per_tenant,
+        idle_timeout: IDLE,
+        acquire_timeout: Duration::from_secs(5),
+        database: database::Options {
+            sqlite_root: directory.path().to_owned(),
+            connect_timeout: Duration::from_secs(10),
+        },
+    };
+    let limiter = Arc::new(Limiter::new(clock));
+    let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log, options);
+    let fixture = Fixture { pool, vault, directory };
+    fixture.import("tenant001", Quotas::default());
+    fixture.import("tenant002", Quotas::default());
+    fixture
+}
+
+fn id(text: &str) -> TenantId {
+    TenantId::parse(text, IdRule::Alphanumeric).unwrap()
+}
+
+fn access(tenant: &str) -> TenantAccess {
+    TenantAccess::local(id(tenant), Actor::Embedder, None)
+}
+
+impl Fixture {
+    fn import(&self, tenant: &str, quotas: Quotas) {
+        let path = format!("{tenant}.db");
+        make_database(&self.directory.path().join(&path));
+        let config = TenantConfig {
+            id: id(tenant),
+            connection: Connection::Sqlite { path },
+            access: Access::default(),
+            limits: Limits::default(),
+            quotas,
+            features: std::collections::BTreeMap::new(),
+        };
+        let tenant = ResolvedTenant { config, credentials: Credentials::default() };
+        self.vault.import(vec![tenant]).unwrap();
+    }
+
+    async fn lease(&self, tenant: &str) -> Lease {
+        self.pool.lease(&access(tenant)).await.unwrap()
+    }
+
+    fn stats(&self) -> (u64, u64, u64, u64, u64) {
+        let stats = self.pool.stats();
+        (
+            stats.total_acquired,
+            stats.total_created,
+            stats.current_pool_size,
+            stats.active_tenants,
+            stats.idle,
+        )
+    }
+}
+
+fn make_database(path: &Path) {
+    let connection = rusqlite::Connection::open(path).unwrap();
+    connection.execute_batch("CREATE TABLE IF NOT EXISTS t (a INTEGER)").unwrap();
+}
+
+#[tokio::test]
+async fn calls_one_after_the_other_meet_the_same_instance() {
+    let fixture = fixture(5);
+    let first = fixture.lease("tenant001").await.instance_id();
+    for _ in 0..10 {
+        assert_eq!(fixture.lease("tenant001").await.instance_id(), first);
+    }
+    assert_ne!(fixture.lease("tenant002").await.instance_id(), first);
+    assert_eq!(fixture.stats(), (12, 2, 2, 2, 2));
+}
+
+#[tokio::test]
+async fn five_at_once_have_five_and_the_one_used_last_is_next() {
+    let fixture = fixture(5);
+    let mut leases = Vec::new();
+    for _ in 0..5 {
+        leases.push(fixture.lease("tenant001").await);
+    }
+    assert_eq!(fixture.stats(), (5, 5, 5, 1, 0));
+    let last = leases.remove(2);
+    let id = last.instance_id();
+    drop(leases);
+    drop(last);
+    assert_eq!(fixture.lease("tenant001").await.instance_id(), id);
+    assert_eq!(fixture.stats(), (6, 5, 5, 1, 5));
+}
+
+#[tokio::test]
+async fn the_sixth_waits_for_its_turn_and_no_longer_than_the_timeout() {
+    let fixture = fixture(5);
+    let mut leases = Vec::new();
+    for _ in 0..5 {
+        leases.push(fixture.lease("tenant001").await);
+    }
+    drop(fixture.lease("tenant002").await);
+    // From here on time moves by itself when everything waits, so nothing may wait for a thread.
+    tokio::time::pause();
+    let began = Instant::now();
+    let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PoolExhausted);
+    assert_eq!(began.elapsed().as_secs(), 5);
+    drop(fixture.lease("tenant002").await);
+
+    let freed = leases[3].instance_id();
+    let (access, pool) = (access("tenant001"), fixture.pool.clone());
+    let waiting = pool.lease(&access);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    drop(leases.remove(3));
+    assert_eq!(waiting.await.unwrap().instance_id(), freed);
+}
+
+#[tokio::test]
+async fn the_tenants_own_quota_bounds_its_instances() {
+    let fixture = fixture(5);
+    let quotas = Quotas { max_concurrent_connections: Some(2), ..Quotas::default() };
+    fixture.import("tenant003", quotas);
+    let _first = fixture.lease("tenant003").await;
+    let _second = fixture.lease("tenant003").await;
+    let access = access("tenant003");
+    let third = fixture.pool.lease(&access);
+    tokio::pin!(third);
+    assert!(futures_util::poll!(third.as_mut()).is_pending());
+}
+
+#[tokio::test]
+async fn a_wait_that_is_given_up_takes_nothing_with_it() {
+    let fixture = fixture(1);
+    for _ in 0..100 {
+        let held = fixture.lease("tenant001").await;
+        {
+            let access = access("tenant001");
+            let waiting = fixture.pool.lease(&access);
+            tokio::pin!(waiting);
+            assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+        }
+        drop(held);
+    }
+    assert_eq!(fixture.stats(), (100, 1, 1, 1, 1));
+}
+
+#[tokio::test]
+async fn an_instance_closes_when_its_idle_time_is_over_and_not_before() {
+    let fixture = fixture(5);
+    let (first, second) = (fixture.lease("tenant001").await, fixture.lease("tenant001").await);
+    tokio::time::pause();
+    drop(first);
+    tokio::time::advance(Duration::from_secs(100)).await;
+    drop(second);
+    tokio::time::sleep(IDLE.saturating_sub(Duration::from_secs(101))).await;
+    assert_eq!(fixture.stats().2, 2);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(fixture.stats().2, 1);
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    assert_eq!(fixture.stats(), (2, 2, 0, 0, 0));
+    tokio::time::resume();
+    drop(fixture.lease("tenant001").await);
+    tokio::time::pause();
+    tokio::time::sleep(IDLE + Duration::from_secs(1)).await;
+    assert_eq!(fixture.stats(), (3, 3, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn use_starts_the_idle_time_anew() {
+    let fixture = fixture(5);
+    drop(fixture.lease("tenant001").await);
+    tokio::time::pause();
+    for _ in 0..9 {
+        drop(fixture.lease("tenant001").await);
+        tokio::time::sleep(IDLE.saturating_sub(Duration::from_secs(1))).await;
+    }
+    assert_eq!(fixture.stats(), (10, 1, 1, 1, 1));
+    assert_eq!(fixture.pool.cleanup_idle_instances(), 0);
+}
+
+#[tokio::test]
+async fn a_changed_tenant_starts_anew_and_its_old_instances_do_not_come_back() {
+    let fixture = fixture(5);
+    let old = fixture.lease("tenant001").await;
+    let idle = fixture.lease("tenant001").await.instance_id();
+    fixture.pool.evict(&id("tenant001"));
+    assert_eq!(fixture.stats().2, 1, "the idle one is closed at once");
+    let new = fixture.lease("tenant001").await;
+    assert!(new.instance_id() != old.instance_id() && new.instance_id() != idle);
+    drop(old);
+    assert_eq!(fixture.stats().2, 1);
+}
+
+#[tokio::test]
+async fn unknown_and_disabled_tenants_have_their_codes() {
+    let fixture = fixture(5);
+    let error = fixture.pool.lease(&access("tenant009")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TenantNotConfigured);
+    fixture.vault.set_enabled(&id("tenant002"), false).unwrap();
+    let error = fixture.pool.lease(&access("tenant002")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TenantDisabled);
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_leaves_no_instance_and_no_place_behind() {
+    let fixture = fixture(1);
+    std::fs::remove_file(fixture.directory.path().join("tenant001.db")).unwrap();
+    for _ in 0..3 {
+        let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::DatabaseUnavailable);
+    }
+    assert_eq!(fixture.stats(), (0, 0, 0, 0, 0));
+    make_database(&fixture.directory.path().join("tenant001.db"));
+    fixture.lease("tenant001").await;
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_what_is_leased_up_to_its_deadline() {
+    let fixture = fixture(5);
+    let held = fixture.lease("tenant001").await;
+    drop(fixture.lease("tenant002").await);
+    tokio::time::pause();
+    assert_eq!(fixture.pool.shutdown(Duration::from_secs(1)).await, 1);
+    drop(held);
+    assert_eq!(fixture.pool.shutdown(Duration::from_secs(1)).await, 0);
+}
