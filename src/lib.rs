@@ -35,17 +35,28 @@
 //! What this protects against, and what not, is in SECURITY.md; why it is built so, in
 //! ARCHITECTURE.md.
 
+pub mod admin;
 pub mod audit;
 pub mod auth;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod database;
 pub mod error;
+pub mod http;
 pub mod manager;
 pub mod pool;
 pub mod quota;
 pub mod server;
+pub mod stdio;
 pub mod store;
+pub mod telemetry;
 pub mod tenant;
 pub mod vault;
 
+pub use error::ErrorCode;
 pub use manager::TenantMcpManager;
+pub use pool::McpConnectionPool;
+pub use server::create_tenant_scoped_server;
+pub use tenant::{scope_uri, validate_uri_access};
+pub use vault::TenantCredentialVault;

@@ -19,17 +19,17 @@ use rusqlite::{Connection, Transaction, params};
 
 /// What to build.
 #[derive(Clone, Copy, Debug)]
-pub struct Sample<'a> {
+pub(super) struct Sample<'a> {
     /// The tenant's id, also the seed.
-    pub tenant: &'a str,
+    pub(super) tenant: &'a str,
     /// What the tenant sells, and to whom.
-    pub business: Business,
+    pub(super) business: Business,
 }
 
 /// A line of business.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Business {
+pub(super) enum Business {
     /// Energy parts, to Europe.
     Energy,
     /// Office software, to Asia.
@@ -41,7 +41,7 @@ pub enum Business {
 /// Why a sample could not be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub(super) enum Error {
     /// SQLite could not write it.
     #[error("cannot write the sample database")]
     Database(#[from] rusqlite::Error),
@@ -52,7 +52,7 @@ pub enum Error {
 
 impl Sample<'static> {
     /// The samples that `tenant_configs/` expects.
-    pub const ALL: [Self; 3] = [
+    pub(super) const ALL: [Self; 3] = [
         Self { tenant: "acmecorp", business: Business::Tools },
         Self { tenant: "globex01", business: Business::Energy },
         Self { tenant: "initech1", business: Business::Software },
@@ -64,7 +64,7 @@ impl Sample<'static> {
 ///
 /// A file that is there already is replaced; nobody may have it open. `path` never holds an
 /// unfinished database: it is written beside it, as `{path}.partial`.
-pub fn build(path: &Path, sample: Sample<'_>) -> Result<(), Error> {
+pub(super) fn build(path: &Path, sample: Sample<'_>) -> Result<(), Error> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     match fs::remove_file(&partial) {

@@ -1,0 +1,23 @@
+//! `init`
+
+use serde_json::json;
+
+use super::{Context, Failure};
+use crate::clock::SystemClock;
+use crate::store::DataDir;
+use crate::vault::{self, KdfCost};
+
+pub(super) fn run(context: &Context) -> Result<(), Failure> {
+    // Before the passphrase is asked for: it would be asked for in vain.
+    let directory = DataDir::create(context.data_dir())?;
+    let passphrase = context.common.passphrase.choose(context.environment.as_ref())?;
+    vault::create(&directory, &passphrase, KdfCost::DEFAULT, &SystemClock)?;
+    let path = directory.path().display().to_string();
+    context.output.answer(&json!({ "data_dir": path }), || {
+        format!(
+            "created {path}\n\nThe passphrase cannot be recovered: keep it where you keep such \
+             things.\nNext: tenantry tenant import PATH"
+        )
+    });
+    Ok(())
+}

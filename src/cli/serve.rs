@@ -1,0 +1,132 @@
+//! `serve` and `stdio`: the two faces of the data plane, and how they stop.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::output::line;
+use super::tenant::parse_id;
+use super::{Context, Failure, Opened, operator};
+use crate::config::Settings;
+use crate::error::ErrorCode;
+use crate::manager::TenantMcpManager;
+use crate::{http, stdio};
+
+/// Exit code after a second signal, as a shell reports one.
+const INTERRUPTED: i32 = 130;
+
+#[derive(Args, Debug)]
+pub(super) struct ServeArguments {
+    /// Address and port; port 0 picks one (setting http.listen)
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StdioArguments {
+    /// The tenant
+    #[arg(long, value_name = "ID")]
+    tenant: String,
+}
+
+pub(super) fn serve(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
+    let address = arguments.listen.unwrap_or(context.settings.http.listen);
+    context.settings.check_listen(address)?;
+    // Before the passphrase is asked for: a taken port makes that vain.
+    let listener = listen(address)?;
+    let opened = context.open()?;
+    runtime()?.block_on(async {
+        let manager = start(opened, &context.settings, context.data_dir());
+        let stopping = stop_on_signal()?;
+        run(listener, manager, &context.settings, stopping).await
+    })
+}
+
+pub(super) fn stdio(context: &Context, arguments: &StdioArguments) -> Result<(), Failure> {
+    let tenant = parse_id(&arguments.tenant)?;
+    let opened = context.open()?;
+    runtime()?.block_on(async {
+        let manager = start(opened, &context.settings, context.data_dir());
+        let stopping = stop_on_signal()?;
+        let served = Box::pin(stdio::serve(&manager, tenant, operator(), stopping)).await;
+        manager.shutdown(Duration::from_secs(1)).await;
+        Ok(served?)
+    })
+}
+
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| Failure::io("starting", &error))
+}
+
+/// Takes the port. Nothing is accepted yet.
+pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
+        let way_out = if is_taken { "; choose another with --listen" } else { "" };
+        let message = format!("cannot listen on {address}: {}{way_out}", error.kind());
+        Failure::new(ErrorCode::InternalError, message)
+    })
+}
+
+/// Starts the data plane. Must be called inside a runtime.
+pub(super) fn start(
+    opened: Opened,
+    settings: &Settings,
+    data_directory: &Path,
+) -> Arc<TenantMcpManager> {
+    let options = settings.pool_options(data_directory);
+    let manager = TenantMcpManager::with_clock(opened.vault, opened.log, options, opened.clock);
+    Arc::new(manager)
+}
+
+/// Serves until `stopping`; says so on standard output once calls are accepted.
+pub(super) async fn run(
+    listener: TcpListener,
+    manager: Arc<TenantMcpManager>,
+    settings: &Settings,
+    stopping: CancellationToken,
+) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::io("listening", &error);
+    listener.set_nonblocking(true).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    line(&format!("tenantry ready: http://{address}/mcp"));
+    let cut = http::serve(listener, manager, settings.http_options(), stopping)
+        .await
+        .map_err(|error| Failure::io("serving", &error))?;
+    if cut > 0 {
+        let message = format!("{cut} call(s) did not finish in time and were cut");
+        return Err(Failure::new(ErrorCode::Cancelled, message));
+    }
+    Ok(())
+}
+
+/// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.
+pub(super) fn stop_on_signal() -> Result<CancellationToken, Failure> {
+    let failed = |error: std::io::Error| Failure::io("watching for signals", &error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let stopping = CancellationToken::new();
+    let token = stopping.clone();
+    #[expect(clippy::disallowed_methods, reason = "lives as long as the process")]
+    tokio::spawn(async move {
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        next().await;
+        tracing::info!("stopping; once more to stop at once");
+        token.cancel();
+        next().await;
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(stopping)
+}

@@ -1,0 +1,306 @@
+//! Settings of the process: `tenantry.toml`, overridden by `TENANTRY_<SECTION>__<KEY>`.
+//!
+//! Every section fills the `Options` of one module. A key that no section knows is an error, so a
+//! misspelt limit does not silently stay at its default. No setting holds a secret.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Toml};
+use serde::Deserialize;
+
+use crate::tenant::IdRule;
+use crate::{database, http, pool, telemetry, vault};
+
+/// The file that is read when it is there and no other is named.
+pub const DEFAULT_FILE: &str = "tenantry.toml";
+
+/// All settings, with a default for each.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Which tenant ids are admitted.
+    pub tenant_id: TenantIdSettings,
+    /// Opened credentials.
+    pub vault: VaultSettings,
+    /// Instances.
+    pub pool: PoolSettings,
+    /// Sessions with tenant databases.
+    pub database: DatabaseSettings,
+    /// The MCP endpoint.
+    pub http: HttpSettings,
+    /// The process log.
+    pub log: LogSettings,
+}
+
+/// `[tenant_id]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct TenantIdSettings {
+    /// Also admit `_`, after the first character. Default false.
+    pub allow_underscore: bool,
+}
+
+/// `[vault]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct VaultSettings {
+    /// How long opened credentials stay in memory. Default 300.
+    pub credential_ttl_seconds: u64,
+}
+
+/// `[pool]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PoolSettings {
+    /// Most instances of one tenant. Default 5.
+    pub max_instances_per_tenant: u32,
+    /// How long an instance stays when nobody uses it. Default 600.
+    pub idle_timeout_seconds: u64,
+    /// How long a call waits for an instance. Default 5000.
+    pub acquire_timeout_ms: u64,
+}
+
+/// `[database]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct DatabaseSettings {
+    /// Where `db_path` of SQLite tenants is looked up. Default `databases` in the data directory.
+    pub sqlite_root: Option<PathBuf>,
+    /// How long opening a session may take. Default 10000.
+    pub connect_timeout_ms: u64,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct HttpSettings {
+    /// Address and port. Default 127.0.0.1:8642; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Values of `Host` that are served. Default: loopback names.
+    pub allowed_hosts: Vec<String>,
+    /// Values of `Origin` that are served. Default: loopback.
+    pub allowed_origins: Vec<String>,
+    /// A proxy in front encrypts; needed for listening beyond loopback. Default false.
+    pub behind_tls_proxy: bool,
+    /// Longest request body. Default 1 MiB.
+    pub max_body_bytes: usize,
+    /// How long calls under way may take when the service stops. Default 10.
+    pub drain_timeout_seconds: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct LogSettings {
+    /// `error`, `warn`, `info` or `debug`. Default `info`.
+    pub level: LogLevel,
+    /// `text` or `json`. Default `text`.
+    pub format: telemetry::Format,
+}
+
+/// `log.level`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, missing_docs, reason = "the levels of tracing")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// A setting that is unknown or has a wrong value.
+#[derive(Debug, thiserror::Error)]
+#[error("{place}: {message}")]
+#[non_exhaustive]
+pub struct Error {
+    /// The setting and where it was set.
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl Default for VaultSettings {
+    fn default() -> Self {
+        Self { credential_ttl_seconds: 300 }
+    }
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self { max_instances_per_tenant: 5, idle_timeout_seconds: 600, acquire_timeout_ms: 5_000 }
+    }
+}
+
+impl Default for DatabaseSettings {
+    fn default() -> Self {
+        Self { sqlite_root: None, connect_timeout_ms: 10_000 }
+    }
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8_642),
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            behind_tls_proxy: false,
+            max_body_bytes: 1 << 20,
+            drain_timeout_seconds: 10,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: telemetry::Format::Text }
+    }
+}
+
+impl Settings {
+    /// Reads `file`, which must be there, or [`DEFAULT_FILE`], which need not, and the environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, Error> {
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        if file.is_some() && !path.is_file() {
+            let message = "no such file".to_owned();
+            return Err(Error { place: path.display().to_string(), message });
+        }
+        // A path that is not there is as good as an empty file. Absolute, for `Toml::file` would
+        // look for a relative one in every parent directory too.
+        let from_file = Toml::file(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        // Without "__" it is no setting: TENANTRY_PASSPHRASE, say, which must not be read here.
+        let from_environment =
+            Env::prefixed("TENANTRY_").filter(|key| key.as_str().contains("__")).split("__");
+        let settings: Self =
+            Figment::from(from_file).merge(from_environment).extract().map_err(|error| {
+                let source = error.metadata.as_ref().map(|metadata| metadata.name.to_string());
+                let place = source.unwrap_or_else(|| "settings".to_owned());
+                let key = error.path.join(".");
+                let place = if key.is_empty() { place } else { format!("{key} ({place})") };
+                Error { place, message: error.kind.to_string().trim_end().to_owned() }
+            })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let refuse = |place: &str, message: &str| {
+            Err(Error { place: place.to_owned(), message: message.to_owned() })
+        };
+        if self.pool.max_instances_per_tenant == 0 {
+            return refuse("pool.max_instances_per_tenant", "must be at least 1");
+        }
+        self.check_listen(self.http.listen)
+    }
+
+    /// Refuses to send tokens and data over a network in clear text, by mistake at least.
+    pub fn check_listen(&self, listen: SocketAddr) -> Result<(), Error> {
+        let http = &self.http;
+        if listen.ip().is_loopback() || (http.behind_tls_proxy && !http.allowed_hosts.is_empty()) {
+            return Ok(());
+        }
+        let message = "to listen beyond loopback, put a proxy with TLS in front and set \
+                       http.behind_tls_proxy = true and http.allowed_hosts = [\"its.name\"]";
+        Err(Error { place: format!("http.listen {listen}"), message: message.to_owned() })
+    }
+
+    /// The rule for tenant ids.
+    pub fn id_rule(&self) -> IdRule {
+        if self.tenant_id.allow_underscore { IdRule::AllowUnderscore } else { IdRule::Alphanumeric }
+    }
+
+    /// For [`vault`].
+    pub fn vault_options(&self) -> vault::Options {
+        vault::Options { credential_ttl: Duration::from_secs(self.vault.credential_ttl_seconds) }
+    }
+
+    /// For [`pool`], with SQLite files looked up below `data_directory` unless set otherwise.
+    pub fn pool_options(&self, data_directory: &Path) -> pool::Options {
+        let sqlite_root = self.database.sqlite_root.clone();
+        pool::Options {
+            max_instances_per_tenant: self.pool.max_instances_per_tenant,
+            idle_timeout: Duration::from_secs(self.pool.idle_timeout_seconds),
+            acquire_timeout: Duration::from_millis(self.pool.acquire_timeout_ms),
+            database: database::Options {
+                sqlite_root: sqlite_root.unwrap_or_else(|| data_directory.join("databases")),
+                connect_timeout: Duration::from_millis(self.database.connect_timeout_ms),
+            },
+        }
+    }
+
+    /// For [`http`].
+    pub fn http_options(&self) -> http::Options {
+        http::Options {
+            allowed_hosts: self.http.allowed_hosts.clone(),
+            allowed_origins: self.http.allowed_origins.clone(),
+            max_body_bytes: self.http.max_body_bytes,
+            drain_timeout: Duration::from_secs(self.http.drain_timeout_seconds),
+        }
+    }
+}
+
+impl From<LogLevel> for tracing::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> Result<Settings, Error> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.toml");
+        std::fs::write(&file, toml).unwrap();
+        Settings::load(Some(&file))
+    }
+
+    #[test]
+    fn a_file_overrides_defaults_and_the_rest_stays() {
+        let settings = load("[pool]\nmax_instances_per_tenant = 10\n").unwrap();
+        assert_eq!(settings.pool.max_instances_per_tenant, 10);
+        assert_eq!(settings.pool.idle_timeout_seconds, 600);
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = load("[pool]\nmax_instances = 10\n").unwrap_err();
+        assert!(error.to_string().contains("max_instances"), "{error}");
+        load("[pools]\n").unwrap_err();
+        load("[pool]\nidle_timeout_seconds = \"long\"\n").unwrap_err();
+        load("[pool]\nmax_instances_per_tenant = 0\n").unwrap_err();
+    }
+
+    #[test]
+    fn listening_beyond_loopback_needs_a_proxy_and_its_name() {
+        load("[http]\nlisten = \"0.0.0.0:80\"\n").unwrap_err();
+        load("[http]\nlisten = \"0.0.0.0:80\"\nbehind_tls_proxy = true\n").unwrap_err();
+        load(
+            "[http]\nlisten = \"0.0.0.0:80\"\nbehind_tls_proxy = true\n\
+             allowed_hosts = [\"mcp.example.com\"]\n",
+        )
+        .unwrap();
+        load("[http]\nlisten = \"[::1]:80\"\n").unwrap();
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        Settings::load(Some(Path::new("no/such/file.toml"))).unwrap_err();
+    }
+}

@@ -1,0 +1,136 @@
+//! `POST /mcp` and `POST /mcp/{tenant}`: from a request to the one tenant it may reach.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use tokio_util::sync::CancellationToken;
+
+use super::Options;
+use super::refusal::refuse;
+use crate::audit::RequestId;
+use crate::auth::{self, Origin};
+use crate::error::ErrorCode;
+use crate::manager::TenantMcpManager;
+
+/// What is served when a setting names nothing.
+const LOOPBACK_ORIGINS: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
+
+/// The MCP endpoint. Clones share it.
+#[derive(Clone)]
+pub(super) struct Endpoint {
+    manager: Arc<TenantMcpManager>,
+    sessions: Arc<NeverSessionManager>,
+    protocol: StreamableHttpServerConfig,
+}
+
+impl Endpoint {
+    pub(super) fn new(manager: Arc<TenantMcpManager>, options: Options) -> Self {
+        let mut protocol = StreamableHttpServerConfig::default()
+            // Any replica can answer any request, in either protocol era.
+            .with_legacy_session_mode(false)
+            .with_json_response(true)
+            .with_max_request_body_bytes(options.max_body_bytes)
+            .with_cancellation_token(CancellationToken::new());
+        if !options.allowed_hosts.is_empty() {
+            protocol = protocol.with_allowed_hosts(options.allowed_hosts);
+        }
+        protocol = if options.allowed_origins.is_empty() {
+            protocol.with_allowed_origins(LOOPBACK_ORIGINS)
+        } else {
+            protocol.with_allowed_origins(options.allowed_origins)
+        };
+        Self { manager, sessions: Arc::default(), protocol }
+    }
+
+    /// Cancels every call under way.
+    pub(super) fn cut_off(&self) -> CancellationToken {
+        self.protocol.cancellation_token.clone()
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.manager.log().is_writable()
+    }
+
+    async fn serve(
+        &self,
+        peer: SocketAddr,
+        path_tenant: Option<&str>,
+        mut request: Request,
+    ) -> Response {
+        let request_id = RequestId::random();
+        let origin =
+            Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) };
+        let token = bearer(request.headers());
+        let access = async {
+            let auth = self.manager.auth();
+            let caller = auth.authenticate(token, origin).await?;
+            auth.grant(caller, path_tenant).await
+        };
+        let access = match access.await {
+            Ok(access) => access,
+            Err(error) => return refuse(told(&error), &request_id),
+        };
+        let tenant = access.tenant().clone();
+        let handler = match self.manager.handler(access).await {
+            Ok(handler) => handler,
+            Err(error) => {
+                let code = error.code();
+                tracing::warn!(request.id = %request_id, tenant.id = %tenant, error.code = %code,
+                    "the tenant cannot be served");
+                return refuse(code, &request_id);
+            }
+        };
+        // Whoever handles the request from here on has no use for the credential.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        let make = move || Ok(handler.clone());
+        let service =
+            StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol.clone());
+        service.handle(request).await.map(Body::new).into_response()
+    }
+}
+
+pub(super) async fn own_tenant(
+    State(endpoint): State<Endpoint>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
+    endpoint.serve(peer, None, request).await
+}
+
+pub(super) async fn named_tenant(
+    State(endpoint): State<Endpoint>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Path(tenant): Path<String>,
+    request: Request,
+) -> Response {
+    endpoint.serve(peer, Some(&tenant), request).await
+}
+
+/// The one bearer credential of a request. Two are as good as none: who checks the first and who
+/// uses the second might not be the same.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+}
+
+/// What a caller is told. That the vault failed is for the log.
+fn told(error: &auth::Error) -> ErrorCode {
+    match error {
+        auth::Error::Vault(vault) => {
+            tracing::error!(error.code = %vault.code(), "the vault failed during authentication");
+            ErrorCode::InternalError
+        }
+        auth::Error::Audit(_)
+        | auth::Error::Forbidden
+        | auth::Error::Randomness
+        | auth::Error::Unauthenticated => error.code(),
+    }
+}

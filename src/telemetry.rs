@@ -1,0 +1,46 @@
+//! The process log: one subscriber on standard error.
+//!
+//! The log is for operators and is not the audit log. It never has a secret, SQL, rows, a body, a
+//! connection string or a driver's full error in it.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// `rmcp` below `warn` prints whole requests and results.
+const QUIET: &str = "rmcp=warn";
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "the values of one setting")]
+pub enum Format {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    #[default]
+    Text,
+}
+
+/// Starts logging to standard error at `level` (`error`, `warn`, `info`, `debug`). Once a process;
+/// further calls change nothing.
+///
+/// A panic is logged by its place in the source only: its message could quote a value.
+pub fn start(level: tracing::Level, format: Format) {
+    let filter = EnvFilter::new(format!("{level},{QUIET}"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    let started = match format {
+        Format::Json => lines.json().try_init(),
+        Format::Text => lines.with_target(false).try_init(),
+    };
+    if started.is_err() {
+        return;
+    }
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "panicked");
+    }));
+}
