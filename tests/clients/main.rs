@@ -1,17 +1,21 @@
-//! The MCP SDKs that people use, against the server: every one must see its own tenant and be
-//! refused another's.
+//! The MCP SDKs that people use, against the running program: every one must see its own tenant and
+//! be refused another's.
 //!
 //! The scripts take the server from variables: `MCP_URL` and `MCP_TOKEN` (Streamable HTTP),
 //! `MCP_COMMAND` (stdio, a JSON array), `EXPECT_TENANT` (whose token it is) and `FOREIGN_TENANT`
 //! (a tenant that exists and is not theirs). `./dev test` installs the SDKs into `target/clients`.
-#![expect(clippy::unwrap_used, reason = "a failed set-up should fail the test")]
 #![expect(clippy::print_stdout, reason = "the versions that were negotiated, under --nocapture")]
 
-use std::ffi::OsString;
-use std::io::Write;
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::path::Path;
 use std::process::Command;
-use std::{env, io, thread};
+use std::thread;
+
+use serde_json::json;
+
+use support::{Sandbox, finish};
 
 /// Interpreter, below `target/clients`, and script, below `tests/clients`.
 const CLIENTS: [(&str, &str); 4] = [
@@ -22,53 +26,60 @@ const CLIENTS: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn every_client_sees_its_own_tenant_and_no_other() {
-    let names = ["MCP_URL", "MCP_TOKEN", "MCP_COMMAND", "EXPECT_TENANT", "FOREIGN_TENANT"];
-    let variables: Vec<(&str, OsString)> =
-        names.into_iter().filter_map(|name| Some((name, env::var_os(name)?))).collect();
-    if variables.is_empty() {
-        return skip("clients", "no server given");
-    }
-    run_clients(&variables);
+fn every_client_sees_its_own_tenant_and_no_other_over_http() {
+    let sandbox = two_tenants();
+    let token = sandbox.token("tenant001");
+    let server = sandbox.serve();
+    each_client_at_once(|interpreter, script| {
+        run_script(interpreter, script, &[("MCP_URL", &server.endpoint), ("MCP_TOKEN", &token)]);
+    });
+    let forbidden = sandbox.audit(&["--code", "FORBIDDEN", "--tenant", "tenant002"]);
+    assert!(forbidden.len() >= CLIENTS.len(), "{forbidden:?}");
 }
 
-/// Says so past the capture of the test runner, which hides what a passing test prints.
-fn skip(what: &str, reason: &str) {
-    io::stderr().write_all(format!("skipped {what}: {reason}\n").as_bytes()).unwrap();
+#[test]
+fn every_client_sees_its_own_tenant_and_no_other_over_stdio() {
+    each_client_at_once(|interpreter, script| {
+        // A data directory is one process's at a time.
+        let sandbox = two_tenants();
+        let command = sandbox.command(&["stdio", "--tenant", "tenant001"]);
+        let words: Vec<_> = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args())
+            .map(|word| word.to_str().unwrap())
+            .collect();
+        run_script(interpreter, script, &[("MCP_COMMAND", &json!(words).to_string())]);
+    });
 }
 
-/// Runs every client at once against the server that `variables` describe.
-fn run_clients(variables: &[(&str, OsString)]) {
+fn two_tenants() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.add_tenant("tenant001", &json!({}));
+    sandbox.add_tenant("tenant002", &json!({}));
+    sandbox.import();
+    sandbox
+}
+
+fn each_client_at_once(run: impl Fn(&Path, &Path) + Sync) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let run = &run;
     thread::scope(|scope| {
         for (interpreter, script) in CLIENTS {
-            scope.spawn(move || {
-                let interpreter = root.join("target/clients").join(interpreter);
-                if !interpreter.exists() {
-                    return skip(script, "./dev test installs what it needs");
-                }
-                let script = root.join("tests/clients").join(script);
-                print!("{}", run_script(&interpreter, &[script.into()], variables));
-            });
+            let interpreter = root.join("target/clients").join(interpreter);
+            assert!(interpreter.exists(), "run ./dev test, which installs what {script} needs");
+            let script = root.join("tests/clients").join(script);
+            scope.spawn(move || run(&interpreter, &script));
         }
     });
 }
 
-/// Runs `program`, asserts that it succeeds, and returns what it printed.
-fn run_script(program: &Path, arguments: &[OsString], variables: &[(&str, OsString)]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
+fn run_script(interpreter: &Path, script: &Path, variables: &[(&str, &str)]) {
+    let mut command = Command::new(interpreter);
+    command
+        .arg(script)
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .envs(variables.iter().map(|(name, value)| (name, value)))
-        .output()
-        .unwrap();
-    let (printed, errors) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success(),
-        "{} {arguments:?}: {}\n{printed}{errors}",
-        program.display(),
-        output.status
-    );
-    printed.into_owned()
+        .env("EXPECT_TENANT", "tenant001")
+        .env("FOREIGN_TENANT", "tenant002")
+        .envs(variables.iter().copied());
+    println!("{}: {}", script.display(), finish(&mut command).ok().stdout);
 }

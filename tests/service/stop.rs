@@ -1,0 +1,74 @@
+//! How the service ends.
+
+use rmcp::model::CallToolRequestParams;
+use serde_json::json;
+
+use crate::support::Sandbox;
+use crate::{Era, connect, error_code, query};
+
+/// Counts for minutes.
+const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+
+#[tokio::test]
+async fn a_signal_ends_the_service_and_cuts_calls_that_do_not_end() {
+    let sandbox = Sandbox::new();
+    sandbox.add_tenant(
+        "tenant001",
+        &json!({
+            "limits": { "statement_timeout_ms": 3_600_000 },
+            "quotas": { "max_concurrent_connections": 1 },
+        }),
+    );
+    sandbox.import();
+    let token = sandbox.token("tenant001");
+    let mut server = sandbox.serve_with(&[("TENANTRY_HTTP__DRAIN_TIMEOUT_SECONDS", "1")]);
+    let client = connect(&server.endpoint, &token, Era::Modern).await;
+    let endless = client.call_tool(
+        CallToolRequestParams::new("query_tenant_data").with_arguments(
+            json!({ "resource_uri": "mcp://tenant001/database", "query": ENDLESS })
+                .as_object()
+                .unwrap()
+                .clone(),
+        ),
+    );
+    let stop = async {
+        // The endless call is under way once it has the tenant's only place.
+        let probe = connect(&server.endpoint, &token, Era::Modern).await;
+        loop {
+            let answer = query(&probe, "mcp://tenant001/database", "SELECT 1").await;
+            if answer.is_error == Some(true) {
+                assert_eq!(error_code(&answer), "QUOTA_EXCEEDED");
+                break;
+            }
+        }
+        server.signal("-INT");
+        tokio::task::spawn_blocking(move || server.wait()).await.unwrap()
+    };
+    let (answer, finished) = tokio::join!(endless, stop);
+    assert!(answer.is_err() || answer.unwrap().is_error == Some(true));
+    finished.failed(1, &["1 call(s) did not finish in time"]);
+    let entries = sandbox.audit(&[]);
+    let cut = entries.iter().filter(|entry| entry["decision"] == "abandoned").count();
+    assert_eq!(cut, 1, "{entries:?}");
+    sandbox.serve().stop().ok();
+}
+
+#[tokio::test]
+async fn a_killed_service_leaves_a_vault_that_opens() {
+    let sandbox = Sandbox::new();
+    sandbox.add_tenant("tenant001", &json!({}));
+    sandbox.import();
+    let token = sandbox.token("tenant001");
+    for _ in 0..3 {
+        let mut server = sandbox.serve();
+        let client = connect(&server.endpoint, &token, Era::Modern).await;
+        query(&client, "mcp://tenant001/database", "SELECT 1").await;
+        server.signal("-KILL");
+        server.wait();
+    }
+    let seqs: Vec<_> =
+        sandbox.audit(&[]).iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    assert_eq!(sandbox.json(&["tenant", "list"])[0]["tenant_id"], "tenant001");
+}
