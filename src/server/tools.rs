@@ -148,20 +148,35 @@ fn tool(
     output: Value,
     always: &[&str],
 ) -> Tool {
-    let schema = |properties: Value, required: &[&str], closed: bool| {
-        let mut schema = JsonObject::new();
-        schema.insert("type".to_owned(), json!("object"));
-        schema.insert("properties".to_owned(), properties);
-        schema.insert("required".to_owned(), json!(required));
-        if closed {
-            schema.insert("additionalProperties".to_owned(), json!(false));
-        }
-        Arc::new(schema)
+    let object = |members: Value| match members {
+        Value::Object(object) => Arc::new(object),
+        _ => Arc::default(),
     };
-    Tool::new(name, description, schema(input, required, true))
+    let input = json!({
+        "type": "object", "properties": input, "required": required, "additionalProperties": false,
+    });
+    let output = json!({
+        "type": "object",
+        "properties": with_failure(output),
+        "anyOf": [{ "required": always }, { "required": ["error_code", "message", "request_id"] }],
+    });
+    Tool::new(name, description, object(input))
         .with_title(title)
-        .with_raw_output_schema(schema(output, always, false))
+        .with_raw_output_schema(object(output))
         .with_annotations(ToolAnnotations::new().read_only(true).idempotent(true).open_world(false))
+}
+
+/// The members of an answer, and those of a failure: some clients hold failures to the schema too.
+fn with_failure(mut answer: Value) -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    answer["error_code"] = text("Of a failed call: what went wrong, such as FORBIDDEN.");
+    answer["message"] = text("Of a failed call: the same for people.");
+    answer["request_id"] = text("Of a failed call: leads to the audit entry.");
+    answer["rule"] = text("Of a refused call: the rule that refused it.");
+    answer["sqlstate"] = text("Of a failed statement: the database's code.");
+    answer["retry_after_seconds"] =
+        json!({ "type": "integer", "description": "When a quota is used up: when to come back." });
+    answer
 }
 
 /// The arguments of `query_tenant_data`.

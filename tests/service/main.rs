@@ -10,6 +10,8 @@ mod leak;
 mod mcp;
 mod stop;
 
+use std::borrow::Cow;
+
 use rmcp::model::{CallToolRequestParams, CallToolResult, ProtocolVersion};
 use rmcp::service::{ClientLifecycleMode, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
@@ -59,7 +61,11 @@ async fn connect(endpoint: &str, token: &str, era: Era) -> Client {
     }
 }
 
-async fn call(client: &Client, tool: &'static str, arguments: Value) -> CallToolResult {
+async fn call(
+    client: &Client,
+    tool: impl Into<Cow<'static, str>>,
+    arguments: Value,
+) -> CallToolResult {
     let arguments = arguments.as_object().unwrap().clone();
     client.call_tool(CallToolRequestParams::new(tool).with_arguments(arguments)).await.unwrap()
 }

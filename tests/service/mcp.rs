@@ -24,6 +24,10 @@ async fn use_everything(client: &Client) {
         assert_eq!(tool.input_schema["additionalProperties"], json!(false));
         let schema = Value::Object((**tool.output_schema.as_ref().unwrap()).clone());
         jsonschema::validate(&schema, content(answer)).unwrap();
+        let failure = call(client, tool.name.clone(), json!({ "unknown": 1 })).await;
+        assert_eq!(error_code(&failure), "INVALID_ARGUMENT");
+        jsonschema::validate(&schema, content(&failure)).unwrap();
+        assert!(jsonschema::validate(&schema, &json!({})).is_err());
     }
 
     let uris: Vec<&str> = content(&answers[0])["resources"]

@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "a failed set-up should fail the test")]
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -53,7 +55,9 @@ impl Sandbox {
     pub(crate) fn without_vault() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let sandbox = Self { directory };
-        std::fs::write(sandbox.path("passphrase"), PASSPHRASE).unwrap();
+        let passphrase = sandbox.path("passphrase");
+        std::fs::write(&passphrase, PASSPHRASE).unwrap();
+        std::fs::set_permissions(&passphrase, Permissions::from_mode(0o600)).unwrap();
         std::fs::create_dir_all(sandbox.path("configs")).unwrap();
         sandbox
     }
