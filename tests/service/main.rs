@@ -8,6 +8,7 @@ mod support;
 mod http;
 mod leak;
 mod mcp;
+mod postgres;
 mod stop;
 
 use std::borrow::Cow;

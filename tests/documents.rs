@@ -1,0 +1,73 @@
+//! The documents say what the program does.
+
+#![expect(clippy::unwrap_used, reason = "a document that cannot be read fails the test")]
+
+use std::fs;
+use std::path::Path;
+
+use tenantry::ErrorCode;
+use tenantry::config::Settings;
+
+fn document(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The cells of the table rows that stand under `heading`, without backticks.
+fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
+    let section = document.split(heading).nth(1).unwrap();
+    let rows = section
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    rows.skip(2)
+        .map(|row| {
+            let cells = row.trim_matches('|').split(" | ");
+            cells.map(|cell| cell.trim().replace('`', "")).collect()
+        })
+        .collect()
+}
+
+#[test]
+fn the_readme_lists_every_error_code_and_no_other() {
+    let listed: Vec<String> = table(&document("README.md"), "### Error codes")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(listed, codes);
+}
+
+#[test]
+fn every_setting_of_the_readme_exists_and_takes_its_default() {
+    let rows = table(&document("README.md"), "### Settings");
+    assert!(rows.len() > 10);
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tenantry.toml");
+    for row in rows {
+        let (section, key) = row[0].split_once('.').unwrap();
+        let default = row[1].as_str();
+        let value = match default {
+            "true" | "false" => default.to_owned(),
+            number if number.parse::<u64>().is_ok() => number.to_owned(),
+            // Described in words: the type shows by what is refused.
+            text if text.contains(' ') && key.starts_with("allowed") => "[]".to_owned(),
+            "loopback" => "[]".to_owned(),
+            text => format!("{text:?}"),
+        };
+        fs::write(&file, format!("[{section}]\n{key} = {value}\n")).unwrap();
+        Settings::load(Some(&file)).unwrap_or_else(|error| unreachable!("{}: {error}", row[0]));
+    }
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for name in ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"] {
+        for link in document(name).split("](").skip(1) {
+            let target = link.split([')', '#']).next().unwrap();
+            if !target.is_empty() && !target.contains("://") {
+                assert!(root.join(target).exists(), "{name} links to {target}");
+            }
+        }
+    }
+}

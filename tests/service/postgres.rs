@@ -1,0 +1,119 @@
+//! Tenants on a real PostgreSQL server, imported from files as the README shows.
+
+use rmcp::model::ReadResourceRequestParams;
+use serde_json::{Value, json};
+
+use crate::support::Sandbox;
+use crate::{Era, call, connect, content, error_code, query};
+
+/// What `tests/support/postgres.sh` says about the server that it started.
+#[expect(clippy::disallowed_methods, reason = "how the test runner hands the server over")]
+fn told(name: &str) -> String {
+    std::env::var(name).expect("run ./dev test, which starts a private Postgres")
+}
+
+/// Makes a database with a role and a table for `tenant`, and gives its tenant file.
+async fn make_tenant(tenant: &str, password: &str) -> Value {
+    let port: u16 = told("TENANTRY_TEST_PG_PORT").parse().unwrap();
+    let admin = async |database: &str| {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(port)
+            .user(told("TENANTRY_TEST_PG_SUPERUSER"))
+            .password(told("TENANTRY_TEST_PG_PASSWORD"))
+            .dbname(database);
+        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+        tokio::spawn(connection);
+        client
+    };
+    let (database, role) = (format!("{tenant}_db"), format!("{tenant}_app"));
+    let postgres = admin("postgres").await;
+    for statement in [
+        format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'"),
+        format!("CREATE DATABASE {database}"),
+    ] {
+        postgres.batch_execute(&statement).await.unwrap();
+    }
+    let script = format!(
+        "CREATE TABLE customers (id int PRIMARY KEY, email text, joined date, balance numeric);
+         COMMENT ON TABLE customers IS 'Customers of {tenant}';
+         INSERT INTO customers
+             SELECT i, 'c' || i || '@{tenant}.example', date '2026-01-01' + i, i * 1.10
+             FROM generate_series(1, 50) AS i;
+         GRANT SELECT ON customers TO {role};"
+    );
+    admin(&database).await.batch_execute(&script).await.unwrap();
+    json!({
+        "tenant_id": tenant, "db_host": "localhost", "db_port": port, "db_name": database,
+        "db_user": role, "db_password": "${PG_TEST_PASSWORD}",
+        "db_sslrootcert": told("TENANTRY_TEST_PG_CA"),
+    })
+}
+
+#[tokio::test]
+async fn tenants_on_postgres_are_served_over_verified_tls_and_apart() {
+    const PASSWORD: &str = "canary-postgres-4410ce";
+    let sandbox = Sandbox::new();
+    for tenant in ["pgone001", "pgtwo002"] {
+        let file = make_tenant(tenant, PASSWORD).await;
+        sandbox.write_config(&format!("{tenant}.json"), &file.to_string());
+    }
+    // A tenant whose password is wrong, and one whose server is not there.
+    let mut wrong = make_tenant("pgwrong3", PASSWORD).await;
+    wrong["db_password"] = json!("${PG_TEST_PASSWORD}-wrong");
+    sandbox.write_config("pgwrong3.json", &wrong.to_string());
+    let mut down = wrong.clone();
+    (down["tenant_id"], down["db_port"]) = (json!("pgdown04"), json!(1));
+    sandbox.write_config("pgdown04.json", &down.to_string());
+
+    let configs = sandbox.path("configs");
+    let mut import = sandbox.command(&["tenant", "import", configs.to_str().unwrap()]);
+    crate::support::finish(import.env("PG_TEST_PASSWORD", PASSWORD)).ok();
+    let ids = ["pgone001", "pgtwo002", "pgwrong3", "pgdown04"];
+    let tokens = ids.map(|tenant| sandbox.token(tenant));
+    let server = sandbox.serve();
+
+    for (tenant, token) in ids.iter().zip(&tokens).take(2) {
+        let client = connect(&server.endpoint, token, Era::Modern).await;
+        let listed =
+            call(&client, "list_tenant_resources", json!({ "resource_type": "table" })).await;
+        let table = &content(&listed)["resources"][0];
+        let uri = format!("mcp://{tenant}/database/table/customers");
+        assert_eq!(table["uri"], json!(uri));
+        assert_eq!(table["description"], json!(format!("Customers of {tenant}")));
+        let sql = "SELECT id, email, joined, balance FROM customers WHERE id = $1";
+        let arguments = json!({ "resource_uri": uri, "query": sql, "params": [7] });
+        let answer = call(&client, "query_tenant_data", arguments).await;
+        let row = json!([7, format!("c7@{tenant}.example"), "2026-01-08", "7.70"]);
+        assert_eq!(content(&answer)["rows"], json!([row]), "{answer:?}");
+        let write = query(&client, &uri, "DELETE FROM customers").await;
+        assert_eq!(error_code(&write), "QUERY_REFUSED");
+        let failed = query(&client, &uri, "SELECT nonsense FROM customers").await;
+        assert_eq!(error_code(&failed), "QUERY_FAILED");
+        assert_eq!(content(&failed)["sqlstate"], "42703");
+        let foreign = query(&client, "mcp://pgtwo002x/database", "SELECT 1").await;
+        assert_eq!(error_code(&foreign), "FORBIDDEN");
+        let read = client.read_resource(ReadResourceRequestParams::new(&uri)).await.unwrap();
+        assert!(format!("{read:?}").contains(&format!("c1@{tenant}.example")));
+        let metadata = call(&client, "get_tenant_metadata", json!({})).await;
+        assert_eq!(content(&metadata)["database_host"], "localhost");
+        assert!(content(&metadata)["server_version"].is_string());
+        assert!(!format!("{metadata:?}").contains("_app"), "no user name");
+    }
+    for (tenant, token) in ids.iter().zip(&tokens).skip(2) {
+        let client = connect(&server.endpoint, token, Era::Modern).await;
+        let answer = query(&client, &format!("mcp://{tenant}/database"), "SELECT 1").await;
+        assert_eq!(error_code(&answer), "DATABASE_UNAVAILABLE");
+        let text = format!("{answer:?}");
+        assert!(!text.contains(PASSWORD) && !text.contains("_app"), "{text}");
+        let metadata = call(&client, "get_tenant_metadata", json!({})).await;
+        assert_ne!(metadata.is_error, Some(true), "metadata does not need the database");
+        assert!(content(&metadata).get("server_version").is_none());
+    }
+    let finished = server.stop().ok();
+    assert!(!finished.stderr.contains(PASSWORD));
+    let opened = sandbox.audit(&["--code", "DATABASE_UNAVAILABLE"]);
+    assert_eq!(opened.len(), 2);
+}
