@@ -3,21 +3,25 @@
 //! The format is docs/tenant-file.md; [`schema`] is the same for machines. Everything wrong with a
 //! file is reported at once, each [`Problem`] with field, line and column, none with a value.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+mod fields;
+mod schema;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
-use crate::tenant::json::{self, Member, Position};
+use crate::tenant::json::{self, Position};
 use crate::tenant::{
     Access, AccessMode, ColumnName, Connection, Credentials, IdRule, Limits, Lookup,
-    PostgresTarget, Quotas, RelationName, ResolvedTenant, TenantConfig, TenantId, TlsMode, env,
+    PostgresTarget, Quotas, RelationName, ResolvedTenant, TenantConfig, TenantId, TlsMode,
 };
+
+use fields::{Field, Object, Reader, printable};
+
+pub use schema::schema;
 
 /// What a tenant file says, read and resolved.
 #[derive(Debug)]
@@ -128,34 +132,6 @@ impl TenantFile {
         }
     }
 }
-
-struct Reader<'a> {
-    source: &'a str,
-    surroundings: &'a Surroundings<'a>,
-    problems: Vec<Problem>,
-    literals: Vec<String>,
-}
-
-/// An object of the file, its unknown and doubled fields already reported.
-struct Object<'a> {
-    path: String,
-    value: &'a str,
-    members: Vec<Member<'a>>,
-}
-
-impl<'a> Object<'a> {
-    fn field(&self, name: &str) -> Field {
-        let separator = if self.path.is_empty() { "" } else { "." };
-        Field(format!("{}{separator}{name}", self.path))
-    }
-
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.members.iter().find(|member| member.key == name).map(|member| member.value)
-    }
-}
-
-/// A field's full name, for messages.
-struct Field(String);
 
 impl<'a> Reader<'a> {
     fn tenant(&mut self, file_name: &str) -> Option<ResolvedTenant> {
@@ -345,216 +321,6 @@ impl<'a> Reader<'a> {
                 .unwrap_or(default.max_result_bytes),
         }
     }
-
-    /// Opens the object in `name`, with any fields.
-    fn open_section(&mut self, top: &Object<'a>, name: &str) -> Option<Object<'a>> {
-        let value = top.get(name)?;
-        self.object(name.to_owned(), value.get(), &[])
-    }
-
-    /// Opens the object in `name`, with the fields that [`section_fields`] lists, and reads it.
-    fn section<T>(
-        &mut self,
-        top: &Object<'a>,
-        name: &str,
-        read: impl FnOnce(&mut Self, &Object<'a>) -> T,
-    ) -> Option<T> {
-        let value = top.get(name)?;
-        let section = self.object(name.to_owned(), value.get(), section_fields(name))?;
-        Some(read(self, &section))
-    }
-
-    /// The object that `text` is. `known` empty means any field.
-    fn object(&mut self, path: String, text: &'a str, known: &[&str]) -> Option<Object<'a>> {
-        let field = Field(path);
-        match json::members(text) {
-            Ok(Some(members)) => {
-                let object = Object { path: field.0, value: text, members };
-                self.check_names(&object, known);
-                Some(object)
-            }
-            Ok(None) => {
-                self.problem(&field, text, "must be an object");
-                None
-            }
-            Err((Position { line, column }, ends_early)) => {
-                let message = if ends_early {
-                    "not JSON: the text ends too early; is the file truncated?"
-                } else {
-                    "not JSON"
-                };
-                let message = message.to_owned();
-                self.problems.push(Problem { field: field.0, line, column, message });
-                None
-            }
-        }
-    }
-
-    fn check_names(&mut self, object: &Object<'a>, known: &[&str]) {
-        let mut seen = BTreeSet::new();
-        for member in &object.members {
-            let key = printable(&member.key);
-            if !seen.insert(&member.key) {
-                self.problem(&object.field(&key), member.value.get(), "is there twice");
-            } else if !known.is_empty() && !known.contains(&&*member.key) {
-                let nearest = known
-                    .iter()
-                    .map(|known| (strsim::damerau_levenshtein(known, &member.key), known))
-                    .min();
-                let message = match nearest {
-                    Some((distance, name)) if distance <= 3 => {
-                        format!("unknown field; did you mean \"{name}\"?")
-                    }
-                    _ => "unknown field".to_owned(),
-                };
-                self.problem(&object.field(&key), member.value.get(), message);
-            }
-        }
-    }
-
-    /// The string in `name` with its references resolved; nothing when it is absent or not good.
-    fn text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
-        let value = object.get(name)?;
-        self.resolve(&object.field(name), value)
-    }
-
-    /// The string that `value` is with its references resolved; nothing when it is not good.
-    fn resolve(&mut self, field: &Field, value: &'a RawValue) -> Option<Zeroizing<String>> {
-        let Some(template) = json::string(value) else {
-            self.problem(field, value.get(), "must be a string");
-            return None;
-        };
-        let template = match template {
-            Cow::Borrowed(text) => Ok(text),
-            Cow::Owned(text) => Err(Zeroizing::new(text)),
-        };
-        let template = template.as_ref().map_or_else(|owned| owned.as_str(), |text| *text);
-        env::resolve(template, self.surroundings.lookup)
-            .map_err(|error| self.problem(field, value.get(), error.to_string()))
-            .ok()
-    }
-
-    fn required_text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
-        let Some(value) = object.get(name) else {
-            self.problem(&object.field(name), object.value, "is required");
-            return None;
-        };
-        let text = self.text(object, name)?;
-        if text.is_empty() {
-            self.problem(&object.field(name), value.get(), "must not be empty");
-            return None;
-        }
-        Some(text)
-    }
-
-    fn required_name(&mut self, object: &Object<'a>, name: &str) -> Option<String> {
-        let text = self.required_text(object, name)?;
-        if text.len() > MAX_NAME || text.contains(char::is_control) {
-            let message = format!("must have at most {MAX_NAME} printable bytes");
-            self.problem(&object.field(name), object.get(name)?.get(), message);
-            return None;
-        }
-        Some(text.as_str().to_owned())
-    }
-
-    /// A secret; one that is absent or empty is none.
-    fn optional_secret(&mut self, object: &Object<'a>, name: &str) -> Option<SecretString> {
-        let text = self.text(object, name)?;
-        let value = object.get(name)?;
-        if text.is_empty() {
-            return None;
-        }
-        if text.len() > MAX_SECRET || text.contains('\0') {
-            let message = format!("must have at most {MAX_SECRET} bytes, none of them zero");
-            self.problem(&object.field(name), value.get(), message);
-            return None;
-        }
-        if json::string(value).is_some_and(|template| env::is_literal(&template)) {
-            self.literals.push(object.field(name).0);
-        }
-        Some(SecretString::from(text.as_str()))
-    }
-
-    fn integer(&mut self, object: &Object<'a>, name: &str, min: u64, max: u64) -> Option<u64> {
-        let value = object.get(name)?;
-        match serde_json::from_str::<u64>(value.get()) {
-            Ok(number) if (min..=max).contains(&number) => Some(number),
-            _ => {
-                let message = if max == u64::MAX {
-                    "must be a whole number, 0 or more".to_owned()
-                } else {
-                    format!("must be a whole number from {min} to {max}")
-                };
-                self.problem(&object.field(name), value.get(), message);
-                None
-            }
-        }
-    }
-
-    /// One of `choices`: nothing when absent, `Some(None)` when there and not among them.
-    #[expect(clippy::option_option, reason = "absent and wrong lead to different defaults")]
-    fn choice<T: Copy>(
-        &mut self,
-        object: &Object<'a>,
-        name: &str,
-        choices: &[(&str, T)],
-    ) -> Option<Option<T>> {
-        let value = object.get(name)?;
-        let text = self.text(object, name);
-        let found = choices
-            .iter()
-            .find(|(spelling, _)| text.as_ref().is_some_and(|text| text.as_str() == *spelling));
-        if found.is_none() && text.is_some() {
-            let names: Vec<&str> = choices.iter().map(|(spelling, _)| *spelling).collect();
-            let message = format!("must be one of {}", names.join(", "));
-            self.problem(&object.field(name), value.get(), message);
-        }
-        Some(found.map(|(_, choice)| *choice))
-    }
-
-    /// A list of dotted names, each made into a `T` from its parts.
-    fn list<T>(
-        &mut self,
-        object: &Object<'a>,
-        name: &str,
-        form: &str,
-        parse: impl Fn(&[&str]) -> Option<T>,
-    ) -> Option<Vec<T>> {
-        let value = object.get(name)?;
-        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
-            self.problem(&object.field(name), value.get(), format!("must be a list of {form}"));
-            return None;
-        };
-        if items.len() > MAX_RELATIONS {
-            let message = format!("at most {MAX_RELATIONS} entries");
-            self.problem(&object.field(name), value.get(), message);
-            return None;
-        }
-        let mut list = Vec::new();
-        for item in items {
-            let Some(text) = self.resolve(&object.field(name), item) else { continue };
-            let parts: Vec<&str> = text.split('.').collect();
-            let is_name = |part: &&str| {
-                (1..=MAX_NAME).contains(&part.len()) && !part.contains(char::is_control)
-            };
-            match parse(&parts) {
-                Some(entry) if parts.iter().all(is_name) => list.push(entry),
-                _ => self.problem(&object.field(name), item.get(), format!("must be {form}")),
-            }
-        }
-        Some(list)
-    }
-
-    /// Reports a problem at `part`, a slice of the source.
-    fn problem(&mut self, field: &Field, part: &str, message: impl Into<String>) {
-        let Position { line, column } = json::position(self.source, part);
-        self.problems.push(Problem {
-            field: field.0.clone(),
-            line,
-            column,
-            message: message.into(),
-        });
-    }
 }
 
 fn relation(schema: Option<&str>, name: &str) -> RelationName {
@@ -565,11 +331,6 @@ fn column_of(relation: RelationName, column: &str) -> ColumnName {
     ColumnName { relation, column: column.to_owned() }
 }
 
-/// A key as it may stand in a message: one line, not long.
-fn printable(key: &str) -> String {
-    key.escape_debug().take(MAX_NAME).collect()
-}
-
 fn section_fields(section: &str) -> &'static [&'static str] {
     match section {
         "quotas" => &["max_queries_per_hour", "max_queries_per_day", "max_concurrent_connections"],
@@ -577,82 +338,6 @@ fn section_fields(section: &str) -> &'static [&'static str] {
         LIMITS => &["statement_timeout_ms", "max_rows", "max_result_bytes"],
         _ => &[],
     }
-}
-
-/// The JSON Schema (2020-12) of a tenant file, as `tenant_configs/schema.json` has it.
-pub fn schema() -> serde_json::Value {
-    use serde_json::json;
-    let text = |description: &str| json!({ "type": "string", "description": description });
-    let secret = |description: &str| json!({ "type": "string", "maxLength": MAX_SECRET, "description": description });
-    let whole = |min: u64, max: Option<u64>, description: &str| {
-        let mut field = json!({ "type": "integer", "minimum": min, "description": description });
-        if let Some(max) = max {
-            field["maximum"] = json!(max);
-        }
-        field
-    };
-    let closed = |properties: serde_json::Value| json!({ "type": "object", "additionalProperties": false, "properties": properties });
-    let names = |description: &str| {
-        json!({
-            "type": "array", "items": { "type": "string" }, "maxItems": MAX_RELATIONS,
-            "description": description,
-        })
-    };
-    let modes = [AccessMode::ReadOnly, AccessMode::ReadWrite].map(AccessMode::as_str);
-    let tls = [TlsMode::Disable, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull]
-        .map(TlsMode::as_str);
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "tenantry tenant file",
-        "description": "Any string may hold ${VAR}, ${VAR:default} and $${ for a literal ${.",
-        "type": "object",
-        "additionalProperties": false,
-        "required": ["tenant_id"],
-        "if": { "required": ["db_engine"], "properties": { "db_engine": { "const": "sqlite" } } },
-        "then": { "required": ["db_path"] },
-        "else": { "required": ["db_host", "db_name", "db_user"] },
-        "properties": {
-            SCHEMA: text("Path of this schema, for editors."),
-            "tenant_id": {
-                "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_]{5,19}$",
-                "description": "Also the file's name; \"_\" needs tenant_id.allow_underscore.",
-            },
-            "db_engine": { "enum": ["postgres", "sqlite"], "default": "postgres" },
-            "db_host": text("Host name, address, or the absolute path of a socket directory."),
-            "db_port": whole(1, Some(65_535), "Default 5432."),
-            "db_name": text("Database."),
-            "db_user": text("Role to log in as."),
-            "db_password": secret("Password of db_user."),
-            "db_path": text("SQLite only: file below sqlite_root, no symbolic link, no \"..\"."),
-            "db_sslmode": {
-                "enum": tls,
-                "description": "Default verify-full; disable for loopback hosts and sockets.",
-            },
-            "db_sslrootcert": text("PEM file (absolute, or beside this file); sealed at import."),
-            "db_schema": text("Where unqualified names are looked up; default public."),
-            "api_keys": {
-                "type": "object", "maxProperties": MAX_API_KEYS,
-                "additionalProperties": secret("Key of an outside service; empty means none."),
-            },
-            "quotas": closed(json!({
-                "max_queries_per_hour": whole(0, None, "Absent: unlimited. 0: none."),
-                "max_queries_per_day": whole(0, None, "Absent: unlimited. 0: none."),
-                "max_concurrent_connections":
-                    whole(0, Some(u32::MAX.into()), "Absent: unlimited. 0: none."),
-            })),
-            "features": { "type": "object", "additionalProperties": { "type": "boolean" } },
-            "access": closed(json!({
-                "mode": { "enum": modes, "default": AccessMode::ReadOnly.as_str() },
-                "tables": names("Readable tables and views, \"name\" or \"schema.name\"."),
-                "deny_columns": names("Never readable, \"table.column\"."),
-            })),
-            LIMITS: closed(json!({
-                "statement_timeout_ms": whole(1, Some(3_600_000), "Default 30000."),
-                "max_rows": whole(1, Some(1_000_000), "Default 1000."),
-                "max_result_bytes": whole(1 << 10, Some(256 << 20), "Default 4194304."),
-            })),
-        },
-    })
 }
 
 #[cfg(test)]

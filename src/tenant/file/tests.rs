@@ -3,6 +3,8 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
+use zeroize::Zeroizing;
+
 use super::*;
 
 /// The example of the brief, with every optional part.
