@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::error::ErrorCode;
 
 /// Standard output in the form that was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,10 @@ impl Output {
             let error = json!({ "error_code": code.as_str(), "message": failure.to_string() });
             complain(&error.to_string());
         } else {
-            complain(&format!("error: {failure} [{code}]"));
+            // To whoever sits here, an unexpected failure is told by its message alone.
+            let code = Some(code).filter(|code| *code != ErrorCode::InternalError);
+            let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
+            complain(&format!("error: {failure}{code}"));
         }
     }
 }

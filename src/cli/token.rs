@@ -45,8 +45,13 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let (token, info) = admin.create_token(&tenant, permissions, expires_at)?;
             #[expect(clippy::disallowed_methods, reason = "shown once, to whoever made it")]
             let token = token.expose_secret();
-            let mut value = describe(&info);
-            value["token"] = json!(token);
+            let value = json!({
+                "token_id": info.token_id,
+                "token": token,
+                "tenant_id": info.tenant.as_str(),
+                "scopes": scopes(&info),
+                "expires_at": info.expires_at.map(|at| at.to_string()),
+            });
             context.output.answer(&value, || {
                 format!("{token}\n\n{} for {tenant}; it is not shown again", info.token_id)
             });

@@ -151,7 +151,7 @@ pub enum Error {
     #[error("the store failed, and takes no writes until it is opened again")]
     Engine(#[source] ::sled::Error),
     /// Another process has the directory.
-    #[error("data directory {path} is in use by another process")]
+    #[error("data directory {path} is in use by another process; stop that one first")]
     InUse {
         /// The data directory.
         path: String,

@@ -268,7 +268,7 @@ fn tokens_are_shown_once_listed_and_revoked() {
         ["token", "create", "--tenant", "tenant001", "--expires", "90d", "--scope", "query"];
     let created = sandbox.json(&arguments);
     let fields: Vec<&String> = created.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["created_at", "expires_at", "scopes", "tenant_id", "token", "token_id"]);
+    assert_eq!(fields, ["token_id", "token", "tenant_id", "scopes", "expires_at"]);
     assert_eq!(created["scopes"], json!(["query"]));
     let id = created["token_id"].as_str().unwrap();
     let listed = sandbox.run(&["token", "list"]).ok().stdout;
