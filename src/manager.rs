@@ -5,13 +5,12 @@
 //! tenant id (embedding code) --------+--> pool --> Lease (a ScopedServer)  |  McpHandler for rmcp
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::task::AbortHandle;
 
-use crate::audit::{Actor, Log};
+use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
 use crate::auth::{Auth, TenantAccess};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
@@ -52,14 +51,16 @@ pub struct TenantMcpManager {
     auth: Arc<Auth>,
     pool: McpConnectionPool,
     log: Log,
-    tasks: TaskTracker,
-    stopping: CancellationToken,
+    sweeper: AbortHandle,
 }
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A refusal could not be recorded.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// The id breaks the rule for ids.
     #[error(transparent)]
     InvalidTenant(#[from] InvalidTenantId),
@@ -72,6 +73,7 @@ impl Error {
     /// The stable code, such as `INVALID_TENANT` or `TENANT_NOT_CONFIGURED`.
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::Audit(error) => error.code(),
             Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
             Self::Pool(error) => error.code(),
         }
@@ -94,9 +96,9 @@ impl TenantMcpManager {
         let limiter = Arc::new(Limiter::new(Arc::clone(&clock)));
         let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), clock));
         let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log.clone(), options);
-        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(sweep(Arc::clone(&vault), stopping.clone()));
-        Self { vault, auth, pool, log, tasks, stopping }
+        #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault))).abort_handle();
+        Self { vault, auth, pool, log, sweeper }
     }
 
     /// An instance of the tenant's server: the one used last if it is free, else another, up to
@@ -124,9 +126,29 @@ impl TenantMcpManager {
         &self,
         access: TenantAccess,
     ) -> Result<McpHandler<PooledInstances>, Error> {
-        let context = self.pool.context(&access).await?;
+        let context = match self.pool.context(&access).await {
+            Ok(context) => context,
+            Err(error) => return Err(self.refuse(&access, error).await),
+        };
         let caller = pool::caller_of(&access);
         Ok(McpHandler::new(context, self.pool.instances(access), caller))
+    }
+
+    /// Records that `access` led nowhere, and why.
+    async fn refuse(&self, access: &TenantAccess, error: pool::Error) -> Error {
+        let origin = access.origin();
+        let pending = self.log.begin(Attempt {
+            request_id: origin.request_id.clone().unwrap_or_else(RequestId::random),
+            actor: access.actor().clone(),
+            peer: origin.peer.clone(),
+            action: "connect",
+            tenant: Some(access.tenant().clone()),
+        });
+        let outcome = Outcome { code: Some(error.code()), ..Outcome::default() };
+        match pending.complete(outcome).await {
+            Ok(()) => error.into(),
+            Err(audit) => audit.into(),
+        }
     }
 
     /// Checks tokens, and makes them.
@@ -144,11 +166,6 @@ impl TenantMcpManager {
         &self.log
     }
 
-    /// Makes a changed tenant take effect with its next call.
-    pub fn evict(&self, tenant: &TenantId) {
-        self.pool.evict(tenant);
-    }
-
     /// What the pool has done and has.
     pub fn pool_stats(&self) -> PoolStats {
         self.pool.stats()
@@ -159,22 +176,27 @@ impl TenantMcpManager {
         self.pool.cleanup_idle_instances()
     }
 
-    /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed,
-    /// credentials wiped. Says how many calls were cut.
+    /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed, opened
+    /// credentials dropped. Says how many calls were still under way then.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         let cut = self.pool.shutdown(deadline).await;
-        self.stopping.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-        self.vault.sweep();
+        self.vault.forget_opened();
         cut
     }
 }
 
+impl Drop for TenantMcpManager {
+    fn drop(&mut self) {
+        self.sweeper.abort();
+    }
+}
+
 /// Wipes credentials at their deadline, not when they are next touched.
-async fn sweep(vault: Arc<TenantCredentialVault>, stopping: CancellationToken) {
+async fn sweep(vault: Weak<TenantCredentialVault>) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    while stopping.run_until_cancelled(ticks.tick()).await.is_some() {
+    loop {
+        ticks.tick().await;
+        let Some(vault) = vault.upgrade() else { return };
         vault.sweep();
     }
 }

@@ -1,8 +1,11 @@
-//! How much a tenant may use: statements per hour, per day, and at the same moment.
+//! How much a tenant may use: statements per hour and per day.
 //!
 //! ```text
-//! Limiter::acquire --> Permit --(dropped)--> the place is free again; the count stays
+//! Limiter::acquire --> Permit --(dropped)--> the statement is over; its count stays
 //! ```
+//!
+//! How many run at the same moment is only counted here: the pool has that many instances, and more
+//! callers wait for one. A limit of 0 is refused here, with a code that says so.
 //!
 //! Windows slide: in *any* 60 minutes, and in any 24 hours, at most so many statements begin. They
 //! slide in steps (one minute, 15 minutes), and a step counts until all of it is out of the window,
@@ -31,7 +34,7 @@ pub struct Limiter {
     tenants: Mutex<HashMap<TenantId, Arc<Mutex<Counts>>>>,
 }
 
-/// Leave to run one statement. Dropping it gives the concurrent place back.
+/// Leave to run one statement. Dropping it says that the statement is over.
 #[derive(Debug)]
 #[must_use = "the statement is allowed only while the permit is held"]
 pub struct Permit {
@@ -47,7 +50,7 @@ pub struct Exceeded {
     /// Its value.
     pub limit: u64,
     /// When one more statement will be allowed, if nothing else uses it up; `None` when the limit is
-    /// 0 or on statements at the same moment, where only their end helps.
+    /// 0.
     pub retry_after: Option<Duration>,
 }
 
@@ -87,9 +90,8 @@ impl Limiter {
         let now = self.clock.now();
         {
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-            let concurrent = quotas.max_concurrent_connections.map(u64::from);
-            if let Some(limit) = concurrent.filter(|limit| u64::from(counts.running) >= *limit) {
-                return Err(Exceeded { quota: CONCURRENT, limit, retry_after: None });
+            if quotas.max_concurrent_connections == Some(0) {
+                return Err(Exceeded { quota: CONCURRENT, limit: 0, retry_after: None });
             }
             counts.hour.admit(now, quotas.max_queries_per_hour)?;
             counts.day.admit(now, quotas.max_queries_per_day)?;
@@ -268,14 +270,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_permit_gives_its_place_back() {
+    fn statements_at_the_same_moment_are_counted_until_they_are_over() {
         let (_, limiter) = limiter();
-        let quotas = Quotas { max_concurrent_connections: Some(2), ..Quotas::default() };
+        let quotas = Quotas { max_concurrent_connections: Some(1), ..Quotas::default() };
         let first = limiter.acquire(&tenant(), &quotas).unwrap();
-        let _second = limiter.acquire(&tenant(), &quotas).unwrap();
-        assert_eq!(limiter.acquire(&tenant(), &quotas).unwrap_err().quota, CONCURRENT);
+        let second = limiter.acquire(&tenant(), &quotas).unwrap();
+        let running = || limiter.usage(&tenant(), &quotas)[2].used;
+        assert_eq!(running(), 2);
         drop(first);
-        drop(limiter.acquire(&tenant(), &quotas).unwrap());
+        assert_eq!(running(), 1);
+        drop(second);
+        assert_eq!(running(), 0);
+        let none = Quotas { max_concurrent_connections: Some(0), ..Quotas::default() };
+        assert_eq!(limiter.acquire(&tenant(), &none).unwrap_err().quota, CONCURRENT);
     }
 
     #[test]

@@ -23,21 +23,26 @@ pub(super) struct IdleInstance {
 impl Entry {
     /// The instance that was used last, if one is idle.
     pub(super) fn take_idle(&self) -> Option<Instance> {
+        let mut broken = Vec::new();
         let mut state = self.state();
-        while let Some(idle) = state.idle.pop() {
+        let usable = loop {
+            let Some(IdleInstance { instance, .. }) = state.idle.pop() else { break None };
             // A session can break while it is idle: its server went away.
-            if !idle.instance.server.is_broken() {
-                return Some(idle.instance);
+            if !instance.server.is_broken() {
+                break Some(instance);
             }
             state.live -= 1;
-        }
-        None
+            broken.push(instance);
+        };
+        // What is broken is closed outside the lock.
+        drop(state);
+        usable
     }
 
     /// Takes `instance` back, or closes it when it or its tenant is not to be used again.
     pub(super) fn give_back(self: &Arc<Self>, instance: Instance, shared: Option<&Shared>) {
         let mut state = self.state();
-        let Some(shared) = shared.filter(|_| !state.evicted && !instance.server.is_broken()) else {
+        let Some(shared) = shared.filter(|_| !state.closed && !instance.server.is_broken()) else {
             state.live -= 1;
             // Closed outside the lock.
             drop(state);
@@ -52,11 +57,12 @@ impl Entry {
         }
     }
 
-    /// Closes what is idle, now, and what is leased, when it comes back.
+    /// Closes what is idle, now, and what is leased, when it comes back. Who waits is turned away.
     pub(super) fn close(&self) {
+        self.places.close();
         let closed = {
             let mut state = self.state();
-            state.evicted = true;
+            state.closed = true;
             state.live -= u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
             std::mem::take(&mut state.idle)
         };

@@ -9,8 +9,9 @@
 //! Calls one after the other meet the same instance; five at once have five. The number of places
 //! is the lesser of `max_instances_per_tenant` and the tenant's `max_concurrent_connections`.
 //!
-//! [`McpConnectionPool::evict`] makes a changed tenant start anew: what is leased finishes with
-//! what it has, but is closed when it comes back, and nothing old is leased again.
+//! A tenant that changed in the vault starts anew with its next call: what is leased finishes with
+//! what it has, but is closed when it comes back, and nothing old is leased again, not even to who
+//! was already waiting.
 //!
 //! Cancellation: a lease that is not waited for to the end takes nothing with it. A lease that is
 //! dropped in the middle of a statement has a broken session, which is closed, not reused.
@@ -65,9 +66,16 @@ struct Shared {
     limiter: Arc<Limiter>,
     log: Log,
     options: Options,
-    tenants: Mutex<HashMap<TenantId, Arc<Entry>>>,
+    tenants: Mutex<Tenants>,
     counters: Arc<Counters>,
     reaper: Reaper,
+}
+
+#[derive(Debug, Default)]
+struct Tenants {
+    entries: HashMap<TenantId, Arc<Entry>>,
+    /// Nothing is added any more.
+    shut_down: bool,
 }
 
 #[derive(Debug, Default)]
@@ -79,9 +87,11 @@ struct Counters {
     closed: Notify,
 }
 
-/// One tenant, as its configuration was when it was first used.
+/// One version of one tenant.
 #[derive(Debug)]
 struct Entry {
+    version: u64,
+    enabled: bool,
     context: Arc<TenantContext>,
     places: Arc<Semaphore>,
     state: Mutex<State>,
@@ -92,8 +102,8 @@ struct State {
     /// Oldest first; the last one was used last.
     idle: Vec<IdleInstance>,
     live: u32,
-    /// Replaced by a newer entry: nothing comes back.
-    evicted: bool,
+    /// Out of date, or the pool is shut down: nothing comes back.
+    closed: bool,
     /// Whether the reaper has this entry on its list.
     watched: bool,
 }
@@ -190,32 +200,42 @@ impl McpConnectionPool {
     ///
     /// # Errors
     ///
-    /// [`Error::Disabled`], or [`Error::Vault`] when there is no such tenant or it does not open.
+    /// [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there is no such tenant or
+    /// it does not open.
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
         Ok(Arc::clone(&self.entry(access.tenant()).await?.context))
     }
 
     /// An instance of the tenant, for one call at a time.
     ///
-    /// A hot lease costs two short locks; a cold one opens credentials and a session.
+    /// A hot lease costs a few short locks; a cold one opens credentials and a session.
     ///
     /// # Errors
     ///
     /// Every variant of [`Error`].
     pub async fn lease(&self, access: &TenantAccess) -> Result<Lease, Error> {
-        let entry = self.entry(access.tenant()).await?;
-        let place = Arc::clone(&entry.places).acquire_owned();
-        let place = tokio::time::timeout(self.shared.options.acquire_timeout, place)
-            .await
-            .map_err(|_| Error::Exhausted)?
-            .map_err(|_| Error::ShutDown)?;
-        let mut instance = match entry.take_idle() {
-            Some(instance) => instance,
-            None => self.open(&entry).await?,
-        };
-        instance.server.set_caller(caller_of(access));
-        self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
-        Ok(Lease::new(Arc::downgrade(&self.shared), entry, instance, place))
+        let deadline = Instant::now() + self.shared.options.acquire_timeout;
+        // More than one round only when the tenant changes meanwhile.
+        loop {
+            let entry = self.entry(access.tenant()).await?;
+            let place = Arc::clone(&entry.places).acquire_owned();
+            let Ok(place) = tokio::time::timeout_at(deadline, place).await else {
+                return Err(Error::Exhausted);
+            };
+            // No place, or one at what is out of date by now: once more.
+            let Ok(place) = place else { continue };
+            if !self.is_current(&entry)? {
+                continue;
+            }
+            let instance = match entry.take_idle() {
+                Some(instance) => Some(instance),
+                None => self.open(&entry).await?,
+            };
+            let Some(mut instance) = instance else { continue };
+            instance.server.set_caller(caller_of(access));
+            self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
+            return Ok(Lease::new(Arc::downgrade(&self.shared), entry, instance, place));
+        }
     }
 
     /// Where an MCP handler gets the instances for `access` from.
@@ -223,19 +243,10 @@ impl McpConnectionPool {
         PooledInstances::new(self.clone(), access)
     }
 
-    /// Makes `tenant` start anew with its next call: its idle instances are closed now, the leased
-    /// ones when they come back.
-    pub fn evict(&self, tenant: &TenantId) {
-        let entry = self.shared.tenants().remove(tenant);
-        if let Some(entry) = entry {
-            entry.close();
-        }
-    }
-
     /// Closes every instance that has been idle for `idle_timeout`, and says how many. They are
     /// closed at that moment anyway; this is for those who do not want to wait for the timer.
     pub fn cleanup_idle_instances(&self) -> usize {
-        let entries: Vec<_> = self.shared.tenants().values().cloned().collect();
+        let entries: Vec<_> = self.shared.tenants().entries.values().cloned().collect();
         let now = Instant::now();
         entries.iter().map(|entry| entry.close_idle(self.shared.options.idle_timeout, now)).sum()
     }
@@ -243,7 +254,7 @@ impl McpConnectionPool {
     /// What the pool has done and has.
     pub fn stats(&self) -> PoolStats {
         let counters = &self.shared.counters;
-        let entries: Vec<_> = self.shared.tenants().values().cloned().collect();
+        let entries: Vec<_> = self.shared.tenants().entries.values().cloned().collect();
         let states = entries.iter().map(|entry| {
             let state = entry.state();
             (u64::from(state.live > 0), state.idle.len() as u64)
@@ -261,9 +272,12 @@ impl McpConnectionPool {
     /// Closes everything that is idle, lets nothing new begin, and waits up to `deadline` for what
     /// is leased. Says how many instances were still leased then; they close when they come back.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
-        let entries: Vec<_> = self.shared.tenants().drain().map(|(_, entry)| entry).collect();
+        let entries: Vec<_> = {
+            let mut tenants = self.shared.tenants();
+            tenants.shut_down = true;
+            tenants.entries.drain().map(|(_, entry)| entry).collect()
+        };
         for entry in &entries {
-            entry.places.close();
             entry.close();
         }
         let counters = &self.shared.counters;
@@ -283,24 +297,35 @@ impl McpConnectionPool {
     }
 
     async fn entry(&self, tenant: &TenantId) -> Result<Arc<Entry>, Error> {
-        if let Some(entry) = self.shared.tenants().get(tenant) {
-            return Ok(Arc::clone(entry));
+        let version = self.shared.vault.version(tenant)?;
+        if let Some(entry) = self.shared.tenants().get(tenant)?
+            && entry.version == version
+        {
+            return entry.if_enabled();
         }
         let (vault, id) = (Arc::clone(&self.shared.vault), tenant.clone());
         let stored = blocking(move || vault.tenant(&id)).await?;
-        if !stored.enabled {
-            return Err(Error::Disabled);
-        }
         let entry = Arc::new(Entry::new(stored, &self.shared));
-        // Of two first calls at once, the second uses what the first put there.
-        let mut tenants = self.shared.tenants();
-        Ok(Arc::clone(tenants.entry(tenant.clone()).or_insert(entry)))
+        let (entry, replaced) = self.shared.tenants().put(tenant, entry)?;
+        if let Some(replaced) = replaced {
+            replaced.close();
+        }
+        entry.if_enabled()
     }
 
-    async fn open(&self, entry: &Entry) -> Result<Instance, Error> {
+    fn is_current(&self, entry: &Entry) -> Result<bool, Error> {
+        Ok(self.shared.vault.version(entry.context.tenant())? == entry.version)
+    }
+
+    /// Opens a session; none when the tenant has changed, so that its old database never gets its
+    /// new password.
+    async fn open(&self, entry: &Entry) -> Result<Option<Instance>, Error> {
         let config = entry.context.config();
         let (vault, id) = (Arc::clone(&self.shared.vault), config.id.clone());
         let credentials = blocking(move || vault.credentials(&id)).await?;
+        if !self.is_current(entry)? {
+            return Ok(None);
+        }
         let session =
             database::connect(config, &credentials, &self.shared.options.database).await?;
         let context = Arc::clone(&entry.context);
@@ -309,12 +334,34 @@ impl McpConnectionPool {
         let id = counters.created.fetch_add(1, Ordering::Relaxed) + 1;
         entry.state().live += 1;
         let server = server::create_tenant_scoped_server(context, session);
-        Ok(Instance { server, id, counters })
+        Ok(Some(Instance { server, id, counters }))
+    }
+}
+
+impl Tenants {
+    fn get(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
+        if self.shut_down { Err(Error::ShutDown) } else { Ok(self.entries.get(tenant).cloned()) }
+    }
+
+    /// Puts `entry` there, unless there is one that is as new. Gives the one to use, and the one
+    /// that is out of date.
+    fn put(
+        &mut self,
+        tenant: &TenantId,
+        entry: Arc<Entry>,
+    ) -> Result<(Arc<Entry>, Option<Arc<Entry>>), Error> {
+        match self.get(tenant)? {
+            Some(present) if present.version >= entry.version => Ok((present, None)),
+            _ => {
+                let replaced = self.entries.insert(tenant.clone(), Arc::clone(&entry));
+                Ok((entry, replaced))
+            }
+        }
     }
 }
 
 impl Shared {
-    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Arc<Entry>>> {
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
         // Whole after any panic: each change is one insertion or removal.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -353,11 +400,17 @@ impl Entry {
             shared.log.clone(),
         );
         Self {
+            version: stored.version,
+            enabled: stored.enabled,
             context: Arc::new(context),
             // A quota of 0 is refused by the quota, with its own code.
             places: Arc::new(Semaphore::new(places.max(1) as usize)),
             state: Mutex::default(),
         }
+    }
+
+    fn if_enabled(self: Arc<Self>) -> Result<Arc<Self>, Error> {
+        if self.enabled { Ok(self) } else { Err(Error::Disabled) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

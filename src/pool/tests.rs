@@ -214,11 +214,32 @@ async fn a_changed_tenant_starts_anew_and_its_old_instances_do_not_come_back() {
     let fixture = fixture(5);
     let old = fixture.lease("tenant001").await;
     let idle = fixture.lease("tenant001").await.instance_id();
-    fixture.pool.evict(&id("tenant001"));
-    assert_eq!(fixture.stats().2, 1, "the idle one is closed at once");
+    let quotas = Quotas { max_queries_per_day: Some(7), ..Quotas::default() };
+    fixture.import("tenant001", quotas);
     let new = fixture.lease("tenant001").await;
     assert!(new.instance_id() != old.instance_id() && new.instance_id() != idle);
+    assert_eq!(fixture.stats().2, 2, "the idle one is closed");
     drop(old);
+    assert_eq!(fixture.stats().2, 1);
+    let context = fixture.pool.context(&access("tenant001")).await.unwrap();
+    assert_eq!(context.config().quotas, quotas);
+}
+
+#[tokio::test]
+async fn who_waits_while_a_tenant_changes_gets_a_new_instance() {
+    let fixture = fixture(1);
+    let old = fixture.lease("tenant001").await;
+    let access = access("tenant001");
+    let waiting = fixture.pool.lease(&access);
+    tokio::pin!(waiting);
+    assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    let quotas = Quotas { max_queries_per_day: Some(7), ..Quotas::default() };
+    fixture.import("tenant001", quotas);
+    let id = old.instance_id();
+    drop(old);
+    let new = waiting.await.unwrap();
+    assert_ne!(new.instance_id(), id);
+    drop(new);
     assert_eq!(fixture.stats().2, 1);
 }
 
@@ -227,9 +248,15 @@ async fn unknown_and_disabled_tenants_have_their_codes() {
     let fixture = fixture(5);
     let error = fixture.pool.lease(&access("tenant009")).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::TenantNotConfigured);
+    drop(fixture.lease("tenant002").await);
     fixture.vault.set_enabled(&id("tenant002"), false).unwrap();
-    let error = fixture.pool.lease(&access("tenant002")).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::TenantDisabled);
+    for _ in 0..2 {
+        let error = fixture.pool.lease(&access("tenant002")).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::TenantDisabled);
+    }
+    assert_eq!(fixture.stats().2, 0, "its instances are closed");
+    fixture.vault.set_enabled(&id("tenant002"), true).unwrap();
+    fixture.lease("tenant002").await;
 }
 
 #[tokio::test]
@@ -252,6 +279,8 @@ async fn shutdown_waits_for_what_is_leased_up_to_its_deadline() {
     drop(fixture.lease("tenant002").await);
     tokio::time::pause();
     assert_eq!(fixture.pool.shutdown(Duration::from_secs(1)).await, 1);
+    let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::Cancelled, "nothing new begins");
     drop(held);
     assert_eq!(fixture.pool.shutdown(Duration::from_secs(1)).await, 0);
 }

@@ -51,6 +51,10 @@ impl<T> Cache<T> {
         self.lock().retain(|_, entry| now < entry.deadline);
     }
 
+    pub(super) fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<TenantId, Entry<T>>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

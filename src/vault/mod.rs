@@ -273,6 +273,15 @@ impl TenantCredentialVault {
         Ok(stored)
     }
 
+    /// Which version of the tenant called `id` is the current one. From memory: it waits for no disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotConfigured`].
+    pub fn version(&self, id: &TenantId) -> Result<u64, Error> {
+        Ok(self.entry(id)?.directory.version)
+    }
+
     /// The secrets of the tenant called `id`.
     ///
     /// They stay cached for [`Options::credential_ttl`] from when they were opened, or until the
@@ -301,6 +310,12 @@ impl TenantCredentialVault {
     pub fn sweep(&self) {
         self.credentials.sweep();
         self.stored.sweep();
+    }
+
+    /// Drops everything that was opened, whatever its deadline. It is opened again when asked for.
+    pub fn forget_opened(&self) {
+        self.credentials.clear();
+        self.stored.clear();
     }
 
     /// Switches a tenant on or off.

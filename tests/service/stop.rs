@@ -22,7 +22,10 @@ async fn a_signal_ends_the_service_and_cuts_calls_that_do_not_end() {
     );
     sandbox.import();
     let token = sandbox.token("tenant001");
-    let mut server = sandbox.serve_with(&[("TENANTRY_HTTP__DRAIN_TIMEOUT_SECONDS", "1")]);
+    let mut server = sandbox.serve_with(&[
+        ("TENANTRY_HTTP__DRAIN_TIMEOUT_SECONDS", "1"),
+        ("TENANTRY_POOL__ACQUIRE_TIMEOUT_MS", "50"),
+    ]);
     let client = connect(&server.endpoint, &token, Era::Modern).await;
     let endless = client.call_tool(
         CallToolRequestParams::new("query_tenant_data").with_arguments(
@@ -38,7 +41,7 @@ async fn a_signal_ends_the_service_and_cuts_calls_that_do_not_end() {
         loop {
             let answer = query(&probe, "mcp://tenant001/database", "SELECT 1").await;
             if answer.is_error == Some(true) {
-                assert_eq!(error_code(&answer), "QUOTA_EXCEEDED");
+                assert_eq!(error_code(&answer), "POOL_EXHAUSTED");
                 break;
             }
         }
