@@ -7,8 +7,8 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// `rmcp` below `warn` prints whole requests and results.
-const QUIET: &str = "rmcp=warn";
+/// `rmcp` prints what callers sent: method names when it warns, whole requests below that.
+const QUIET: &str = "rmcp=off";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, serde::Deserialize)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -106,9 +106,11 @@ pub(super) async fn own_tenant(
 pub(super) async fn named_tenant(
     State(endpoint): State<Endpoint>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path(tenant): Path<String>,
     request: Request,
 ) -> Response {
+    // As it was sent: what has to be decoded first to be the caller's own is not.
+    let path = request.uri().path();
+    let tenant = path.strip_prefix("/mcp/").unwrap_or(path).to_owned();
     endpoint.serve(peer, Some(&tenant), request).await
 }
 

@@ -85,13 +85,13 @@ pub async fn serve(
         }
         cut = deadline => cut,
     };
-    Ok(cut + manager.shutdown(CUT_TIMEOUT).await)
+    Ok(cut.max(manager.shutdown(CUT_TIMEOUT).await))
 }
 
 fn router(endpoint: mcp::Endpoint) -> Router {
     Router::new()
         .route("/mcp", any(mcp::own_tenant))
-        .route("/mcp/{tenant}", any(mcp::named_tenant))
+        .route("/mcp/{*tenant}", any(mcp::named_tenant))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(refusal::no_such_path)

@@ -31,7 +31,7 @@ pub struct AdmittedQuery {
 }
 
 impl TenantContext {
-    /// Begins a call: from here on it is in the audit log, whatever becomes of it.
+    /// Begins a call: from here on it ends in the audit log, also when it is dropped.
     pub(super) fn begin(
         &self,
         caller: &Caller,
@@ -141,6 +141,9 @@ impl Call<'_> {
         // Before the guard: parsing hostile SQL is work as well.
         let permit = self.acquire_permit()?;
         let context = self.context;
+        if arguments.limit == Some(0) {
+            return Err(Error::Argument("limit must be at least 1".to_owned()));
+        }
         let statement = database::check(
             &arguments.query,
             context.dialect(),
@@ -167,6 +170,10 @@ impl Call<'_> {
             && matches!(error.code(), ErrorCode::InternalError | ErrorCode::IntegrityError)
         {
             tracing::error!(request.id = %request_id, error.code = %error.code(), "call failed");
+        }
+        if let Err(Error::Database(reason @ database::Error::Unavailable(_))) = &result {
+            let tenant = self.context.tenant();
+            tracing::warn!(request.id = %request_id, tenant.id = %tenant, %reason, "no session");
         }
         match self.pending.complete(outcome).await {
             Ok(()) => result.map_err(|error| Failure { error, request_id }),

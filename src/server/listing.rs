@@ -97,7 +97,7 @@ impl TenantContext {
             };
             let _permit = call.acquire_permit()?;
             let resources = self.resources(instances, kind).await?;
-            Ok(page(resources, after.as_deref()))
+            page(resources, after.as_deref())
         };
         let result = result.await;
         call.finish(result, |answer| Some(answer.resources.len() as u64)).await
@@ -121,7 +121,8 @@ impl TenantContext {
         call.finish(result, |resources| Some(resources.len() as u64)).await
     }
 
-    /// `resources/read`: a description of the resource as JSON, with a small sample of its rows.
+    /// `resources/read`: a description of the resource as JSON. A table or view comes with a few of
+    /// its rows for a caller who may query.
     pub(super) async fn read(
         &self,
         instances: &mut impl Instances,
@@ -129,6 +130,7 @@ impl TenantContext {
         uri: &str,
     ) -> Result<serde_json::Value, Failure> {
         let mut call = self.begin(caller, "resources/read", Permission::List);
+        let may_query = caller.permissions.include(Permission::Query);
         let result = async {
             let scoped = call.admit_uri(uri)?;
             call.check_permission()?;
@@ -147,15 +149,33 @@ impl TenantContext {
                     Ok(json!({ "uri": uri, "type": "database", "resources": relations }))
                 }
                 Resource::Table(name) => {
-                    self.read_relation(&mut call, instances, uri, name, RelationKind::Table).await
+                    self.read_relation(
+                        &mut call,
+                        instances,
+                        uri,
+                        name,
+                        RelationKind::Table,
+                        may_query,
+                    )
+                    .await
                 }
                 Resource::View(name) => {
-                    self.read_relation(&mut call, instances, uri, name, RelationKind::View).await
+                    self.read_relation(
+                        &mut call,
+                        instances,
+                        uri,
+                        name,
+                        RelationKind::View,
+                        may_query,
+                    )
+                    .await
                 }
             }
         };
         let result = result.await;
-        call.finish(result, |_| None).await
+        let rows =
+            |content: &serde_json::Value| Some(content["sample_rows"].as_array()?.len() as u64);
+        call.finish(result, rows).await
     }
 
     async fn read_relation(
@@ -165,6 +185,7 @@ impl TenantContext {
         uri: &str,
         name: &RelationName,
         kind: RelationKind,
+        may_query: bool,
     ) -> Result<serde_json::Value, Error> {
         let relations = {
             let _permit = call.acquire_permit()?;
@@ -174,9 +195,13 @@ impl TenantContext {
             .into_iter()
             .find(|relation| relation.name == *name && relation.kind == kind)
             .ok_or(Error::ResourceNotFound)?;
-        let sample = call.admit_query(sample_of(uri, &relation))?;
-        let rows = instances.lease().await?.run(sample).await?.rows;
-        Ok(json!({ "resource": self.describe_relation(relation), "sample_rows": rows }))
+        let mut content = json!({ "resource": null });
+        if may_query {
+            let sample = call.admit_query(sample_of(uri, &relation))?;
+            content["sample_rows"] = json!(instances.lease().await?.run(sample).await?.rows);
+        }
+        content["resource"] = json!(self.describe_relation(relation));
+        Ok(content)
     }
 
     async fn resources(
@@ -236,15 +261,24 @@ impl TenantContext {
 }
 
 /// The page of `resources` that follows the resource with the URI `after`.
-fn page(resources: Vec<ResourceInfo>, after: Option<&str>) -> ListAnswer {
-    let begin = after.map_or(0, |after| {
-        resources.iter().position(|resource| resource.uri == after).map_or(0, |last| last + 1)
-    });
+///
+/// # Errors
+///
+/// [`Error::Argument`] when that resource is gone: to begin again unasked could go on for ever.
+fn page(resources: Vec<ResourceInfo>, after: Option<&str>) -> Result<ListAnswer, Error> {
+    let begin = match after {
+        None => 0,
+        Some(after) => {
+            let last = resources.iter().position(|resource| resource.uri == after);
+            let gone = || Error::Argument("cursor is out of date; list from the start".to_owned());
+            last.ok_or_else(gone)? + 1
+        }
+    };
     let has_more = resources.len() > begin + PAGE;
     let resources: Vec<_> = resources.into_iter().skip(begin).take(PAGE).collect();
     let last = resources.last().filter(|_| has_more);
     let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(&last.uri));
-    ListAnswer { resources, next_cursor }
+    Ok(ListAnswer { resources, next_cursor })
 }
 
 fn decode_cursor(cursor: &str) -> Result<String, Error> {

@@ -46,7 +46,7 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
             "Lists what this tenant has: its database, the tables and views that may be read, with \
              their columns, and the outside services that have a key. Each has a URI for \
              query_tenant_data.",
-            json!({
+            &json!({
                 "resource_type": {
                     "type": "string", "enum": ["database", "table", "view", "api"],
                     "description": "Only these; \"database\" includes its tables and views.",
@@ -79,7 +79,7 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
             "Runs one read-only SQL statement on this tenant's own database. The URI says what it \
              may read: under …/database/table/NAME that table only, under …/database everything \
              that list_tenant_resources shows.",
-            json!({
+            &json!({
                 "resource_uri": {
                     "type": "string",
                     "description": "mcp://{tenant}/database or mcp://{tenant}/database/table/{name}",
@@ -113,7 +113,7 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
             "Tenant metadata",
             "Tells about this tenant: its database, its quotas and what is used of them, features, \
              access rules and limits. Never a user name, password or key.",
-            json!({}),
+            &json!({}),
             &[],
             json!({
                 "tenant_id": { "type": "string" },
@@ -143,15 +143,12 @@ fn tool(
     name: &'static str,
     title: &'static str,
     description: &'static str,
-    input: Value,
+    input: &Value,
     required: &[&str],
     output: Value,
     always: &[&str],
 ) -> Tool {
-    let object = |members: Value| match members {
-        Value::Object(object) => Arc::new(object),
-        _ => Arc::default(),
-    };
+    let object = |members: Value| Arc::new(members.as_object().cloned().unwrap_or_default());
     let input = json!({
         "type": "object", "properties": input, "required": required, "additionalProperties": false,
     });

@@ -54,7 +54,17 @@ async fn the_path_of_another_tenant_is_forbidden_alike_whether_it_exists_or_not(
     let tenants = TwoTenants::new();
     let server = tenants.sandbox.serve();
     let mut bodies = Vec::new();
-    for path in ["/tenant002", "/nobody002", "/TENANT001", "/x"] {
+    let paths = [
+        "/tenant002",
+        "/nobody002",
+        "/TENANT001",
+        "/x",
+        "/tenant001/",
+        "/tenant00%31",
+        "/%FF",
+        "/a/b",
+    ];
+    for path in paths {
         let request = list_tools(&server, path).bearer_auth(&tenants.tokens[0]);
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
@@ -67,7 +77,7 @@ async fn the_path_of_another_tenant_is_forbidden_alike_whether_it_exists_or_not(
     let entries = tenants.sandbox.audit(&["--code", "FORBIDDEN", "--tenant", "tenant002"]);
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0]["action"], "connect");
-    assert_eq!(tenants.sandbox.audit(&["--code", "FORBIDDEN"]).len(), 4);
+    assert_eq!(tenants.sandbox.audit(&["--code", "FORBIDDEN"]).len(), paths.len());
     let own = list_tools(&server, "/tenant001").bearer_auth(&tenants.tokens[0]);
     assert_eq!(own.send().await.unwrap().status(), StatusCode::OK);
 }
@@ -117,7 +127,8 @@ async fn other_paths_and_methods_are_not_served_and_health_is() {
     assert_eq!(get("/healthz").await, StatusCode::OK);
     assert_eq!(get("/readyz").await, StatusCode::OK);
     assert_eq!(get("/").await, StatusCode::NOT_FOUND);
-    assert_eq!(get("/mcp/a/b").await, StatusCode::NOT_FOUND);
+    assert_eq!(get("/mcp/").await, StatusCode::NOT_FOUND);
+    assert_eq!(get("/mcp/a/b").await, StatusCode::UNAUTHORIZED);
     assert_eq!(get("/mcp").await, StatusCode::UNAUTHORIZED);
     let request = reqwest::Client::new().get(&server.endpoint).bearer_auth(&tenants.tokens[0]);
     assert_eq!(request.send().await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -131,6 +142,7 @@ async fn a_disabled_tenant_is_not_served_until_it_is_enabled() {
     let response = list_tools(&server, "").bearer_auth(&tenants.tokens[0]).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::FORBIDDEN);
     assert!(response.text().await.unwrap().contains("TENANT_DISABLED"));
+    assert_eq!(tenants.sandbox.audit(&["--code", "TENANT_DISABLED"]).len(), 1);
     let other = list_tools(&server, "").bearer_auth(&tenants.tokens[1]).send().await.unwrap();
     assert_eq!(other.status(), StatusCode::OK);
     server.stop().ok();

@@ -1,5 +1,7 @@
 //! Canaries in every secret field, and a search for them wherever something comes out.
 
+use std::fmt::Write;
+
 use serde_json::json;
 
 use crate::support::{PASSPHRASE, Sandbox};
@@ -66,7 +68,7 @@ async fn secrets_are_in_no_answer_log_audit_entry_or_file() {
         for provider in ["openai", "anthropic", "nobody"] {
             let uri = format!("mcp://{tenant}/api/{provider}");
             let read = client.read_resource(rmcp::model::ReadResourceRequestParams::new(uri)).await;
-            seen.push_str(&format!("{read:?}"));
+            write!(seen, "{read:?}").unwrap();
         }
     }
     seen += &server.stop().ok().stderr;

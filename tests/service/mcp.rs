@@ -245,4 +245,23 @@ async fn a_token_does_what_its_scopes_say() {
     assert!(content(&answer)["message"].as_str().unwrap().contains("scope \"query\""));
     let answer = call(&client, "get_tenant_metadata", json!({})).await;
     assert_ne!(answer.is_error, Some(true));
+    client.cancel().await.unwrap();
+    server.stop().ok();
+
+    let arguments = ["token", "create", "--tenant", "tenant001", "--scope", "list"];
+    let lists = tenants.sandbox.json(&arguments);
+    let server = tenants.sandbox.serve();
+    let table = "mcp://tenant001/database/table/customers";
+    for (token, has_rows) in [(lists["token"].as_str().unwrap(), false), (&tenants.tokens[0], true)]
+    {
+        let client = connect(&server.endpoint, token, Era::Modern).await;
+        let read = client.read_resource(ReadResourceRequestParams::new(table)).await.unwrap();
+        let text = format!("{read:?}");
+        assert!(text.contains("email"), "the schema is there: {text}");
+        assert_eq!(text.contains("@tenant001.example"), has_rows, "{text}");
+    }
+    let reads = tenants.sandbox.audit(&[]);
+    let rows: Vec<_> =
+        reads.iter().filter(|it| it["action"] == "resources/read").map(|it| &it["rows"]).collect();
+    assert_eq!(rows, [&Value::Null, &json!(5)]);
 }
