@@ -12,7 +12,7 @@ use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
 use crate::auth::{self, Auth, TokenInfo};
 use crate::error::ErrorCode;
 use crate::tenant::{Permissions, ResolvedTenant, TenantId};
-use crate::vault::{self, Change, StoredTenant, TenantCredentialVault, TenantSummary};
+use crate::vault::{self, Change, ChangeKind, StoredTenant, TenantCredentialVault, TenantSummary};
 
 /// An operator at work.
 #[derive(Debug)]
@@ -21,6 +21,13 @@ pub struct Admin {
     auth: Arc<Auth>,
     log: Log,
     operator: Actor,
+}
+
+/// What an action is about, as far as it is known before.
+#[derive(Default)]
+struct About<'a> {
+    tenant: Option<&'a TenantId>,
+    resource: Option<String>,
 }
 
 /// Why an action failed.
@@ -33,6 +40,9 @@ pub enum Error {
     /// Tokens.
     #[error(transparent)]
     Auth(#[from] auth::Error),
+    /// No token has this public id.
+    #[error("no such token; `tenantry token list` shows those there are")]
+    NoSuchToken,
     /// Tenants.
     #[error(transparent)]
     Vault(#[from] vault::Error),
@@ -44,6 +54,7 @@ impl Error {
         match self {
             Self::Audit(error) => error.code(),
             Self::Auth(error) => error.code(),
+            Self::NoSuchToken => ErrorCode::ResourceNotFound,
             Self::Vault(error) => error.code(),
         }
     }
@@ -67,8 +78,13 @@ impl Admin {
 
     /// Imports `tenants`, all or none.
     pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
-        let changed = |changes: &Vec<Change>| Some(changes.len() as u64);
-        self.change("tenant.import", None, changed, || Ok(self.vault.import(tenants)?))
+        let ids: Vec<_> = tenants.iter().map(|tenant| tenant.config.id.to_string()).collect();
+        let about = About { resource: Some(ids.join(" ")), ..About::default() };
+        let changed = |changes: &Vec<Change>| {
+            let is_change = |change: &&Change| !matches!(change.kind, ChangeKind::Unchanged);
+            (Some(changes.iter().filter(is_change).count() as u64), None)
+        };
+        self.change("tenant.import", &about, changed, || Ok(self.vault.import(tenants)?))
     }
 
     /// Every tenant, by id.
@@ -84,7 +100,8 @@ impl Admin {
     /// Switches a tenant on or off. Takes effect on the next start of the service.
     pub fn set_enabled(&self, id: &TenantId, enabled: bool) -> Result<(), Error> {
         let action = if enabled { "tenant.enable" } else { "tenant.disable" };
-        self.change(action, Some(id), |()| None, || Ok(self.vault.set_enabled(id, enabled)?))
+        let about = About { tenant: Some(id), resource: None };
+        self.change(action, &about, |()| (None, None), || Ok(self.vault.set_enabled(id, enabled)?))
     }
 
     /// Makes a token for `tenant`. Its text is in the answer and nowhere else.
@@ -95,7 +112,9 @@ impl Admin {
         expires_at: Option<Timestamp>,
     ) -> Result<(SecretString, TokenInfo), Error> {
         let create = || Ok(self.auth.create(tenant, permissions, expires_at)?);
-        self.change("token.create", Some(tenant), |_| None, create)
+        let about = About { tenant: Some(tenant), resource: None };
+        let made = |(_, info): &(SecretString, TokenInfo)| (None, Some(info.token_id.clone()));
+        self.change("token.create", &about, made, create)
     }
 
     /// Every token, oldest first.
@@ -103,30 +122,52 @@ impl Admin {
         Ok(self.auth.tokens()?)
     }
 
-    /// Makes a token worthless. False when there is none with this public id.
-    pub fn revoke_token(&self, token_id: &str) -> Result<bool, Error> {
-        let revoked = |revoked: &bool| Some(u64::from(*revoked));
-        self.change("token.revoke", None, revoked, || Ok(self.auth.revoke(token_id)?))
+    /// Makes a token worthless, at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchToken`].
+    pub fn revoke_token(&self, token_id: &str) -> Result<(), Error> {
+        let about = About { tenant: None, resource: Some(token_id.to_owned()) };
+        self.change(
+            "token.revoke",
+            &about,
+            |()| (None, None),
+            || {
+                if self.auth.revoke(token_id)? { Ok(()) } else { Err(Error::NoSuchToken) }
+            },
+        )
     }
 
+    /// Does `work` between its announcement and its conclusion in the log. `outcome` tells of the
+    /// result how much was changed, and the name of what was made.
     fn change<T>(
         &self,
         action: &'static str,
-        tenant: Option<&TenantId>,
-        count: impl FnOnce(&T) -> Option<u64>,
+        about: &About<'_>,
+        outcome: impl FnOnce(&T) -> (Option<u64>, Option<String>),
         work: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let pending = self.log.begin(Attempt {
+        let mut pending = self.log.begin(Attempt {
             request_id: RequestId::random(),
             actor: self.operator.clone(),
             peer: None,
             action,
-            tenant: tenant.cloned(),
+            tenant: about.tenant.cloned(),
         });
+        if let Some(resource) = &about.resource {
+            pending.set_resource(resource, None);
+        }
         pending.announce_blocking()?;
         let result = work();
         let outcome = match &result {
-            Ok(value) => Outcome { rows: count(value), ..Outcome::default() },
+            Ok(value) => {
+                let (rows, made) = outcome(value);
+                if let Some(made) = made {
+                    pending.set_resource(&made, None);
+                }
+                Outcome { rows, ..Outcome::default() }
+            }
             Err(error) => Outcome { code: Some(error.code()), ..Outcome::default() },
         };
         pending.complete_blocking(outcome)?;

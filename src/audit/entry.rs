@@ -51,7 +51,7 @@ pub enum Actor {
     Embedder,
     /// Someone at the command line.
     Operator {
-        /// The login name, or user number.
+        /// Login name and, in brackets, user number.
         name: String,
     },
     /// The bearer of a token.

@@ -337,6 +337,20 @@ mod tests {
     }
 
     #[test]
+    fn a_log_finds_out_by_itself_that_it_can_be_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = open(directory.path());
+        log.writer.fail_next_write();
+        log.begin(attempt("a")).complete_blocking(Outcome::default()).unwrap_err();
+        assert!(!log.is_writable());
+        while !log.is_writable() {
+            std::thread::yield_now();
+        }
+        log.begin(attempt("a")).complete_blocking(Outcome::default()).unwrap();
+        assert_eq!(entries(directory.path())[0].lost_before, Some(1));
+    }
+
+    #[test]
     fn an_entry_that_cannot_be_written_is_an_error_and_its_loss_is_told_later() {
         let directory = tempfile::tempdir().unwrap();
         let log = open(directory.path());

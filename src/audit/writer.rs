@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -16,6 +18,11 @@ use super::{Entry, Error, reader};
 const SEGMENT_BYTES: u64 = 64 << 20;
 /// Most entries that share one fdatasync.
 const MAX_BATCH: usize = 1_024;
+
+/// How often a log that could not be written is tried.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Room for a few entries.
+const PROBE_BYTES: usize = 4_096;
 
 type Request = (Box<Entry>, oneshot::Sender<Result<(), Error>>);
 
@@ -80,7 +87,22 @@ impl Drop for Writer {
 }
 
 fn run(mut segments: Segments, requests: &mpsc::Receiver<Request>, health: &Health) {
-    while let Ok(first) = requests.recv() {
+    loop {
+        let failing = health.failing.load(Ordering::Acquire);
+        // While nothing can be written there may be no requests either: whoever asks whether the
+        // service is ready sends none until it is. So the log finds out by itself.
+        let first =
+            match requests.recv_timeout(if failing { PROBE_INTERVAL } else { Duration::MAX }) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if segments.probe().is_ok() {
+                        health.failing.store(false, Ordering::Release);
+                        tracing::info!("the audit log can be written again");
+                    }
+                    continue;
+                }
+            };
         let mut batch = vec![first];
         batch.extend(requests.try_iter().take(MAX_BATCH - 1));
         let fail = health.fail_next.swap(false, Ordering::AcqRel);
@@ -132,6 +154,15 @@ impl Segments {
             }
         };
         Ok(Self { directory: directory.to_owned(), file, length, next_seq, lost: 0 })
+    }
+
+    /// Whether an entry could be written now. Leaves at most a torn line, which opening cuts off.
+    fn probe(&mut self) -> std::io::Result<()> {
+        self.file.set_len(self.length)?;
+        self.file.seek(SeekFrom::Start(self.length))?;
+        self.file.write_all(&[b' '; PROBE_BYTES])?;
+        self.file.sync_data()?;
+        self.file.set_len(self.length)
     }
 
     /// Writes `batch` and makes it durable, or leaves the log as it was.

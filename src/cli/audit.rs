@@ -4,6 +4,7 @@ use clap::{Args, Subcommand};
 use jiff::ToSpan;
 use serde_json::json;
 
+use super::failure::said;
 use super::output::{complain, line};
 use super::tenant::parse_id;
 use super::token::parse_seconds;
@@ -50,11 +51,9 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         since: since.transpose()?,
     };
     let directory = context.data_dir().join("audit");
-    if !directory.is_dir() {
-        let message = format!(
-            "{} has no audit log; is this the right --data-dir?",
-            context.data_dir().display()
-        );
+    if let Err(error) = directory.metadata() {
+        let place = directory.display();
+        let message = format!("{place}: {}; is this the right --data-dir?", said(error.kind()));
         return Err(Failure::usage(message));
     }
     let mut entries = Vec::new();

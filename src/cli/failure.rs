@@ -51,7 +51,7 @@ impl Failure {
 
     /// The system refused something; `doing` says what.
     pub(super) fn io(doing: impl fmt::Display, error: &std::io::Error) -> Self {
-        Self::new(ErrorCode::InternalError, format!("{doing}: {}", error.kind()))
+        Self::new(ErrorCode::InternalError, format!("{doing}: {}", said(error.kind())))
     }
 
     pub(super) fn code(&self) -> ErrorCode {
@@ -107,6 +107,7 @@ impl From<admin::Error> for Failure {
         match error {
             admin::Error::Audit(error) => error.into(),
             admin::Error::Auth(error) => error.into(),
+            admin::Error::NoSuchToken => Self::new(error.code(), error.to_string()),
             admin::Error::Vault(error) => error.into(),
         }
     }
@@ -133,5 +134,14 @@ fn with_cause(error: &dyn Error) -> String {
         cause = error.source();
     }
     let system = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    system.map_or_else(|| error.to_string(), |system| format!("{error}: {}", system.kind()))
+    system.map_or_else(|| error.to_string(), |system| format!("{error}: {}", said(system.kind())))
+}
+
+/// A kind of error in words that people use.
+pub(super) fn said(kind: std::io::ErrorKind) -> String {
+    if kind == std::io::ErrorKind::NotFound {
+        "no such file or directory".to_owned()
+    } else {
+        kind.to_string()
+    }
 }

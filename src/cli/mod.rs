@@ -180,9 +180,9 @@ fn open(
 fn operator() -> Actor {
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    let name = name.unwrap_or_else(|_| {
-        let owner = std::fs::metadata("/proc/self").map(|process| process.uid());
-        owner.map_or_else(|_| "unknown".to_owned(), |uid| format!("uid {uid}"))
-    });
-    Actor::Operator { name }
+    let uid = std::fs::metadata("/proc/self").map(|process| process.uid());
+    // The name is what the environment says, the number is what the system knows.
+    let name: String = name.unwrap_or_default().escape_default().take(64).collect();
+    let uid = uid.map_or_else(|_| "?".to_owned(), |uid| uid.to_string());
+    Actor::Operator { name: format!("{name}({uid})") }
 }

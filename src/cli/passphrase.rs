@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::failure::said;
 use super::output::complain;
 use crate::error::ErrorCode;
 
@@ -84,7 +85,8 @@ impl PassphraseSource {
         if let Some(path) = &self.file {
             warn_if_readable_by_others(path);
             let file = File::open(path).map_err(|error| {
-                Failure::io(format!("--passphrase-file {}", path.display()), &error)
+                let kind = said(error.kind());
+                Failure::usage(format!("--passphrase-file {}: {kind}", path.display()))
             })?;
             return first_line(file).map(Some);
         }

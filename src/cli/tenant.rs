@@ -1,6 +1,9 @@
 //! `tenant import | list | show | enable | disable`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -8,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::failure::said;
 use super::output::complain;
 use super::{Context, Failure};
 use crate::error::ErrorCode;
@@ -166,7 +170,8 @@ fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<S
         progress.set_style(style);
     }
     let mut problems = Vec::new();
-    let mut tenants: Vec<(ResolvedTenant, &Path)> = Vec::new();
+    let mut tenants: Vec<ResolvedTenant> = Vec::new();
+    let mut first_seen: HashMap<TenantId, &Path> = HashMap::new();
     for path in files {
         match read_file(path, id_rule) {
             Ok(file) => {
@@ -178,16 +183,13 @@ fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<S
                     );
                     progress.suspend(|| complain(&warning));
                 }
-                let id = &file.tenant.config.id;
-                if let Some((_, first)) = tenants.iter().find(|(tenant, _)| tenant.config.id == *id)
-                {
-                    problems.push(format!(
-                        "{}: tenant_id {id} is also in {}",
-                        path.display(),
-                        first.display()
-                    ));
+                let id = file.tenant.config.id.clone();
+                if let Some(first) = first_seen.get(&id) {
+                    let (path, first) = (path.display(), first.display());
+                    problems.push(format!("{path}: tenant_id {id} is also in {first}"));
                 } else {
-                    tenants.push((file.tenant, path));
+                    first_seen.insert(id, path);
+                    tenants.push(file.tenant);
                 }
             }
             Err(found) => {
@@ -198,12 +200,12 @@ fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<S
         progress.inc(1);
     }
     progress.finish_and_clear();
-    (tenants.into_iter().map(|(tenant, _)| tenant).collect(), problems)
+    (tenants, problems)
 }
 
 fn read_file(path: &Path, id_rule: IdRule) -> Result<TenantFile, Vec<Problem>> {
     let whole_file =
-        |message: String| vec![Problem { field: String::new(), line: 1, column: 1, message }];
+        |message: String| vec![Problem { field: String::new(), line: 0, column: 0, message }];
     let bytes = read_bounded(path).map_err(whole_file)?;
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -225,12 +227,22 @@ fn read_file(path: &Path, id_rule: IdRule) -> Result<TenantFile, Vec<Problem>> {
 }
 
 fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
-    let unreadable = |error: std::io::Error| format!("cannot be read: {}", error.kind());
-    let length = path.metadata().map_err(unreadable)?.len();
-    if length > MAX_FILE {
+    let unreadable = |error: std::io::Error| format!("cannot be read: {}", said(error.kind()));
+    // Without waiting for the other end of a pipe, which is refused next.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if !metadata.is_file() {
+        return Err("is not a regular file".to_owned());
+    }
+    // One buffer that does not grow, or copies of its beginning would stay behind.
+    let capacity = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or_default() + 1;
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(format!("is larger than {MAX_FILE} bytes"));
     }
-    std::fs::read(path).map(Zeroizing::new).map_err(unreadable)
+    Ok(bytes)
 }
 
 fn list(context: &Context) -> Result<(), Failure> {

@@ -9,7 +9,6 @@ use super::tenant::parse_id;
 use super::{Context, Failure};
 use crate::auth::TokenInfo;
 use crate::clock::{Clock, SystemClock};
-use crate::error::ErrorCode;
 use crate::tenant::{Permission, Permissions};
 
 #[derive(Debug, Subcommand)]
@@ -72,10 +71,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             context.output.rows(&headings, &values, cells.collect());
         }
         Command::Revoke { token_id } => {
-            if !context.admin()?.revoke_token(&token_id)? {
-                let message = "no such token; `tenantry token list` shows those there are";
-                return Err(Failure::new(ErrorCode::InvalidArgument, message));
-            }
+            context.admin()?.revoke_token(&token_id)?;
             let value = json!({ "token_id": token_id, "revoked": true });
             context.output.answer(&value, || format!("{token_id} is revoked"));
         }

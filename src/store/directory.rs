@@ -66,11 +66,18 @@ impl DataDir {
     ///
     /// # Errors
     ///
-    /// [`Error::NotInitialised`], [`Error::InUse`], [`Error::Io`].
+    /// [`Error::NotInitialised`], [`Error::Exposed`], [`Error::InUse`], [`Error::Io`].
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         match path.join(Self::HEADER).try_exists() {
-            Ok(true) => Self::lock(path),
+            Ok(true) => {
+                let metadata = fs::metadata(&path);
+                let metadata = metadata.map_err(Error::io(format!("read {}", path.display())))?;
+                if metadata.permissions().mode() & 0o077 != 0 {
+                    return Err(Error::Exposed { path: path.display().to_string() });
+                }
+                Self::lock(path)
+            }
             Ok(false) => Err(Error::NotInitialised { path: path.display().to_string() }),
             Err(source) => Err(Error::Io { action: format!("read {}", path.display()), source }),
         }

@@ -150,6 +150,12 @@ pub enum Error {
     /// The engine failed while working. The store is read-only from then on.
     #[error("the store failed, and takes no writes until it is opened again")]
     Engine(#[source] ::sled::Error),
+    /// Others than the owner can enter the directory.
+    #[error("{path} can be entered by others; make it private: chmod 700")]
+    Exposed {
+        /// The data directory.
+        path: String,
+    },
     /// Another process has the directory.
     #[error("data directory {path} is in use by another process; stop that one first")]
     InUse {
@@ -193,6 +199,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::AlreadyInitialised { .. }
+            | Self::Exposed { .. }
             | Self::NotEmpty { .. }
             | Self::NotInitialised { .. } => ErrorCode::InvalidArgument,
             Self::Damaged { .. } => ErrorCode::IntegrityError,

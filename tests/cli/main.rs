@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -204,11 +205,23 @@ fn a_path_that_is_not_there_or_not_readable_is_named() {
     let missing = sandbox.path("missing");
     sandbox
         .run(&["tenant", "import", missing.to_str().unwrap()])
-        .failed(1, &["missing", "cannot be read"]);
+        .failed(1, &["missing", "no such file"]);
     let empty = sandbox.path("configs");
     sandbox.run(&["tenant", "import", empty.to_str().unwrap()]).failed(1, &["no tenant files"]);
     sandbox.write_config("tenant001.json", &" ".repeat(2 << 20));
     import(&sandbox).failed(1, &["larger than"]);
+    sandbox.run(&["tenant", "import", "/dev/zero"]).failed(1, &["not a regular file"]);
+    let pipe = sandbox.path("configs/tenant002.json");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let pipe = pipe.to_str().unwrap();
+    sandbox.run(&["tenant", "import", pipe]).failed(1, &["not a regular file"]);
+    sandbox.write_config(
+        "tenant001.json",
+        r#"{ "tenant_id": "tenant001", "db_host": "h",
+        "db_name": "d", "db_user": "u", "db_sslrootcert": "/dev/zero" }"#,
+    );
+    let file = sandbox.path("configs/tenant001.json");
+    sandbox.run(&["tenant", "import", file.to_str().unwrap()]).failed(1, &["not a regular file"]);
 }
 
 #[test]
@@ -222,10 +235,21 @@ fn a_data_directory_is_one_processs_at_a_time() {
 }
 
 #[test]
+fn a_data_directory_that_others_can_enter_is_not_opened() {
+    let sandbox = Sandbox::new();
+    let with_mode = |mode| {
+        std::fs::set_permissions(sandbox.data_dir(), Permissions::from_mode(mode)).unwrap();
+        sandbox.run(&["tenant", "list"])
+    };
+    with_mode(0o755).failed(1, &["chmod 700"]);
+    with_mode(0o700).ok();
+}
+
+#[test]
 fn a_data_directory_that_is_not_there_names_the_way_out() {
     let sandbox = Sandbox::without_vault();
     sandbox.run(&["tenant", "list"]).failed(1, &["tenantry init"]);
-    sandbox.run(&["audit", "list"]).failed(2, &["--data-dir"]);
+    sandbox.run(&["audit", "list"]).failed(2, &["no such file", "--data-dir"]);
     assert!(!sandbox.data_dir().join("store").exists());
 }
 
@@ -275,6 +299,16 @@ fn tokens_are_shown_once_listed_and_revoked() {
     assert!(listed.contains(id) && !listed.contains(created["token"].as_str().unwrap()));
     sandbox.run(&["token", "revoke", id]).ok();
     sandbox.run(&["token", "revoke", id]).failed(1, &["no such token"]);
+    let entries = sandbox.audit(&[]);
+    let of = |action: &str| {
+        let of_action = entries.iter().filter(|entry| entry["action"] == action);
+        of_action.map(|entry| (entry["decision"].as_str(), entry["resource"].as_str())).collect()
+    };
+    let revoked: Vec<_> = of("token.revoke");
+    let expected = ["begun", "allowed", "begun", "denied"].map(|it| (Some(it), Some(id)));
+    assert_eq!(revoked, expected);
+    let created: Vec<_> = of("token.create");
+    assert_eq!(created.last(), Some(&(Some("allowed"), Some(id))));
     assert_eq!(sandbox.json(&["token", "list"]), json!([]));
 }
 

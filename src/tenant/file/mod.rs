@@ -48,7 +48,7 @@ pub struct Surroundings<'a> {
 pub struct Problem {
     /// The field, such as `quotas.max_queries_per_hour`; empty for the file as a whole.
     pub field: String,
-    /// Line, from 1.
+    /// Line, from 1; 0 when the file could not be read at all.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
@@ -58,7 +58,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.line, self.column)?;
+        if self.line > 0 {
+            write!(f, "{}:{}:", self.line, self.column)?;
+        }
+        f.write_str(" ")?;
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
