@@ -98,11 +98,6 @@ impl DataDir {
         self.path.join(Self::HEADER)
     }
 
-    /// The file with the sealed tenant keys.
-    pub fn keyring_path(&self) -> PathBuf {
-        self.path.join(Self::KEYRING)
-    }
-
     /// The directory of the audit log.
     pub fn audit_path(&self) -> PathBuf {
         self.path.join("audit")
