@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! text --sqlparser--> AST --walk (allow list)--> relations --access, URI--> GuardedSql
-//!                      \--rendered back to text, parsed again, compared--> what runs
+//!                      \--names quoted, rendered back to text, parsed again, compared--> what runs
 //! ```
 //!
 //! An allow list throughout: a kind of statement, clause, expression, operator, type or function
 //! that this module does not name is refused, so what a newer parser or server adds starts out
 //! refused. What runs is never the caller's text but the syntax tree written out, and only if the
 //! parser reads that back as the same tree; comments and spellings that two parsers could read in
-//! two ways do not survive it.
+//! two ways do not survive it. Names are checked and written out in quotes, folded, so that no
+//! keyword of the engine's can pass for one.
 //!
 //! Protects against: more than one statement; writing; functions with side effects, under any
 //! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
@@ -28,6 +29,7 @@ mod expression;
 mod functions;
 mod name;
 mod query;
+mod quote;
 mod types;
 
 #[cfg(test)]
@@ -38,6 +40,7 @@ use std::fmt;
 
 use sqlparser::ast::Statement;
 use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
+use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -81,7 +84,9 @@ const MAX_TEXT_BYTES: usize = 64 * 1024;
 /// Most tokens: bounds the depth of trees that grow without recursion, such as `1 + 1 + 1 …`.
 const MAX_TOKENS: usize = 4096;
 /// Deepest nesting of brackets; the parser tries some of them twice.
-const MAX_BRACKETS: usize = 32;
+const MAX_BRACKETS: usize = 20;
+/// Deepest nesting of `POSITION(`, which the parser reads twice at each level.
+const MAX_POSITIONS: usize = 2;
 /// Deepest nesting that the parser follows.
 const MAX_RECURSION: usize = 50;
 
@@ -100,15 +105,18 @@ pub fn check(
     default_schema: &str,
 ) -> Result<GuardedSql, Refusal> {
     let statement = parse(sql, dialect)?;
-    let Statement::Query(query) = statement else {
+    let Statement::Query(mut query) = statement else {
         return Err(Refusal::new(
             "statement-kind",
             "only a query may run: SELECT, VALUES or WITH … SELECT",
         ));
     };
     let names = name::Names::new(dialect, default_schema);
-    let found = query::inspect(&query, &names)?;
+    // The first walk bounds the depth of what the rest recurses into.
+    query::inspect(&query, &names)?;
     name::check_identifiers(&query, dialect)?;
+    quote::quote(&mut query, &names)?;
+    let found = query::inspect(&query, &names)?;
     for relation in &found.relations {
         names.check_access(relation, resource, access)?;
     }
@@ -163,16 +171,25 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
 fn check_size(tokens: &[Token]) -> Result<(), Refusal> {
     let too_deep = || Refusal::new("size", "the statement is too long or nested too deep");
     let mut count = 0_usize;
-    let mut open = 0_usize;
+    // For each open bracket, whether it is one of POSITION.
+    let mut open = Vec::new();
+    let mut positions = 0_usize;
+    let mut after_position = false;
     for token in tokens {
         match token {
             Token::Whitespace(_) => continue,
-            Token::LParen | Token::LBracket | Token::LBrace => open += 1,
-            Token::RParen | Token::RBracket | Token::RBrace => open = open.saturating_sub(1),
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                positions += usize::from(after_position);
+                open.push(after_position);
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                positions -= usize::from(open.pop().unwrap_or(false));
+            }
             _ => {}
         }
+        after_position = matches!(token, Token::Word(word) if word.keyword == Keyword::POSITION);
         count += 1;
-        if count > MAX_TOKENS || open > MAX_BRACKETS {
+        if count > MAX_TOKENS || open.len() > MAX_BRACKETS || positions > MAX_POSITIONS {
             return Err(too_deep());
         }
     }

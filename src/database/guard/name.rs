@@ -18,17 +18,6 @@ pub(super) struct Names {
 /// another name than was checked.
 const MAX_IDENTIFIER_BYTES: usize = 63;
 
-/// Words that `PostgreSQL` evaluates as functions though they look like columns.
-const FUNCTION_WORDS: &[&str] = &[
-    "current_catalog",
-    "current_role",
-    "current_schema",
-    "current_user",
-    "session_user",
-    "system_user",
-    "user",
-];
-
 impl Names {
     pub(super) fn new(dialect: Dialect, default_schema: &str) -> Self {
         let default_schema = match dialect {
@@ -186,10 +175,6 @@ fn check_identifier(ident: &Ident, dialect: Dialect) -> Result<(), Refusal> {
             let first = bytes.next().is_some_and(|b| b == b'_' || b.is_ascii_alphabetic());
             if !first || !bytes.all(|b| matches!(b, b'_' | b'$') || b.is_ascii_alphanumeric()) {
                 return refused("a name that is not of letters, digits and _ is written in quotes");
-            }
-            let lower = name.to_ascii_lowercase();
-            if dialect == Dialect::Postgres && FUNCTION_WORDS.contains(&lower.as_str()) {
-                return refused("this word is a function; as a name it is written in quotes");
             }
         }
         (_, Some('"')) | (Dialect::Sqlite, Some('`' | '[')) => {

@@ -88,6 +88,10 @@ fn honest_queries_run_in_each_engines_own_words() {
         "SELECT * FROM public.customers",
         "SELECT * FROM CUSTOMERS",
         "SELECT pg_catalog.lower(name) FROM customers",
+        "SELECT count(*) AS end, max(id) AS user FROM customers AS c WHERE c.order = 1",
+        "SELECT left(name, 1), right(name, 1) FROM \"customers\" \"only\"",
+        "SELECT position('a' IN name) + position(lower('B') IN substr(name, position('c' IN name)))",
+        "SELECT current_date, localtime, now()::date",
         "SELECT date_trunc('month', now()), extract(year FROM now()), now() - INTERVAL '1 day'",
         "SELECT data -> 'a' ->> 'b', data #> '{a,b}', data @> '{}' FROM orders",
         "SELECT string_agg(name, ', ' ORDER BY name) FROM customers",
@@ -235,6 +239,9 @@ const HOSTILE: &[&str] = &[
     "SELECT 1 UNION SELECT x FROM secrets",
     "SELECT * FROM customers WHERE EXISTS (SELECT 1 FROM secrets)",
     "SELECT * FROM ONLY (secrets)",
+    "SELECT * FROM ONLY secrets",
+    "SELECT x FROM customers CROSS JOIN ONLY hidden",
+    "SELECT x FROM customers, LATERAL ONLY secrets",
     "TABLE secrets",
     "TABLE customers",
     "SELECT * FROM customers TABLESAMPLE system (10)",
@@ -299,6 +306,86 @@ fn hostile_statements_are_refused_on_both_engines() {
         accepted.extend(ran.map(|guarded| (Dialect::Postgres, guarded.sql().to_owned())));
     }
     assert_eq!(accepted, []);
+}
+
+#[test]
+fn a_keyword_of_the_server_is_not_taken_for_a_name() {
+    let open = Access::default();
+    let runs = |sql: &str| check(sql, Dialect::Postgres, &Resource::Database, &open, "public").ok();
+    for word in super::quote::RESERVED {
+        for (sql, read) in [
+            (format!("SELECT 1 FROM {word} hidden"), "hidden"),
+            (format!("SELECT 1 FROM customers CROSS JOIN {word} hidden"), "hidden"),
+            (format!("SELECT 1 FROM customers, {word} hidden"), "hidden"),
+            (format!("SELECT 1 FROM {word}"), "?"),
+            (format!("SELECT 1 FROM customers AS {word}"), "?"),
+            (format!("SELECT 1 FROM (SELECT 1) AS {word}"), "?"),
+            (format!("SELECT 1 FROM public.customers AS c ({word})"), "?"),
+            (format!("WITH {word} AS (SELECT 1) SELECT 1 FROM customers"), "?"),
+            (format!("WITH \"{word}\" AS (SELECT 1) SELECT 1 FROM {word} hidden"), "hidden"),
+        ] {
+            // Where the parser knows the keyword it reads what the server does.
+            if let Some(guarded) = runs(&sql) {
+                let found: Vec<&str> = guarded.relations().map(|found| &*found.name).collect();
+                assert!(found.contains(&read), "{sql} became {}", guarded.sql());
+            }
+            assert!(runs(&sql.replace("hidden", "pg_shadow")).is_none_or(|_| read == "?"), "{sql}");
+        }
+        let quoted =
+            format!("WITH \"{word}\" AS (SELECT 1) SELECT 1 FROM \"{word}\" AS \"{word}\"");
+        assert!(runs(&quoted).is_some(), "{quoted}");
+    }
+    assert!(runs("SELECT query FROM ONLY pg_stat_activity").is_none());
+    for sql in [
+        "WITH \"only\" AS (SELECT 1) SELECT usename, passwd FROM only pg_shadow",
+        "WITH only AS (SELECT 1) SELECT usename, passwd FROM only pg_shadow",
+    ] {
+        assert_eq!(verdict(sql, Dialect::Postgres).unwrap_err().rule(), "identifier");
+    }
+    let users = access(&["secret"]);
+    let denied = check(
+        "SELECT secret FROM ONLY users",
+        Dialect::Postgres,
+        &Resource::Database,
+        &users,
+        "public",
+    );
+    assert!(denied.is_err());
+}
+
+#[test]
+fn names_run_in_quotes_as_they_were_checked() {
+    let runs = |sql, dialect| verdict(sql, dialect).map(|guarded| guarded.sql().to_owned());
+    let sql = "WITH Big AS (SELECT Id, 'It' FROM PUBLIC.Customers c WHERE c.Name = $1) \
+               SELECT upper(B.id) AS End, b.* FROM big B ORDER BY 1";
+    let expected = "WITH \"big\" AS (SELECT \"id\", 'It' FROM \"public\".\"customers\" \"c\" \
+                    WHERE \"c\".\"name\" = $1) SELECT upper(\"b\".\"id\") AS \"end\", \"b\".* \
+                    FROM \"big\" \"b\" ORDER BY 1";
+    assert_eq!(runs(sql, Dialect::Postgres), Ok(expected.to_owned()));
+    // A column in an expression names the column of the answer.
+    let sql = "SELECT upper(c.Name), [id] AS Id FROM `Customers` c";
+    let expected = "SELECT upper(c.Name), [id] AS \"Id\" FROM \"Customers\" \"c\"";
+    assert_eq!(runs(sql, Dialect::Sqlite), Ok(expected.to_owned()));
+}
+
+#[test]
+fn what_the_parser_reads_twice_is_not_nested() {
+    for dialect in [Dialect::Postgres, Dialect::Sqlite] {
+        for depth in 3..=MAX_BRACKETS {
+            for start in ["POSITION(", "position /* */ (", "\nPosition\t("] {
+                let sql = format!("SELECT {}1{}", start.repeat(depth), ")".repeat(depth));
+                assert_eq!(verdict(&sql, dialect).unwrap_err().rule(), "size", "{sql}");
+                let sql =
+                    format!("SELECT {}1{}", format!("{start}(").repeat(depth), "))".repeat(depth));
+                assert_eq!(verdict(&sql, dialect).unwrap_err().rule(), "size", "{sql}");
+            }
+        }
+    }
+    let beside = format!("SELECT 1{}", " + position('a' IN 'b')".repeat(300));
+    assert!(verdict(&beside, Dialect::Postgres).is_ok());
+    let deep = |depth| format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth));
+    assert!(verdict(&deep(MAX_BRACKETS), Dialect::Postgres).is_ok());
+    assert_eq!(verdict(&deep(MAX_BRACKETS + 1), Dialect::Postgres).unwrap_err().rule(), "size");
 }
 
 #[test]
@@ -393,16 +480,32 @@ fn deep_and_long_statements_are_refused_without_exhausting_the_stack() {
         format!("SELECT 1{}", "!".repeat(4_000)),
         format!("SELECT 1{}", " AT TIME ZONE 'UTC'".repeat(900)),
         format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000)),
-        format!("SELECT {}1{}", "(".repeat(32), ")".repeat(32)),
-        format!("SELECT * FROM {}customers{}", "(".repeat(31), ")".repeat(31)),
-        format!("SELECT {}1{}", "ARRAY(SELECT ".repeat(31), ")".repeat(31)),
-        format!("SELECT {}1{}", "CAST(".repeat(31), " AS int)".repeat(31)),
+        format!("SELECT {}1{}", "(".repeat(20), ")".repeat(20)),
+        format!("SELECT * FROM {}customers{}", "(".repeat(19), ")".repeat(19)),
+        format!("SELECT {}1{}", "ARRAY(SELECT ".repeat(19), ")".repeat(19)),
+        format!("SELECT {}1{}", "CAST(".repeat(19), " AS int)".repeat(19)),
         format!("SELECT {}1 {}", "CASE WHEN ".repeat(49), "THEN 1 END ".repeat(49)),
         format!("SELECT {} 1", "CASE ".repeat(49)),
         format!("SELECT {} '1'", "INTERVAL ".repeat(49)),
-        format!("SELECT {} x", "EXISTS(".repeat(31)),
-        format!("SELECT * FROM {}", "(SELECT * FROM ".repeat(31)),
-        format!("SELECT * FROM {} a", "LATERAL (".repeat(31)),
+        format!("SELECT {} x", "EXISTS(".repeat(19)),
+        format!("SELECT {}1{}", "TRIM(".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "SUBSTRING(".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "EXTRACT(DAY FROM ".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "OVERLAY(".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "coalesce(a => ".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "ARRAY[".repeat(20), "]".repeat(20)),
+        format!("SELECT {}1{}", "1 IN (".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "1 = ANY(".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "CEIL(".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "sum(1) OVER (ORDER BY ".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "DATE (".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "x(SELECT ".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "NOT (".repeat(20), ")".repeat(20)),
+        format!("SELECT {}1{}", "INTERVAL (".repeat(20), ")".repeat(20)),
+        format!("{}SELECT 1{}", "(".repeat(20), ")".repeat(20)),
+        format!("{}SELECT 1{}", "WITH a AS (".repeat(20), ")".repeat(20)),
+        format!("SELECT * FROM {}", "(SELECT * FROM ".repeat(19)),
+        format!("SELECT * FROM {} a", "LATERAL (".repeat(19)),
         "x".repeat(70_000),
     ];
     for sql in chains {
