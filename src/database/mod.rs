@@ -221,15 +221,24 @@ impl Collector {
         }
         let bytes = encoded_len(&row).saturating_add(1);
         if bytes > self.bytes_left {
-            if self.rows.is_empty() {
-                return Err(Error::TooLarge);
-            }
-            self.truncated = true;
-            return Ok(());
+            return self.overflow();
         }
         self.rows_left -= 1;
         self.bytes_left -= bytes;
         self.rows.push(row);
+        Ok(())
+    }
+
+    /// Goes without a row that is known to be too large before it is made.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooLarge`] when it is the first and wanted.
+    fn overflow(&mut self) -> Result<(), Error> {
+        if self.rows.is_empty() && self.rows_left > 0 {
+            return Err(Error::TooLarge);
+        }
+        self.truncated = true;
         Ok(())
     }
 

@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tenantry::database::{Database, Error, RelationKind, Unavailable};
+use tenantry::database::{Database, Error, Query, RelationKind, Unavailable, check};
 use tenantry::error::ErrorCode;
-use tenantry::tenant::{Access, Connection, Credentials, Limits, PostgresTarget, TlsMode};
+use tenantry::tenant::{
+    Access, Connection, Credentials, Limits, PostgresTarget, Resource, TlsMode,
+};
 
 use super::{connect, denied, guarded, reads, relation, run, run_with};
 
@@ -79,6 +81,12 @@ async fn with_shop() {
                  INSERT INTO shop.paints VALUES ('red');
                  CREATE VIEW shop.slow AS SELECT pg_sleep(60)::text AS x;
                  CREATE VIEW shop.wide AS SELECT repeat('x', 50000000) AS x;
+                 CREATE TABLE shop.accounts (id int, secret text) PARTITION BY RANGE (id);
+                 CREATE TABLE shop.accounts_1 PARTITION OF shop.accounts
+                   FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+                 CREATE TABLE shop.accounts_1_1 PARTITION OF shop.accounts_1
+                   FOR VALUES FROM (0) TO (5);
+                 INSERT INTO shop.accounts VALUES (1, 'canary-part');
                  CREATE VIEW shop.numbers AS SELECT generate_series(1, 3000) AS n;",
             )
             .await
@@ -335,6 +343,79 @@ async fn denied_columns_stay_hidden_behind_views_and_functions_of_the_row() {
 }
 
 #[tokio::test]
+async fn denied_columns_stay_hidden_in_partitions_of_their_table() {
+    with_shop().await;
+    let access = Access { deny_columns: vec![denied("accounts", "secret")], ..Access::default() };
+    let mut session = open_as(target(), access.clone()).await.unwrap();
+    let limits = Limits::default();
+    for sql in [
+        "SELECT secret FROM accounts_1",
+        "SELECT secret FROM accounts_1_1",
+        "SELECT * FROM customers, shop.accounts_1_1",
+    ] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        let answer = session.query(&query, &limits).await;
+        assert!(matches!(answer, Err(Error::Refused(_))), "{sql}: {answer:?}");
+    }
+    for sql in ["SELECT id FROM accounts", "SELECT id FROM customers WHERE id = 1"] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        assert_eq!(session.query(&query, &limits).await.unwrap().rows, [[json!(1)]], "{sql}");
+    }
+    // A partition's rows are the table's too.
+    let access = Access { deny_columns: vec![denied("accounts_1", "secret")], ..access };
+    let mut session = open_as(target(), access.clone()).await.unwrap();
+    for sql in ["SELECT secret FROM accounts_1_1", "SELECT secret FROM accounts"] {
+        let query = guarded(&*session, sql, &access, vec![]);
+        let answer = session.query(&query, &limits).await;
+        assert!(matches!(answer, Err(Error::Refused(_))), "{sql}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_number_of_few_bytes_and_many_digits_is_too_large_before_it_is_written() {
+    let mut session = open().await;
+    let sql = "SELECT array_agg(1e131071::numeric) FROM numbers";
+    assert_eq!(run(&mut *session, sql).await, Err(Error::TooLarge));
+    let sql = "SELECT 1e131071::numeric FROM numbers";
+    let answer = run(&mut *session, sql).await.unwrap();
+    assert!(answer.truncated && !answer.rows.is_empty());
+    assert!(!session.is_broken());
+    let fits = run(&mut *session, "SELECT -1234.50::numeric, 1e10::numeric").await.unwrap();
+    assert_eq!(fits.rows, [[json!("-1234.50"), json!("10000000000")]]);
+}
+
+/// The parser knows fewer keywords than the server: what it takes for a name the server must take
+/// for the same name.
+#[tokio::test]
+async fn every_word_that_passes_as_a_name_is_one() {
+    let mut session = open().await;
+    let words = driver().await.query("SELECT word FROM pg_get_keywords()", &[]).await.unwrap();
+    let (access, limits) = (Access::default(), Limits::default());
+    let mut names = 0;
+    for row in words {
+        let word: String = row.get(0);
+        for sql in [
+            format!("WITH {word} AS (SELECT 42 AS x) SELECT x FROM {word}"),
+            format!("WITH {word} AS (SELECT 42 AS x) SELECT x FROM {word} customers"),
+            format!("SELECT {word}.x FROM (SELECT 42 AS x) AS {word}"),
+            format!("SELECT c.{word} FROM (SELECT 42 AS {word}) AS c"),
+            format!("SELECT {word} FROM (SELECT 42) AS c ({word})"),
+        ] {
+            let Ok(statement) =
+                check(&sql, session.dialect(), &Resource::Database, &access, "shop")
+            else {
+                continue;
+            };
+            let query = Query { statement, params: vec![], limit: None };
+            let answer = session.query(&query, &limits).await;
+            assert_eq!(answer.map(|answer| answer.rows), Ok(vec![vec![json!(42)]]), "{sql}");
+            names += 1;
+        }
+    }
+    assert!(names > 1_000, "{names}");
+}
+
+#[tokio::test]
 async fn relations_are_listed_in_order_with_their_kind() {
     let mut session = open().await;
     let found = session.relations(&Access::default()).await.unwrap();
@@ -342,6 +423,9 @@ async fn relations_are_listed_in_order_with_their_kind() {
         found.iter().map(|found| (&*found.name.name, found.kind)).collect();
     let (table, view) = (RelationKind::Table, RelationKind::View);
     let expected = [
+        ("accounts", table),
+        ("accounts_1", table),
+        ("accounts_1_1", table),
         ("customers", table),
         ("leak", view),
         ("numbers", view),

@@ -312,7 +312,7 @@ fn hostile_statements_are_refused_on_both_engines() {
 fn a_keyword_of_the_server_is_not_taken_for_a_name() {
     let open = Access::default();
     let runs = |sql: &str| check(sql, Dialect::Postgres, &Resource::Database, &open, "public").ok();
-    for word in super::quote::RESERVED {
+    for word in quote::RESERVED {
         for (sql, read) in [
             (format!("SELECT 1 FROM {word} hidden"), "hidden"),
             (format!("SELECT 1 FROM customers CROSS JOIN {word} hidden"), "hidden"),

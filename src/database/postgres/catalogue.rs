@@ -10,14 +10,16 @@ use tokio_postgres::Transaction;
 use super::link::Link;
 use super::{CATALOGUE_LIMITS, failure, row_allowance};
 use crate::database::{Column, Error, GuardedSql, Refusal, Relation, RelationKind};
-use crate::tenant::{Access, RelationName};
+use crate::tenant::{Access, ColumnName, RelationName};
 
 /// Refuses what could show a denied column and cannot be seen in the text: a relation that is not
-/// a table, and `table.name` that is no column of the table but a function of its row.
+/// a table, one that is related by inheritance to a table with `denied` columns, and `table.name` that is no
+/// column of the table but a function of its row.
 pub(super) async fn check_relations(
     transaction: &Transaction<'_>,
     statement: &GuardedSql,
     schema: &str,
+    denied: &[ColumnName],
 ) -> Result<(), Error> {
     let (schemas, names) = columns_of(statement.relations(), schema);
     let views = transaction
@@ -35,6 +37,18 @@ pub(super) async fn check_relations(
             "column",
             "this tenant has columns that may not be read, and a view could show them; read \
              tables",
+        )
+        .into());
+    }
+    let denied = columns_of(denied.iter().map(|column| &column.relation), schema);
+    let named = (schemas, names);
+    if descends(transaction, &named, &denied).await?
+        || descends(transaction, &denied, &named).await?
+    {
+        return Err(Refusal::new(
+            "column",
+            "the table inherits from, or has as a partition or heir, one with columns that may \
+             not be read",
         )
         .into());
     }
@@ -65,6 +79,38 @@ pub(super) async fn check_relations(
     } else {
         Err(Refusal::new("column", "only columns of the table may follow its name").into())
     }
+}
+
+/// Whether one of `heirs` inherits, at any distance, from one of `parents`; each is a list of
+/// schemas and one of names.
+async fn descends(
+    transaction: &Transaction<'_>,
+    heirs: &(Vec<&str>, Vec<&str>),
+    parents: &(Vec<&str>, Vec<&str>),
+) -> Result<bool, Error> {
+    let found = transaction
+        .query_typed(
+            "WITH RECURSIVE line (oid) AS ( \
+             SELECT i.inhparent FROM unnest($1, $2) AS wanted (schema, name) \
+             JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
+             JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
+             UNION SELECT i.inhparent FROM line \
+             JOIN pg_catalog.pg_inherits i ON i.inhrelid = line.oid) \
+             SELECT 1 FROM line JOIN pg_catalog.pg_class c ON c.oid = line.oid \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             JOIN unnest($3, $4) AS parent (schema, name) \
+             ON parent.schema = n.nspname AND parent.name = c.relname LIMIT 1",
+            &[
+                (&heirs.0, Type::TEXT_ARRAY),
+                (&heirs.1, Type::TEXT_ARRAY),
+                (&parents.0, Type::TEXT_ARRAY),
+                (&parents.1, Type::TEXT_ARRAY),
+            ],
+        )
+        .await
+        .map_err(failure)?;
+    Ok(!found.is_empty())
 }
 
 fn columns_of<'a>(

@@ -167,8 +167,8 @@ impl Allowance {
     }
 
     fn spend(&self, bytes: u64) {
-        let left = self.0.load(Ordering::Relaxed).saturating_sub(bytes);
-        self.0.store(left, Ordering::Relaxed);
+        // In one step: `set` may come between a look and a write, and would be undone.
+        self.0.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
     }
 }
 

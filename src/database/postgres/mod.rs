@@ -26,11 +26,12 @@ use postgres_types::{FromSql, Type};
 use tokio_postgres::{Client, Row, Transaction};
 
 use self::link::{Link, OVERHEAD_BYTES};
+use self::values::Unreadable;
 use super::{
     BoxFuture, Collector, Column, Database, Dialect, Error, Options, Query, QueryResult, Relation,
     Unavailable,
 };
-use crate::tenant::{Access, Credentials, Limits, PostgresTarget};
+use crate::tenant::{Access, ColumnName, Credentials, Limits, PostgresTarget};
 
 /// A logged-in connection.
 #[derive(Debug)]
@@ -38,9 +39,9 @@ pub(super) struct Session {
     client: Client,
     link: Link,
     schema: String,
-    /// Whether relations have to be looked up before they are read: a view could show what
-    /// `deny_columns` denies.
-    columns_are_denied: bool,
+    /// If there are any, relations have to be looked up before they are read: a view or a
+    /// partition could show them.
+    deny_columns: Vec<ColumnName>,
     broken: bool,
 }
 
@@ -69,7 +70,7 @@ impl Session {
             client,
             link,
             schema: target.schema.clone(),
-            columns_are_denied: !access.deny_columns.is_empty(),
+            deny_columns: access.deny_columns.clone(),
             broken: false,
         })
     }
@@ -115,10 +116,10 @@ impl Session {
     }
 
     async fn run(&mut self, query: &Query, limits: &Limits) -> Result<QueryResult, Error> {
-        let (schema, check_relations) = (self.schema.clone(), self.columns_are_denied);
+        let (schema, denied) = (self.schema.clone(), self.deny_columns.clone());
         self.in_transaction(limits, async |transaction, link| {
-            if check_relations {
-                catalogue::check_relations(transaction, &query.statement, &schema).await?;
+            if !denied.is_empty() {
+                catalogue::check_relations(transaction, &query.statement, &schema, &denied).await?;
             }
             let statement = transaction.prepare(query.statement.sql()).await.map_err(failure)?;
             let columns = statement
@@ -150,7 +151,10 @@ impl Session {
                     came += 1;
                     // What is over the limit still has to be read off the wire.
                     if collector.wants_more() {
-                        collector.take(decode(&row, &types)?)?;
+                        match decode(&row, &types, collector.bytes_left)? {
+                            Some(row) => collector.take(row)?,
+                            None => collector.overflow()?,
+                        }
                     }
                 }
                 if came < wanted || !collector.wants_more() {
@@ -232,16 +236,23 @@ impl<'a> FromSql<'a> for Raw<'a> {
     }
 }
 
-fn decode(row: &Row, types: &[Type]) -> Result<Vec<serde_json::Value>, Error> {
-    types
-        .iter()
-        .enumerate()
-        .map(|(position, ty)| {
-            let raw: Option<Raw<'_>> = row.try_get(position).map_err(failure)?;
-            values::json(ty, raw.map(|raw| raw.0))
-                .map_err(|values::Malformed| Unavailable::Protocol.into())
-        })
-        .collect()
+/// The values of `row`; `None` when they take more than `bytes` as JSON.
+fn decode(
+    row: &Row,
+    types: &[Type],
+    bytes: usize,
+) -> Result<Option<Vec<serde_json::Value>>, Error> {
+    let mut budget = values::Budget::new(bytes);
+    let mut values = Vec::with_capacity(types.len());
+    for (position, ty) in types.iter().enumerate() {
+        let raw: Option<Raw<'_>> = row.try_get(position).map_err(failure)?;
+        match values::json(ty, raw.map(|raw| raw.0), &mut budget) {
+            Ok(value) => values.push(value),
+            Err(Unreadable::TooLarge) => return Ok(None),
+            Err(Unreadable::Malformed) => return Err(Unavailable::Protocol.into()),
+        }
+    }
+    Ok(Some(values))
 }
 
 /// Bytes that the server may send for one more row. JSON may be shorter than the wire format, by a
@@ -303,6 +314,8 @@ fn failure(error: tokio_postgres::Error) -> Error {
     match code {
         // query_canceled: by statement_timeout, since a cancellation of ours has no reader.
         "57014" => Error::Timeout,
+        // The server ended the session: idle in the transaction, by its own or an operator's limit.
+        "25P03" | "25P04" => Unavailable::Lost.into(),
         // The server is stopping, or an operator ended the session.
         _ if code.starts_with("57P") || code.starts_with("08") => Unavailable::Lost.into(),
         _ => Error::Failed {
@@ -318,10 +331,4 @@ fn printable(text: &str, length: usize) -> String {
         .map(|character| if character.is_control() { ' ' } else { character })
         .take(length)
         .collect()
-}
-
-impl From<values::Malformed> for Error {
-    fn from(_: values::Malformed) -> Self {
-        Unavailable::Protocol.into()
-    }
 }

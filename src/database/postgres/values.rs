@@ -1,7 +1,8 @@
 //! Values of an answer: from the binary wire format to JSON.
 //!
 //! The bytes come from a server that may be hostile: every read is checked, and what does not fit
-//! is [`Malformed`].
+//! is [`Unreadable::Malformed`]. Ten bytes of a `numeric` stand for 131,072 digits, so each value
+//! is paid for from a [`Budget`] before it is made.
 
 use std::fmt::{self, Write as _};
 
@@ -10,9 +11,31 @@ use serde_json::Value;
 
 use crate::database::{bytes, float, integer};
 
-/// The bytes are not of the type that the server named.
+/// Why a value has no JSON form.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Malformed;
+pub(super) enum Unreadable {
+    /// The bytes are not of the type that the server named.
+    Malformed,
+    /// There is no room for it in the answer.
+    TooLarge,
+}
+
+use Unreadable::Malformed;
+
+/// How many more bytes of JSON may be made.
+#[derive(Debug)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(bytes)
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), Unreadable> {
+        self.0 = self.0.checked_sub(bytes).ok_or(Unreadable::TooLarge)?;
+        Ok(())
+    }
+}
 
 /// Days from 1970-01-01 to 2000-01-01, where `PostgreSQL` counts from.
 const EPOCH_DAYS: i64 = 10_957;
@@ -55,20 +78,37 @@ fn is_scalar(ty: &Type) -> bool {
 }
 
 /// The JSON form of `raw`, a value of `ty`; `None` is NULL.
-pub(super) fn json(ty: &Type, raw: Option<&[u8]>) -> Result<Value, Malformed> {
+///
+/// Spends at least one byte for each value inside, and no more than its JSON takes; but for a
+/// document, where it is the length that the server sent.
+pub(super) fn json(
+    ty: &Type,
+    raw: Option<&[u8]>,
+    budget: &mut Budget,
+) -> Result<Value, Unreadable> {
     let Some(raw) = raw else {
+        budget.spend("null".len())?;
         return Ok(Value::Null);
     };
     let mut reader = Reader(raw);
     let value = if let Kind::Array(element) = ty.kind() {
-        array(element, &mut reader)?
+        array(element, &mut reader, budget)?
     } else {
-        scalar(ty, &mut reader)?
+        scalar(ty, &mut reader, budget)?
     };
     if reader.0.is_empty() { Ok(value) } else { Err(Malformed) }
 }
 
-fn scalar(ty: &Type, reader: &mut Reader<'_>) -> Result<Value, Malformed> {
+fn scalar(ty: &Type, reader: &mut Reader<'_>, budget: &mut Budget) -> Result<Value, Unreadable> {
+    let left = reader.0.len();
+    budget.spend(match *ty {
+        Type::BYTEA => left.div_ceil(3).saturating_mul(4),
+        Type::BPCHAR | Type::JSON | Type::JSONB | Type::TEXT | Type::VARCHAR | Type::UNKNOWN => {
+            left.max(1)
+        }
+        // Short, or paid for where its length is known.
+        _ => 1,
+    })?;
     Ok(match *ty {
         Type::BOOL => (reader.array::<1>()? != [0]).into(),
         Type::INT2 => i16::from_be_bytes(reader.array()?).into(),
@@ -81,7 +121,7 @@ fn scalar(ty: &Type, reader: &mut Reader<'_>) -> Result<Value, Malformed> {
             float(value.to_string().parse().map_err(|_| Malformed)?)
         }
         Type::FLOAT8 => float(f64::from_be_bytes(reader.array()?)),
-        Type::NUMERIC => numeric(reader)?.into(),
+        Type::NUMERIC => numeric(reader, budget)?.into(),
         Type::UUID => uuid(reader.array()?).into(),
         Type::JSON => document(reader.text()?),
         Type::JSONB => {
@@ -118,7 +158,11 @@ fn document(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
-fn array(element: &Type, reader: &mut Reader<'_>) -> Result<Value, Malformed> {
+fn array(
+    element: &Type,
+    reader: &mut Reader<'_>,
+    budget: &mut Budget,
+) -> Result<Value, Unreadable> {
     let dimensions = reader.i32()?;
     let _has_nulls = reader.i32()?;
     let _element_oid = reader.i32()?;
@@ -131,6 +175,7 @@ fn array(element: &Type, reader: &mut Reader<'_>) -> Result<Value, Malformed> {
         let _lower_bound = reader.i32()?;
     }
     if lengths.is_empty() || lengths.contains(&0) {
+        budget.spend("[]".len())?;
         return Ok(Value::Array(Vec::new()));
     }
     // Each element takes four bytes at least, so lengths beyond that are a lie, and are found out
@@ -139,23 +184,33 @@ fn array(element: &Type, reader: &mut Reader<'_>) -> Result<Value, Malformed> {
     if elements.is_none_or(|elements| elements > reader.0.len() / 4) {
         return Err(Malformed);
     }
-    level(element, &lengths, reader)
+    level(element, &lengths, reader, budget)
 }
 
-fn level(element: &Type, lengths: &[usize], reader: &mut Reader<'_>) -> Result<Value, Malformed> {
+fn level(
+    element: &Type,
+    lengths: &[usize],
+    reader: &mut Reader<'_>,
+    budget: &mut Budget,
+) -> Result<Value, Unreadable> {
     let Some((length, inner)) = lengths.split_first() else {
         let length = reader.i32()?;
         if length == -1 {
-            return Ok(Value::Null);
+            return json(element, None, budget);
         }
         let raw = reader.take(usize::try_from(length).map_err(|_| Malformed)?)?;
-        return json(element, Some(raw));
+        return json(element, Some(raw), budget);
     };
-    (0..*length).map(|_| level(element, inner, reader)).collect::<Result<_, _>>().map(Value::Array)
+    // The brackets, and the commas but one.
+    budget.spend(length.saturating_add(1))?;
+    (0..*length)
+        .map(|_| level(element, inner, reader, budget))
+        .collect::<Result<_, _>>()
+        .map(Value::Array)
 }
 
 /// Exact decimal text: groups of four digits, the first with `weight` groups after it.
-fn numeric(reader: &mut Reader<'_>) -> Result<String, Malformed> {
+fn numeric(reader: &mut Reader<'_>, budget: &mut Budget) -> Result<String, Unreadable> {
     let count = usize::from(u16::from_be_bytes(reader.array()?));
     let weight = i32::from(i16::from_be_bytes(reader.array()?));
     let sign = u16::from_be_bytes(reader.array()?);
@@ -182,6 +237,9 @@ fn numeric(reader: &mut Reader<'_>) -> Result<String, Malformed> {
             .copied()
             .unwrap_or(0)
     };
+    // The leading group may have three zeros, which are not written.
+    let whole = usize::try_from(weight).map_or(0, |weight| (weight + 1) * 4 - 3);
+    budget.spend(whole + scale)?;
     let mut text = String::new();
     for position in 0..=weight {
         append(&mut text, format_args!("{:04}", group(position)));
@@ -241,7 +299,7 @@ fn date_parts(days: i64) -> (String, &'static str) {
 }
 
 /// `micros` since midnight; 24:00:00 is a time of the server's too.
-fn time(micros: i64) -> Result<String, Malformed> {
+fn time(micros: i64) -> Result<String, Unreadable> {
     if !(0..=MICROS_PER_DAY).contains(&micros) {
         return Err(Malformed);
     }
@@ -259,7 +317,7 @@ fn push_fraction(text: &mut String, micros: i64) {
 }
 
 /// The server's offset counts seconds to the west.
-fn offset(seconds_west: i32) -> Result<String, Malformed> {
+fn offset(seconds_west: i32) -> Result<String, Unreadable> {
     if !(-86_400..=86_400).contains(&seconds_west) {
         return Err(Malformed);
     }
@@ -326,7 +384,7 @@ fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], Unreadable> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
         self.0 = rest;
         Ok(taken)
@@ -336,21 +394,21 @@ impl<'a> Reader<'a> {
         std::mem::take(&mut self.0)
     }
 
-    fn text(&mut self) -> Result<&'a str, Malformed> {
+    fn text(&mut self) -> Result<&'a str, Unreadable> {
         std::str::from_utf8(self.rest()).map_err(|_| Malformed)
     }
 
-    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], Malformed> {
+    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], Unreadable> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn i32(&mut self) -> Result<i32, Malformed> {
+    fn i32(&mut self) -> Result<i32, Unreadable> {
         self.array().map(i32::from_be_bytes)
     }
 
-    fn i64(&mut self) -> Result<i64, Malformed> {
+    fn i64(&mut self) -> Result<i64, Unreadable> {
         self.array().map(i64::from_be_bytes)
     }
 }
@@ -388,6 +446,66 @@ mod tests {
         }
     }
 
+    /// A `numeric` on the wire: `weight`, `scale`, and groups of four digits.
+    fn wire(weight: i16, scale: u16, groups: &[u16]) -> Vec<u8> {
+        let mut raw = u16::try_from(groups.len()).unwrap().to_be_bytes().to_vec();
+        raw.extend(weight.to_be_bytes());
+        raw.extend([0, 0]);
+        raw.extend(scale.to_be_bytes());
+        raw.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
+        raw
+    }
+
+    #[test]
+    fn a_number_is_paid_for_before_its_digits_are_made() {
+        let huge = wire(32_767, 0, &[10]);
+        let read = |raw: &[u8], bytes| json(&Type::NUMERIC, Some(raw), &mut Budget::new(bytes));
+        assert_eq!(read(&huge, 1 << 16), Err(Unreadable::TooLarge));
+        let Ok(Value::String(digits)) = read(&huge, 1 << 18) else { panic!("it fits") };
+        assert_eq!(digits.len(), 131_070);
+        assert_eq!(read(&wire(0, 16_000, &[1]), 16_000), Err(Unreadable::TooLarge));
+        let short = wire(0, 2, &[12, 3400]);
+        assert_eq!(read(&short, "\"12.34\"".len()), Ok("12.34".into()));
+        assert_eq!(read(&wire(-3, 12, &[1]), 16), Ok("0.000000000001".into()));
+    }
+
+    #[test]
+    fn an_array_spends_one_budget_for_all_its_elements() {
+        let huge = wire(32_767, 0, &[10]);
+        let mut raw: Vec<u8> = [1, 0, 0, 3_000, 1].map(i32::to_be_bytes).concat();
+        for _ in 0..3_000 {
+            raw.extend(i32::try_from(huge.len()).unwrap().to_be_bytes());
+            raw.extend(&huge);
+        }
+        let mut budget = Budget::new(1 << 20);
+        let read = json(&Type::NUMERIC_ARRAY, Some(&raw), &mut budget);
+        assert_eq!(read, Err(Unreadable::TooLarge));
+        assert!(budget.0 < 131_072);
+    }
+
+    #[test]
+    fn what_is_spent_is_at_most_what_is_written() {
+        let number = 7_i32.to_be_bytes();
+        let mut pair: Vec<u8> = [1, 1, 0, 2, 1, 4, 7].map(i32::to_be_bytes).concat();
+        pair.extend((-1_i32).to_be_bytes());
+        for (ty, raw) in [
+            (Type::TEXT, &b""[..]),
+            (Type::TEXT, b"text"),
+            (Type::BYTEA, b"four"),
+            (Type::JSONB, b"\x01{\"a\":[1,2]}"),
+            (Type::INT4, &number),
+            (Type::INT4_ARRAY, &pair),
+            (Type::NUMERIC, &wire(1, 4, &[1, 2, 3])),
+            (Type::BOOL, b"\x01"),
+        ] {
+            let mut budget = Budget::new(1 << 10);
+            let value = json(&ty, Some(raw), &mut budget).unwrap();
+            let written = value.to_string().len() + usize::from(ty == Type::JSONB);
+            let spent = (1 << 10) - budget.0;
+            assert!((1..=written).contains(&spent), "{ty}: {spent} for {written}");
+        }
+    }
+
     proptest! {
         #[test]
         fn hostile_bytes_of_any_type_do_not_panic(raw: Vec<u8>) {
@@ -398,7 +516,8 @@ mod tests {
                 Type::INTERVAL, Type::TEXT, Type::CHAR, Type::TEXT_ARRAY, Type::INT4_ARRAY,
                 Type::NUMERIC_ARRAY,
             ] {
-                drop(json(&ty, Some(&raw)));
+                let mut budget = Budget::new(1 << 20);
+                drop(json(&ty, Some(&raw), &mut budget));
             }
         }
 
