@@ -384,6 +384,15 @@ async fn a_number_of_few_bytes_and_many_digits_is_too_large_before_it_is_written
     assert_eq!(fits.rows, [[json!("-1234.50"), json!("10000000000")]]);
 }
 
+#[tokio::test]
+async fn quotes_inside_of_texts_arrive_as_they_were_written() {
+    let mut session = open().await;
+    let sql = "SELECT '''a''''b\\', 'it''s\\''x', '''''' AS \"a\"\"\"\"b\"";
+    let answer = run(&mut *session, sql).await.unwrap();
+    assert_eq!(answer.rows, [[json!("'a''b\\"), json!("it's\\'x"), json!("''")]]);
+    assert_eq!(answer.columns[2].name, "a\"\"b");
+}
+
 /// The parser knows fewer keywords than the server: what it takes for a name the server must take
 /// for the same name.
 #[tokio::test]

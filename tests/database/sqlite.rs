@@ -11,7 +11,23 @@ use super::{connect, denied, guarded, options, reads, relation, run, run_with};
 const FOREVER: &str =
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t";
 
+/// Opens a session before the tests use the engine by themselves: what bounds a session's memory
+/// has to be there first, as it is in the service.
+fn before_others() {
+    static FIRST: std::sync::Once = std::sync::Once::new();
+    FIRST.call_once(|| {
+        let first = std::thread::spawn(|| {
+            let root = tempfile::tempdir().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let opened = runtime.unwrap().block_on(open(&root, "none.db", Access::default()));
+            assert_eq!(opened.err(), Some(Unavailable::FileNotFound.into()));
+        });
+        first.join().unwrap();
+    });
+}
+
 fn shop() -> TempDir {
+    before_others();
     let root = tempfile::tempdir().unwrap();
     File::open(root.path().join("shop.db"))
         .unwrap()
@@ -76,6 +92,14 @@ async fn values_are_bound_and_checked() {
     assert_eq!(few, Err(Error::ParameterCount { expected: 2, given: 1 }));
     let list = run_with(&mut *session, sql, vec![json!(2), json!([1])], &limits).await;
     assert!(matches!(list, Err(Error::InvalidParameter { position: 1, .. })), "{list:?}");
+    for (value, fits) in [(json!(i64::MAX), true), (json!(1e300), true), (json!(u64::MAX), false)] {
+        let answer = run_with(&mut *session, "SELECT ? IS NOT NULL", vec![value], &limits).await;
+        match answer {
+            Ok(answer) => assert!(fits && answer.rows == [[json!(1)]]),
+            Err(Error::InvalidParameter { position: 0, .. }) => assert!(!fits),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -112,16 +136,107 @@ async fn an_endless_statement_ends_at_the_timeout_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn a_dropped_query_stops() {
+async fn a_dropped_query_stops_and_its_session_is_not_used_again() {
     let root = shop();
     let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
-    let query = guarded(&*session, FOREVER, &Access::default(), vec![]);
+    let endless = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) \
+                   SELECT count(*) FROM t, customers";
+    let query = guarded(&*session, endless, &Access::default(), vec![]);
     let limits = Limits::default();
     let waited = tokio::time::timeout(Duration::from_millis(50), session.query(&query, &limits));
     assert!(waited.await.is_err());
-    // The thread takes the next statement only after the first one has ended.
-    let next = tokio::time::timeout(Duration::from_secs(5), run(&mut *session, "SELECT 1"));
-    assert_eq!(next.await.unwrap().unwrap().rows, [[json!(1)]]);
+    assert!(session.is_broken());
+    assert_eq!(run(&mut *session, "SELECT 1").await, Err(Unavailable::Lost.into()));
+    // A reader that still ran would keep the writer out until this gives up.
+    let writer = File::open(root.path().join("shop.db")).unwrap();
+    writer.busy_timeout(Duration::from_secs(5)).unwrap();
+    writer.execute_batch("BEGIN EXCLUSIVE; ROLLBACK").unwrap();
+}
+
+#[tokio::test]
+async fn a_late_answer_is_none() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let limits = Limits { statement_timeout: Duration::from_millis(1), ..Limits::default() };
+    // One step of the engine's, during which it does not look at the clock.
+    let pattern = format!("%{}b", " ".repeat(900));
+    let slow = "SELECT printf('%1000000d', 1) LIKE ?";
+    let answer = run_with(&mut *session, slow, vec![json!(pattern)], &limits).await;
+    assert_eq!(answer, Err(Error::Timeout));
+}
+
+#[tokio::test]
+async fn functions_take_time_as_the_sum_of_what_they_are_given() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let limits = Limits { statement_timeout: Duration::from_secs(30), ..Limits::default() };
+    for (sql, expected) in [
+        ("SELECT instr(printf('%1000000d', 1), printf('%500000d', 2))", json!(0)),
+        (
+            "SELECT length(replace(printf('%1000000d', 1), printf('%500000d', 2), ''))",
+            json!(1_000_000),
+        ),
+        ("SELECT length(trim(printf('%01000000d', 0), printf('%500000d', 0)))", json!(0)),
+        ("SELECT unhex(printf('%1000000d', 1), '/' || printf('%500000d', 2)) IS NULL", json!(1)),
+        ("SELECT instr('abc', 'c'), replace('aa', 'a', 'b')", json!(3)),
+    ] {
+        let answer = run_with(&mut *session, sql, vec![], &limits).await.unwrap();
+        assert_eq!(answer.rows[0][0], expected, "{sql}");
+    }
+}
+
+/// Bytes that this process has in memory.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test]
+async fn a_statement_has_a_bounded_part_of_the_memory() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let limits = Limits { statement_timeout: Duration::from_secs(30), ..Limits::default() };
+    let before = resident();
+    let wide = "printf('%1000000d', n)";
+    let many = vec![wide; 400].join(", ");
+    for sql in [
+        format!(
+            "SELECT max(length(x)) FROM (WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 \
+             FROM t) SELECT {wide} x FROM t ORDER BY x)"
+        ),
+        format!(
+            "SELECT count(DISTINCT {wide}) FROM (WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL \
+             SELECT n + 1 FROM t) SELECT n FROM t)"
+        ),
+        format!("SELECT {many} FROM (SELECT 1 AS n)"),
+    ] {
+        let answer = run_with(&mut *session, &sql, vec![], &limits).await;
+        let Err(Error::Failed { message, .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(message, "the statement needs too much memory");
+        assert!(!session.is_broken());
+    }
+    let grown = resident() - before;
+    assert!(grown < 512 << 20, "{grown}");
+    let sorted = "SELECT length(x) FROM (WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 \
+                  FROM t WHERE n < 20) SELECT printf('%1000000d', n) x FROM t ORDER BY x)";
+    assert_eq!(run(&mut *session, sorted).await.unwrap().rows.len(), 20);
+}
+
+#[tokio::test]
+async fn the_words_for_now_and_the_usual_mathematics_run() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    let sql = "SELECT CURRENT_DATE <= CURRENT_TIMESTAMP, length(CURRENT_TIME), ceil(1.5), \
+               floor(1.5), sqrt(9), pow(2, 3), rowid FROM customers WHERE id = 1";
+    let answer = run(&mut *session, sql).await.unwrap();
+    assert_eq!(
+        answer.rows,
+        [[1.into(), 8.into(), json!(2.0), json!(1.0), json!(3.0), json!(8.0), 1.into()]]
+    );
+    // A name that is no column is not a text.
+    let unknown = run(&mut *session, "SELECT \"nothing\" FROM customers AS c").await;
+    assert!(matches!(unknown, Err(Error::Failed { .. })), "{unknown:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! Listed is what computes from its arguments alone, or tells the time. Not listed is what reads a
 //! setting, a file or the catalogue, takes SQL as text, waits, signals, locks, keeps state in the
-//! session, or makes rows out of nothing.
+//! session, makes rows out of nothing, or compares each part of one long value with each of another
+//! (`json_patch` of `SQLite`).
 
 use super::Dialect;
 
@@ -12,8 +13,12 @@ pub(in crate::database) fn is_allowed(dialect: Dialect, name: &str) -> bool {
         Dialect::Postgres => POSTGRES.binary_search(&name).is_ok(),
         Dialect::Sqlite => {
             let name = name.to_ascii_lowercase();
-            // The last two are how the authorizer is told of the operators.
-            SQLITE.binary_search(&name.as_str()).is_ok() || matches!(&*name, "->" | "->>")
+            // The others are how the authorizer is told of operators and of words without brackets.
+            SQLITE.binary_search(&name.as_str()).is_ok()
+                || matches!(
+                    &*name,
+                    "->" | "->>" | "current_date" | "current_time" | "current_timestamp"
+                )
         }
     }
 }
@@ -287,6 +292,7 @@ const POSTGRES: &[&str] = &[
 const SQLITE: &[&str] = &[
     "abs",
     "avg",
+    "ceil",
     "char",
     "coalesce",
     "concat",
@@ -297,6 +303,7 @@ const SQLITE: &[&str] = &[
     "datetime",
     "dense_rank",
     "first_value",
+    "floor",
     "format",
     "glob",
     "group_concat",
@@ -312,7 +319,6 @@ const SQLITE: &[&str] = &[
     "json_group_object",
     "json_insert",
     "json_object",
-    "json_patch",
     "json_pretty",
     "json_quote",
     "json_remove",
@@ -337,6 +343,7 @@ const SQLITE: &[&str] = &[
     "nullif",
     "octet_length",
     "percent_rank",
+    "pow",
     "printf",
     "quote",
     "random",
@@ -347,6 +354,7 @@ const SQLITE: &[&str] = &[
     "rtrim",
     "sign",
     "soundex",
+    "sqrt",
     "strftime",
     "string_agg",
     "substr",

@@ -15,9 +15,9 @@
 //! Protects against: more than one statement; writing; functions with side effects, under any
 //! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
 //! whole rows. Does not see: what a view, an operator, or an overload of a listed function in the
-//! tenant's own schema does; a table that inherits a denied column under another name. On
-//! `PostgreSQL` the session refuses views wherever columns are denied; on `SQLite` its authorizer
-//! sees through them.
+//! tenant's own schema does; a table that inherits a denied column. On `PostgreSQL` the session
+//! refuses views and relatives by inheritance wherever columns are denied; on `SQLite` its
+//! authorizer sees through views.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -122,8 +122,8 @@ pub fn check(
     }
     let column_claims = column::check(&found, &names, access)?;
 
+    let rendered = quote::write(&mut query);
     let statement = Statement::Query(query);
-    let rendered = statement.to_string();
     // Spans do not take part in the comparison.
     if parse(&rendered, dialect)? != statement {
         return Err(Refusal::new(

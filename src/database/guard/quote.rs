@@ -5,10 +5,12 @@
 //! written in quotes, folded as the engine would fold them, before they are checked; and a
 //! reserved word is no name without quotes of the caller's own.
 
+use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    DataType, Expr, Ident, ObjectName, Query, Select, SelectItem, TypedString, VisitMut, VisitorMut,
+    DataType, Expr, Ident, ObjectName, Query, Select, SelectItem, TypedString, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 
 use super::name::Names;
@@ -134,6 +136,42 @@ pub(super) fn quote(query: &mut Query, names: &Names) -> Verdict {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(refusal) => Err(refusal),
     }
+}
+
+/// Writes `query` out, each quote inside of a text or name doubled.
+///
+/// The parser's own writer leaves two in a row as they are, since they might have been doubled
+/// before. So they are, and made single again after it; a copy would take more stack than there is.
+pub(super) fn write(query: &mut Query) -> String {
+    struct Replacing(bool);
+    impl Replacing {
+        fn replace(&self, text: &mut String, quote: &str) {
+            if text.contains(quote) {
+                let double = quote.repeat(2);
+                let (from, to) = if self.0 { (quote, &*double) } else { (&*double, quote) };
+                *text = text.replace(from, to);
+            }
+        }
+    }
+    impl VisitorMut for Replacing {
+        type Break = Infallible;
+        fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<Infallible> {
+            if let Value::SingleQuotedString(text) = &mut value.value {
+                self.replace(text, "'");
+            }
+            ControlFlow::Continue(())
+        }
+        fn pre_visit_ident(&mut self, ident: &mut Ident) -> ControlFlow<Infallible> {
+            if ident.quote_style == Some('"') {
+                self.replace(&mut ident.value, "\"");
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let ControlFlow::Continue(()) = VisitMut::visit(query, &mut Replacing(true));
+    let written = query.to_string();
+    let ControlFlow::Continue(()) = VisitMut::visit(query, &mut Replacing(false));
+    written
 }
 
 struct Quoting<'a> {

@@ -64,6 +64,7 @@ fn honest_queries_run_on_both_engines() {
         "SELECT \"name\" FROM \"customers\"",
         "SELECT * FROM \"Order Details\"",
         "SELECT 'it''s', '; DROP TABLE customers; --' /* a comment */ -- another",
+        "SELECT '''' || 'it''s', 'a''''b', 'a''', '''b', '\\', 1 AS \"a\"\"\"\"b\"",
         "SELECT -1.5e3, 7 % 2, 'a' || 'b', CURRENT_TIMESTAMP",
         "SELECT id, id AS user_id FROM users",
         "SELECT round(avg(total), 2) FROM orders WHERE id <> 4",

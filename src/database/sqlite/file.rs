@@ -8,13 +8,21 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
+use super::{functions, memory};
 use crate::database::Unavailable;
 
 /// Longest wait for another process that writes.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// Longest value, text or blob, whatever an answer may take: a function of the engine's is not
+/// stopped midway, so its arguments are bounded.
+pub(super) const MAX_VALUE_BYTES: i32 = 1 << 20;
+/// Pages of the file that are kept, in KiB; a negative number to the engine.
+const CACHE_KIB: i64 = 2_000;
+
 /// Opens `path` below `root`, read only and on its guard.
 pub(super) fn open(root: &Path, path: &str) -> Result<Connection, Unavailable> {
+    let memory_is_limited = memory::limit_this_thread();
     let path = locate(root, Path::new(path))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_NO_MUTEX
@@ -24,7 +32,7 @@ pub(super) fn open(root: &Path, path: &str) -> Result<Connection, Unavailable> {
         | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|_| Unavailable::FileNotPermitted)?;
-    confine(&connection).map_err(|_| Unavailable::NotADatabase)?;
+    confine(&connection, memory_is_limited).map_err(|_| Unavailable::NotADatabase)?;
     Ok(connection)
 }
 
@@ -57,7 +65,7 @@ fn locate(root: &Path, path: &Path) -> Result<PathBuf, Unavailable> {
     Ok(found)
 }
 
-fn confine(connection: &Connection) -> rusqlite::Result<()> {
+fn confine(connection: &Connection, memory_is_limited: bool) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     for (setting, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -72,6 +80,7 @@ fn confine(connection: &Connection) -> rusqlite::Result<()> {
         connection.set_db_config(setting, value)?;
     }
     for (limit, value) in [
+        (Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES),
         (Limit::SQLITE_LIMIT_ATTACHED, 0),
         (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
         (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
@@ -83,9 +92,13 @@ fn confine(connection: &Connection) -> rusqlite::Result<()> {
     ] {
         connection.set_limit(limit, value)?;
     }
+    functions::add(connection)?;
     connection.pragma_update(None, "query_only", true)?;
-    // In memory: a sort must not leave a tenant's rows in a shared folder.
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // In memory: a sort must not leave a tenant's rows in a shared folder, nor fill it. Where memory
+    // is not limited, in files that have no name.
+    let temp_store = if memory_is_limited { "MEMORY" } else { "FILE" };
+    connection.pragma_update(None, "temp_store", temp_store)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "mmap_size", 0)?;
     // Reads the header: what is no database is found out now.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))

@@ -9,24 +9,32 @@
 //!
 //! Protects against: writing (opened read only, `query_only`, authorizer); other files (no ATTACH,
 //! no symbolic link, no extension); relations and columns outside the statement's verdict, exactly
-//! as the engine resolves them (authorizer); statements, values and answers without bound. Does
-//! not protect against a file whose bytes attack `SQLite` itself, beyond its defensive mode.
+//! as the engine resolves them (authorizer); statements, values and answers without bound, in time
+//! and memory. The engine looks at the clock between its steps: the caller does not wait for a long
+//! one, and the session is then broken; its thread ends with the step. Does not protect against a
+//! file whose bytes attack `SQLite` itself, beyond its defensive mode.
 
 mod confine;
 mod file;
+mod functions;
+mod memory;
 mod worker;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use self::worker::{Command, Worker};
+use self::worker::{CATALOGUE_TIMEOUT, Command, Worker};
 use super::{
     BoxFuture, Database, Dialect, Error, Options, Query, QueryResult, Relation, Unavailable,
 };
 use crate::tenant::{Access, Limits};
+
+/// How long an answer may come after the engine should have given up by itself.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A handle on the thread that has the file open.
 #[derive(Debug)]
@@ -68,23 +76,32 @@ impl Session {
         }
     }
 
-    /// Sends a command, and cancels it when the future is dropped.
+    /// Sends a command that should end by itself after `timeout`, and cancels it when it does not
+    /// or when the future is dropped. The session is then broken: its thread may still be at it.
     async fn ask<T>(
         &mut self,
+        timeout: Duration,
         command: impl FnOnce(Arc<AtomicBool>, oneshot::Sender<Result<T, Error>>) -> Command,
     ) -> Result<T, Error> {
+        if self.broken {
+            return Err(Unavailable::Lost.into());
+        }
         let cancelled = Arc::new(AtomicBool::new(false));
         let (reply, answer) = oneshot::channel();
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
-        let answered = match self.commands.send(command(cancelled, reply)) {
-            Ok(()) => answer.await.ok(),
-            Err(_) => None,
-        };
-        // The thread is gone: it panicked, and nothing is known about its connection.
-        answered.unwrap_or_else(|| {
-            self.broken = true;
-            Err(Unavailable::Lost.into())
-        })
+        self.broken = true;
+        if self.commands.send(command(cancelled, reply)).is_err() {
+            return Err(Unavailable::Lost.into());
+        }
+        match tokio::time::timeout(timeout.saturating_add(GRACE), answer).await {
+            Ok(Ok(answer)) => {
+                self.broken = false;
+                answer
+            }
+            // The thread is gone: it panicked, and nothing is known about its connection.
+            Ok(Err(_)) => Err(Unavailable::Lost.into()),
+            Err(_elapsed) => Err(Error::Timeout),
+        }
     }
 }
 
@@ -99,7 +116,7 @@ impl Database for Session {
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
         let (query, limits) = (query.clone(), *limits);
-        Box::pin(self.ask(move |cancelled, reply| Command::Query {
+        Box::pin(self.ask(limits.statement_timeout, move |cancelled, reply| Command::Query {
             query,
             limits,
             cancelled,
@@ -112,7 +129,11 @@ impl Database for Session {
         access: &'a Access,
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
         let access = access.clone();
-        Box::pin(self.ask(move |cancelled, reply| Command::Relations { access, cancelled, reply }))
+        Box::pin(self.ask(CATALOGUE_TIMEOUT, move |cancelled, reply| Command::Relations {
+            access,
+            cancelled,
+            reply,
+        }))
     }
 
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {
@@ -134,5 +155,41 @@ struct CancelOnDrop(Arc<AtomicBool>);
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_does_not_answer_is_given_up_with_its_session() {
+        let (commands, _inbox) = mpsc::channel();
+        let mut session = Session { commands, broken: false };
+        assert_eq!(session.relations(&Access::default()).await, Err(Error::Timeout));
+        assert!(session.is_broken());
+        let next = session.relations(&Access::default()).await;
+        assert_eq!(next, Err(Unavailable::Lost.into()));
+    }
+
+    #[tokio::test]
+    async fn a_dropped_question_breaks_the_session_and_an_answered_one_does_not() {
+        let (commands, inbox) = mpsc::channel();
+        let mut session = Session { commands, broken: false };
+        let answering = std::thread::spawn(move || {
+            if let Ok(Command::Relations { reply, .. }) = inbox.recv() {
+                drop(reply.send(Ok(Vec::new())));
+            }
+            inbox
+        });
+        assert_eq!(session.relations(&Access::default()).await, Ok(Vec::new()));
+        assert!(!session.is_broken());
+        let inbox = answering.join().unwrap();
+        let access = Access::default();
+        let asked = tokio::time::timeout(Duration::ZERO, session.relations(&access));
+        assert!(asked.await.is_err());
+        assert!(session.is_broken());
+        let Ok(Command::Relations { cancelled, .. }) = inbox.recv() else { panic!("was asked") };
+        assert!(cancelled.load(Ordering::Relaxed));
     }
 }

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rusqlite::limits::Limit;
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql};
 use serde_json::Value;
@@ -43,10 +42,8 @@ pub(super) struct Worker {
 
 /// Virtual machine steps between two looks at the clock: well below a millisecond.
 const STEPS: i32 = 2_000;
-/// The engine's own values need room even when answers are small.
-const MIN_VALUE_BYTES: u32 = 1 << 20;
 /// For questions of our own to the catalogue.
-const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Worker {
     pub(super) fn open(root: &Path, path: &str, access: Access) -> Result<Self, Unavailable> {
@@ -91,10 +88,6 @@ impl Worker {
                 return Err(Error::Failed { sqlstate: None, message });
             }
         }
-        let length = limits.max_result_bytes.max(MIN_VALUE_BYTES);
-        self.connection
-            .set_limit(Limit::SQLITE_LIMIT_LENGTH, i32::try_from(length).unwrap_or(i32::MAX))
-            .map_err(|error| watch.failure(&error))?;
         let policy = Policy { statement: query.statement.clone(), access: self.access.clone() };
         self.connection
             .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| {
@@ -126,7 +119,8 @@ impl Worker {
         for (position, value) in query.params.iter().enumerate() {
             let bound = Bound::of(value).ok_or_else(|| Error::InvalidParameter {
                 position,
-                expected: "null, a boolean, a number or a text is expected".to_owned(),
+                expected: "null, a boolean, a number (integers of 64 bits) or a text is expected"
+                    .to_owned(),
             })?;
             statement.raw_bind_parameter(position + 1, bound).map_err(failed)?;
         }
@@ -136,10 +130,19 @@ impl Worker {
             && let Some(row) = rows.next().map_err(failed)?
         {
             let values = (0..columns.len())
-                .map(|position| row.get_ref(position).map(json))
-                .collect::<rusqlite::Result<Vec<Value>>>()
+                .map(|position| row.get_ref(position))
+                .collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()
                 .map_err(failed)?;
-            collector.take(values)?;
+            // Before anything is made of them.
+            if values.iter().map(length).sum::<usize>() > collector.bytes_left {
+                collector.overflow()?;
+            } else {
+                collector.take(values.into_iter().map(json).collect())?;
+            }
+        }
+        // The engine looks at the watch between steps, and the last may have been a long one.
+        if watch.should_stop() {
+            return Err(watch.stopped());
         }
         drop(rows);
         drop(statement);
@@ -246,13 +249,14 @@ impl Watch {
         self.cancelled.load(Ordering::Relaxed)
     }
 
+    fn stopped(&self) -> Error {
+        if self.is_cancelled() { Error::Cancelled } else { Error::Timeout }
+    }
+
     /// What an error of the engine means, in words of our own where its text could quote data.
     fn failure(&self, error: &rusqlite::Error) -> Error {
         let message = match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) if self.is_cancelled() => {
-                return Error::Cancelled;
-            }
-            Some(ErrorCode::OperationInterrupted) => return Error::Timeout,
+            Some(ErrorCode::OperationInterrupted) => return self.stopped(),
             Some(ErrorCode::TooBig) => return Error::TooLarge,
             Some(
                 ErrorCode::CannotOpen
@@ -327,9 +331,9 @@ impl<'a> Bound<'a> {
         match value {
             Value::Null => Some(Self::Null),
             Value::Bool(value) => Some(Self::Integer(i64::from(*value))),
-            Value::Number(number) => {
-                number.as_i64().map(Self::Integer).or_else(|| number.as_f64().map(Self::Real))
-            }
+            // An integer that the engine has no room for is not rounded.
+            Value::Number(number) if number.is_f64() => number.as_f64().map(Self::Real),
+            Value::Number(number) => number.as_i64().map(Self::Integer),
             Value::String(text) => Some(Self::Text(text)),
             Value::Array(_) | Value::Object(_) => None,
         }
@@ -344,6 +348,14 @@ impl ToSql for Bound<'_> {
             Self::Real(value) => (*value).into(),
             Self::Text(value) => (*value).into(),
         })
+    }
+}
+
+/// The least that `value` takes as JSON.
+fn length(value: &ValueRef<'_>) -> usize {
+    match value {
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 1,
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
     }
 }
 
