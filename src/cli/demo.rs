@@ -108,6 +108,8 @@ fn set_up(context: &Context, directory: &Path) -> Result<Opened, Failure> {
     let passphrase = PassphraseSource::file(passphrase_file).read(None)?;
     let opened = super::open(data_directory, &passphrase, &context.settings)?;
 
+    // The samples are the first that SQLite is used for.
+    crate::database::bound_memory();
     let databases = directory.join("databases");
     let failed = |error: std::io::Error| Failure::io("making sample databases", &error);
     std::fs::create_dir_all(&databases).map_err(failed)?;

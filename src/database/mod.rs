@@ -137,6 +137,14 @@ pub trait Database: Send + fmt::Debug {
     fn is_broken(&self) -> bool;
 }
 
+/// Bounds what each session will take of this process's memory.
+///
+/// To be called before anything else in the process uses `SQLite`; opening a session is early
+/// enough otherwise. False when it is too late: sessions then sort in temporary files instead.
+pub fn bound_memory() -> bool {
+    sqlite::bound_memory()
+}
+
 /// Opens a session with the database of the tenant.
 ///
 /// The password is in the driver's memory only while this runs.

@@ -38,8 +38,13 @@ static ENGINES_OWN: OnceLock<Allocator> = OnceLock::new();
 
 /// Limits this thread; `false` when the process has used the engine before, and it is too late.
 pub(super) fn limit_this_thread() -> bool {
-    static INSTALLED: OnceLock<bool> = OnceLock::new();
     LIMIT.set(MAX_BYTES);
+    count_from_now_on()
+}
+
+/// Wraps the engine's allocator, once a process; `false` when it is too late for that.
+pub(super) fn count_from_now_on() -> bool {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
     *INSTALLED.get_or_init(|| {
         let installed = install();
         if !installed {

@@ -33,6 +33,11 @@ use super::{
 };
 use crate::tenant::{Access, Limits};
 
+/// See [`super::bound_memory`].
+pub(super) fn bound_memory() -> bool {
+    memory::count_from_now_on()
+}
+
 /// How long an answer may come after the engine should have given up by itself.
 const GRACE: Duration = Duration::from_secs(2);
 
