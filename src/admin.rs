@@ -97,7 +97,7 @@ impl Admin {
         Ok(self.vault.tenant(id)?)
     }
 
-    /// Switches a tenant on or off. Takes effect on the next start of the service.
+    /// Switches a tenant on or off, with effect from its next call.
     pub fn set_enabled(&self, id: &TenantId, enabled: bool) -> Result<(), Error> {
         let action = if enabled { "tenant.enable" } else { "tenant.disable" };
         let about = About { tenant: Some(id), resource: None };
