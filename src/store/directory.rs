@@ -1,17 +1,24 @@
 //! The data directory: what is where, and who has it.
 //!
 //! ```text
-//! header     key slots               lock     held by the process that has the directory
-//! keyring    sealed tenant keys      audit/   the audit log
-//! store/     sealed records (sled)
+//! header     key slots                   lock            held by whoever has the directory
+//! keyring    sealed tenant keys          audit/          the audit log
+//! store/     sealed records (sled)       certificates/   of deletions, one file each
+//! attempts   failed attempts to unseal
+//!
+//! NAME.new, store.new, store.old: of a write that was cut off; erased at the next opening
 //! ```
+//!
+//! A replaced file is overwritten before it is let go; `erase.rs` says what that is worth.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::Error;
+use super::erase::{erase_file, exchange, overwrite};
 
 /// A data directory that this process has for itself until the value is dropped.
 #[derive(Debug)]
@@ -26,6 +33,8 @@ impl DataDir {
     pub const HEADER: &'static str = "header";
     /// The name of the keyring.
     pub const KEYRING: &'static str = "keyring";
+    /// The name of the count of failed attempts to unseal.
+    pub const ATTEMPTS: &'static str = "attempts";
     const LOCK: &'static str = "lock";
 
     /// Makes `path` a data directory that only its owner can enter. Its parent must exist.
@@ -76,7 +85,11 @@ impl DataDir {
                 if metadata.permissions().mode() & 0o077 != 0 {
                     return Err(Error::Exposed { path: path.display().to_string() });
                 }
-                Self::lock(path)
+                let directory = Self::lock(path)?;
+                for name in [Self::HEADER, Self::KEYRING, Self::ATTEMPTS] {
+                    directory.erase(&format!("{name}.new"))?;
+                }
+                Ok(directory)
             }
             Ok(false) => Err(Error::NotInitialised { path: path.display().to_string() }),
             Err(source) => Err(Error::Io { action: format!("read {}", path.display()), source }),
@@ -103,6 +116,11 @@ impl DataDir {
         self.path.join("audit")
     }
 
+    /// The directory of the deletion certificates.
+    pub fn certificates_path(&self) -> PathBuf {
+        self.path.join("certificates")
+    }
+
     /// The content of file `name`, unless there is none.
     ///
     /// # Errors
@@ -126,23 +144,37 @@ impl DataDir {
     }
 
     /// Replaces file `name` by `bytes`: after a crash there is the old content or the new one, and
-    /// once this returns, the new one.
+    /// once this returns, the new one. The old bytes are overwritten; a crash before that leaves
+    /// them as `name.new`, for [`DataDir::open`] to erase.
     pub fn write_atomically(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        replace(&self.path, name, bytes)
+    }
+
+    /// Overwrites and removes file `name`, if there is one. After a crash it may be there with its
+    /// content, or with zeros.
+    pub fn erase(&self, name: &str) -> Result<(), Error> {
         let path = self.path.join(name);
-        let temporary = self.path.join(format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&temporary) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        if erase_file(&path).map_err(Error::io(format!("erase {}", path.display())))? {
+            sync_directory(&self.path)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the deletion certificate `NAME.txt`, for its owner to read. One of that name is
+    /// replaced, as by [`DataDir::write_atomically`].
+    pub fn write_certificate(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let directory = self.certificates_path();
+        match DirBuilder::new().mode(0o700).create(&directory) {
+            Ok(()) => sync_directory(&self.path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => {
+                return Err(Error::Io {
+                    action: format!("create {}", directory.display()),
+                    source,
+                });
             }
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(Error::io(format!("write {}", path.display())))?;
-        sync_directory(&self.path)
+        }
+        replace(&directory, &format!("{name}.txt"), bytes)
     }
 
     fn lock(path: PathBuf) -> Result<Self, Error> {
@@ -151,12 +183,63 @@ impl DataDir {
         let mut options = OpenOptions::new();
         let lock = options.write(true).create(true).truncate(false).mode(0o600).open(&file);
         let lock = lock.map_err(Error::io(action()))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { path: path.display().to_string() }),
-            Err(TryLockError::Error(source)) => Err(Error::Io { action: action(), source }),
+        for _ in 0..LOCK_ATTEMPTS {
+            match lock.try_lock() {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::Error(source)) => {
+                    return Err(Error::Io { action: action(), source });
+                }
+            }
         }
+        Err(Error::InUse { path: path.display().to_string() })
     }
+}
+
+/// A program that this process is just starting has the lock of a value that was dropped, until it
+/// begins: so long a lock that is taken is tried again.
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Writes `bytes` beside file `name` of `directory`, puts them in its place and erases what was
+/// there.
+fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = directory.join(name);
+    let temporary = directory.join(format!("{name}.new"));
+    let prepare = || -> io::Result<()> {
+        erase_file(&temporary)?;
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    prepare().map_err(Error::io(format!("write {}", path.display())))?;
+    put_in_place(&temporary, &path, exchange)
+        .map_err(Error::io(format!("replace {}", path.display())))?;
+    sync_directory(directory)
+}
+
+/// Gives the file at `new` the name `path`, and erases the file that had it.
+fn put_in_place(
+    new: &Path,
+    path: &Path,
+    exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,
+) -> io::Result<()> {
+    let sync = || path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
+    // A link is replaced; what it leads to is not ours.
+    let replaced = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    if replaced && exchange(new, path)? {
+        // Else a power failure could leave the zeros under the file's own name.
+        sync()?;
+        erase_file(new)?;
+        return Ok(());
+    }
+    // Held open, so that it can be overwritten once nothing leads to it. A crash right after the
+    // renaming leaves its bytes in free blocks.
+    let old = replaced.then(|| OpenOptions::new().write(true).open(path)).transpose()?;
+    fs::rename(new, path)?;
+    sync()?;
+    old.map_or(Ok(()), |mut old| overwrite(&mut old))
 }
 
 /// Makes the names in the directory at `path` durable.
@@ -213,5 +296,69 @@ mod tests {
         assert!(refused.to_string().contains("in use by another process"), "{refused}");
         drop(first);
         DataDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_replaced_file_is_overwritten_with_and_without_an_exchange_of_names() {
+        let parent = tempfile::tempdir().unwrap();
+        let [path, new, link] = ["file", "file.new", "link"].map(|name| parent.path().join(name));
+        for exchanges in [true, false] {
+            fs::write(&path, b"wrapped key").unwrap();
+            fs::hard_link(&path, &link).unwrap();
+            fs::write(&new, b"successor").unwrap();
+            let exchange =
+                |one: &Path, other: &Path| if exchanges { exchange(one, other) } else { Ok(false) };
+            put_in_place(&new, &path, exchange).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"successor");
+            assert_eq!(fs::read(&link).unwrap(), [0; 11]);
+            assert!(!new.exists());
+            fs::remove_file(&link).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_erased_file_is_gone_and_erasing_it_again_does_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = DataDir::create(parent.path().join("data")).unwrap();
+        directory.write_atomically(DataDir::ATTEMPTS, b"five").unwrap();
+        let link = parent.path().join("link");
+        fs::hard_link(directory.path().join(DataDir::ATTEMPTS), &link).unwrap();
+        directory.erase(DataDir::ATTEMPTS).unwrap();
+        assert_eq!(directory.read(DataDir::ATTEMPTS, 9).unwrap(), None);
+        assert_eq!(fs::read(&link).unwrap(), [0; 4]);
+        directory.erase(DataDir::ATTEMPTS).unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_write_is_erased_at_the_opening() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        let directory = DataDir::create(&path).unwrap();
+        directory.write_atomically(DataDir::HEADER, b"header").unwrap();
+        drop(directory);
+        for name in [DataDir::HEADER, DataDir::KEYRING, DataDir::ATTEMPTS] {
+            let (left, link) = (path.join(format!("{name}.new")), parent.path().join(name));
+            fs::write(&left, b"generation before").unwrap();
+            fs::hard_link(&left, &link).unwrap();
+            let directory = DataDir::open(&path).unwrap();
+            assert!(!left.exists());
+            assert_eq!(fs::read(&link).unwrap(), [0; 17]);
+            assert_eq!(directory.read(DataDir::HEADER, 6).unwrap().unwrap(), b"header");
+        }
+    }
+
+    #[test]
+    fn certificates_are_for_their_owner_only() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = DataDir::create(parent.path().join("data")).unwrap();
+        directory.write_certificate("c0ffee", b"{}").unwrap();
+        directory.write_certificate("c0ffee", b"{1}").unwrap();
+        directory.write_certificate("decaf", b"{}").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let path = directory.certificates_path().join("c0ffee.txt");
+        assert_eq!(mode(&directory.certificates_path()), 0o700);
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(fs::read(&path).unwrap(), b"{1}");
+        assert_eq!(fs::read_dir(directory.certificates_path()).unwrap().count(), 2);
     }
 }

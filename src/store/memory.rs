@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
 use super::{Batch, Error, Pair, Store, Tree};
@@ -27,6 +28,25 @@ impl Store for MemoryStore {
         Ok(found.collect())
     }
 
+    fn scan_after(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        let pairs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let from = match after {
+            Some(key) => Bound::Excluded((tree, key.to_vec())),
+            None => Bound::Included((tree, Vec::new())),
+        };
+        let found = pairs
+            .range((from, Bound::Unbounded))
+            .take_while(|((of, _), _)| *of == tree)
+            .take(limit)
+            .map(|((_, key), value)| (key.clone(), value.clone()));
+        Ok(found.collect())
+    }
+
     fn apply(&self, batch: Batch) -> Result<(), Error> {
         batch.check_sizes()?;
         let mut pairs = self.0.write().unwrap_or_else(PoisonError::into_inner);
@@ -37,6 +57,11 @@ impl Store for MemoryStore {
                 None => pairs.remove(&key),
             };
         }
+        Ok(())
+    }
+
+    /// Nothing to do: what was removed is in no file.
+    fn rewrite(&self) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! vault --Batch--> Store::apply --> SledStore: one committer thread --transaction, flush--> disk
-//!       <--bytes-- Store::get, Store::scan
+//!       <--bytes-- Store::get, Store::scan, Store::scan_after
 //! ```
 //!
 //! A [`Store`] sees neither plaintext nor meaning: what it holds is sealed by the vault. It promises
@@ -16,6 +16,7 @@
 
 mod directory;
 mod durable;
+mod erase;
 mod memory;
 mod sled;
 
@@ -43,6 +44,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// applied meanwhile may show in part.
     fn scan(&self, tree: Tree, prefix: &[u8]) -> Result<Vec<Pair>, Error>;
 
+    /// The first `limit` pairs whose keys are greater than `after`, in key order; from the beginning
+    /// for `None`. A walk over a tree in bounded memory: pass the last key on until fewer than
+    /// `limit` come. Not a snapshot; a key that is neither added nor removed during the walk is met
+    /// exactly once.
+    fn scan_after(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error>;
+
     /// Applies `batch`, all of it or nothing.
     ///
     /// # Errors
@@ -50,6 +62,17 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`Error::TooLarge`] before anything is written. After [`Error::ReadOnly`] and
     /// [`Error::Engine`] it is unknown, until the next opening, whether the batch is there.
     fn apply(&self, batch: Batch) -> Result<(), Error>;
+
+    /// Destroys what was removed or replaced before this call: afterwards the store holds its live
+    /// pairs and nothing else, and what it held in other files is overwritten as far as the file
+    /// system and the medium do that. Batches wait meanwhile, reads go on. Needs the disk for a copy
+    /// of everything; 40,000 records of 350 bytes take about 2 s.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRewritten`], and the store goes on as it was. After any other error removed
+    /// values may remain until the store is opened again.
+    fn rewrite(&self) -> Result<(), Error>;
 }
 
 /// A key and its value.
@@ -92,6 +115,11 @@ impl Batch {
     /// Removes `key` if it is there.
     pub fn remove(&mut self, tree: Tree, key: impl Into<Vec<u8>>) {
         self.0.push(Operation { tree, key: key.into(), value: None });
+    }
+
+    /// Adds the changes of `other`, after those there are.
+    pub fn append(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// Whether there is nothing to do.
@@ -180,6 +208,12 @@ pub enum Error {
         /// The directory.
         path: String,
     },
+    /// A copy of the store could not be made, or does not equal the store.
+    #[error("the store could not be rewritten ({reason}); it is as it was")]
+    NotRewritten {
+        /// What was the matter, in few words.
+        reason: String,
+    },
     /// The directory holds no vault.
     #[error("{path} is not initialised; run `tenantry init`")]
     NotInitialised {
@@ -207,6 +241,7 @@ impl Error {
             | Self::Engine(_)
             | Self::InUse { .. }
             | Self::Io { .. }
+            | Self::NotRewritten { .. }
             | Self::ReadOnly
             | Self::TooLarge => ErrorCode::InternalError,
         }

@@ -1,0 +1,154 @@
+//! A store copied into a fresh directory, so that nothing that was removed is left.
+//!
+//! ```text
+//!                 store   store.new  store.old      a crash here leaves, and the next opening
+//! copy            live    part       -              erases store.new
+//! verify, close   live    whole      -              erases store.new
+//! exchange        whole   live       -              erases store.new
+//! erase           whole   zeros      -              erases store.new
+//!
+//! and where names cannot be exchanged in one step:
+//! first rename    -       whole      live           renames store.old back, erases store.new
+//! second rename   whole   -          live           erases store.old
+//! erase           whole   -          zeros          erases store.old
+//! ```
+//!
+//! `sled` appends and reuses: a removed value stays in its file until chance overwrites it. Each
+//! step is on the disk before the next begins. Nothing is erased before a complete store is open.
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::super::Error;
+use super::super::directory::sync_directory;
+use super::super::erase::erase_directory;
+use super::engine::{Engine, damaged, panic_text};
+
+/// The copy is written once and read once, in order: a small cache serves.
+const COPY_CACHE_BYTES: u64 = 4 << 20;
+
+/// The names that the store's directory has for a while.
+pub(super) struct Places<'a> {
+    store: &'a Path,
+    new: PathBuf,
+    old: PathBuf,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn of(store: &'a Path) -> Self {
+        let beside = |ending: &str| {
+            let mut name = OsString::from(store);
+            name.push(ending);
+            PathBuf::from(name)
+        };
+        Self { store, new: beside(".new"), old: beside(".old") }
+    }
+
+    /// Makes good for a crash between the two renames. To be called before the store is opened.
+    pub(super) fn repair(&self) -> Result<(), Error> {
+        if !self.store.exists() && self.old.is_dir() {
+            rename(&self.old, self.store)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Erases what a crash left. To be called once the store is open, and so known to be whole.
+    pub(super) fn clear(&self) -> Result<(), Error> {
+        let mut any = false;
+        for path in [&self.new, &self.old] {
+            any |= erase_directory(path).map_err(Error::io(format!("erase {}", path.display())))?;
+        }
+        if any { self.sync() } else { Ok(()) }
+    }
+
+    /// Copies what is live in `engine` to `store.new`, closed and on the disk, and proves the copy
+    /// equal. Nobody writes to `engine` meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRewritten`].
+    pub(super) fn copy(&self, engine: &Engine) -> Result<(), Error> {
+        let copied = catch_unwind(AssertUnwindSafe(|| self.copy_and_verify(engine)));
+        let reason = match copied {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Error::Io { action, source })) => format!("cannot {action}: {source}"),
+            Ok(Err(Error::Engine(error))) => error.to_string(),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic_text(&*panic),
+        };
+        // What cannot be cleared now is cleared by the next rewriting or opening.
+        drop(self.clear());
+        Err(Error::NotRewritten { reason })
+    }
+
+    fn copy_and_verify(&self, engine: &Engine) -> Result<(), Error> {
+        self.clear()?;
+        let create = DirBuilder::new().mode(0o700).create(&self.new);
+        create.map_err(Error::io(format!("create {}", self.new.display())))?;
+        let copy = Engine::create(&self.new, COPY_CACHE_BYTES, engine.openings()?)?;
+        for (from, to) in engine.trees.iter().zip(&copy.trees) {
+            // One page of the engine is in memory at a time.
+            for pair in from {
+                pair.and_then(|(key, value)| to.insert(key, value)).map_err(Error::Engine)?;
+            }
+        }
+        copy.database.flush().map_err(Error::Engine)?;
+        copy.close(&self.new)?;
+
+        // Read back from the files: soon there is no other copy.
+        let copy = Engine::open(&self.new, COPY_CACHE_BYTES)?;
+        for (from, to) in engine.trees.iter().zip(&copy.trees) {
+            if !equal(from, to).map_err(Error::Engine)? {
+                return Err(damaged(&self.new, "the copy is not equal".to_owned()));
+            }
+        }
+        copy.close(&self.new)
+    }
+
+    /// Gives the copy the store's name, with `exchange` if that can. The directory of the store
+    /// that was is returned. After an error it is uncertain which of the two has the name.
+    pub(super) fn swap(
+        &self,
+        exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,
+    ) -> Result<&Path, Error> {
+        let action = || format!("exchange {} and {}", self.new.display(), self.store.display());
+        let exchanged = exchange(&self.new, self.store).map_err(Error::io(action()))?;
+        if !exchanged {
+            rename(self.store, &self.old)?;
+            self.sync()?;
+            rename(&self.new, self.store)?;
+        }
+        self.sync()?;
+        Ok(if exchanged { &self.new } else { &self.old })
+    }
+
+    fn sync(&self) -> Result<(), Error> {
+        self.store.parent().map_or(Ok(()), sync_directory)
+    }
+}
+
+fn equal(one: &::sled::Tree, other: &::sled::Tree) -> ::sled::Result<bool> {
+    let mut others = other.iter();
+    for pair in one {
+        if Some(pair?) != others.next().transpose()? {
+            return Ok(false);
+        }
+    }
+    Ok(others.next().transpose()?.is_none())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(Error::io(format!(
+        "rename {} to {}",
+        from.display(),
+        to.display()
+    )))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use super::super::super::erase::exchange;
+use super::super::super::{Batch, Pair, Store, Tree};
+use super::super::{CACHE_BYTES, SledStore};
+use super::*;
+
+/// Long enough that the engine cannot hold it in line with the key; its ends are unlike.
+fn canary(number: u32, generation: &str) -> Vec<u8> {
+    format!("<{generation}-head-{number:05}{}{generation}-tail-{number:05}>", ".".repeat(300))
+        .into()
+}
+
+fn key(number: u32) -> Vec<u8> {
+    number.wrapping_mul(0x9E37_79B9).to_be_bytes().to_vec()
+}
+
+fn put(store: &dyn Store, numbers: impl Iterator<Item = u32>, generation: &str) {
+    let mut batch = Batch::default();
+    for number in numbers {
+        batch.put(Tree::Tenant, key(number), canary(number, generation));
+    }
+    store.apply(batch).unwrap();
+}
+
+/// The content of every file below `path`.
+fn contents(path: &Path) -> Vec<Vec<u8>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            found.push(fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+fn occurs(needle: &str, files: &[Vec<u8>]) -> bool {
+    let needle = needle.as_bytes();
+    files.iter().any(|file| file.windows(needle.len()).any(|window| window == needle))
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_directory(&entry.path(), &to.join(entry.file_name()));
+        } else {
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+#[test]
+fn after_a_rewriting_no_file_holds_what_was_removed_or_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = SledStore::create(&path).unwrap();
+    put(&store, 0..40, "first");
+    put(&store, 0..20, "second");
+    let mut removals = Batch::default();
+    for number in 0..10 {
+        removals.remove(Tree::Tenant, key(number));
+    }
+    store.apply(removals).unwrap();
+
+    let is_live = |number: u32, generation: &str| match generation {
+        "first" => number >= 20,
+        _ => (10..20).contains(&number),
+    };
+    let files = contents(directory.path());
+    for generation in ["first-head-00003", "first-tail-00003", "second-tail-00003"] {
+        assert!(occurs(generation, &files), "the search must find what is there: {generation}");
+    }
+    let link = directory.path().join("link");
+    fs::hard_link(path.join("db"), &link).unwrap();
+
+    store.rewrite().unwrap();
+    assert!(fs::read(&link).unwrap().iter().all(|byte| *byte == 0), "the old file is zeros");
+    let check = |store: &SledStore| {
+        let files = contents(directory.path());
+        for number in 0..40 {
+            for generation in ["first", "second"] {
+                for part in ["head", "tail"] {
+                    let needle = format!("{generation}-{part}-{number:05}");
+                    assert_eq!(occurs(&needle, &files), is_live(number, generation), "{needle}");
+                }
+            }
+        }
+        let expected = (10..40).map(|number| {
+            (key(number), canary(number, if number < 20 { "second" } else { "first" }))
+        });
+        let expected: BTreeMap<_, _> = expected.collect();
+        let found = store.scan(Tree::Tenant, b"").unwrap();
+        assert!(found.into_iter().eq(expected));
+    };
+    check(&store);
+    drop(store);
+    check(&SledStore::open(&path).unwrap());
+}
+
+#[test]
+fn every_tree_and_the_count_of_openings_are_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    drop(SledStore::create(&path).unwrap());
+    let store = SledStore::open(&path).unwrap();
+    let mut batch = Batch::default();
+    for (tree, value) in Tree::ALL.into_iter().zip(["meta", "tenant", "token"]) {
+        batch.put(tree, *b"key", value);
+    }
+    store.apply(batch).unwrap();
+    let openings = store.current.read().openings().unwrap();
+    assert_eq!(openings, 2);
+    store.rewrite().unwrap();
+    for (tree, value) in Tree::ALL.into_iter().zip(["meta", "tenant", "token"]) {
+        assert_eq!(store.scan(tree, b"").unwrap(), [(b"key".to_vec(), value.into())]);
+    }
+    assert!(store.current.read().openings().unwrap() > openings);
+    put(&store, 0..1, "later");
+    store.rewrite().unwrap();
+    assert_eq!(store.get(Tree::Tenant, &key(0)).unwrap(), Some(canary(0, "later")));
+}
+
+#[test]
+fn reads_and_writes_during_a_rewriting_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = SledStore::create(&path).unwrap();
+    put(&store, 0..2_000, "first");
+    let (reads, writes, ended) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let number = reads.fetch_add(1, Ordering::Relaxed) % 2_000;
+                let value = store.get(Tree::Tenant, &key(number)).unwrap();
+                assert_eq!(value, Some(canary(number, "first")));
+                if number == 0 {
+                    assert!(store.scan(Tree::Tenant, b"").unwrap().len() >= 2_000);
+                }
+            }
+        });
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                let number = writes.load(Ordering::Relaxed);
+                put(&store, 2_000 + number..2_001 + number, "first");
+                writes.store(number + 1, Ordering::Relaxed);
+            }
+        });
+        let (mut reads_during, mut rewritings, mut outcome) = (0, 0, Ok(()));
+        let enough = |reads_during, rewritings| {
+            rewritings >= 2 && reads_during >= 1_000 && writes.load(Ordering::Relaxed) >= 10
+        };
+        while outcome.is_ok() && !enough(reads_during, rewritings) {
+            let before = reads.load(Ordering::Relaxed);
+            outcome = store.rewrite();
+            reads_during += reads.load(Ordering::Relaxed) - before;
+            rewritings += 1;
+        }
+        ended.store(true, Ordering::Relaxed);
+        outcome.unwrap();
+    });
+    let expected =
+        (0..2_000 + writes.load(Ordering::Relaxed)).map(|n| (key(n), canary(n, "first")));
+    let expected: BTreeMap<_, _> = expected.collect();
+    assert!(store.scan(Tree::Tenant, b"").unwrap().into_iter().eq(expected.clone()));
+    drop(store);
+    let store = SledStore::open(&path).unwrap();
+    assert!(store.scan(Tree::Tenant, b"").unwrap().into_iter().eq(expected));
+}
+
+#[test]
+fn both_ways_to_swap_end_with_the_copy_alone() {
+    for exchanges in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let store = SledStore::create(&path).unwrap();
+        put(&store, 0..20, "first");
+        put(&store, 0..20, "second");
+        drop(store);
+        let places = Places::of(&path);
+        let engine = Engine::open(&path, CACHE_BYTES).unwrap();
+        places.copy(&engine).unwrap();
+        let old = places
+            .swap(|one, other| if exchanges { exchange(one, other) } else { Ok(false) })
+            .unwrap();
+        assert_eq!(old, if exchanges { &places.new } else { &places.old });
+        engine.close(old).unwrap();
+        let store = SledStore::open(&path).unwrap();
+        assert_eq!(store.scan(Tree::Tenant, b"").unwrap().len(), 20);
+        assert!(!places.new.exists() && !places.old.exists());
+        let files = contents(directory.path());
+        assert!(occurs("second-tail-00007", &files) && !occurs("first-tail-00007", &files));
+    }
+}
+
+#[test]
+fn a_copy_that_fails_leaves_the_store_as_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = SledStore::create(&path).unwrap();
+    put(&store, 0..20, "first");
+    let obstacle = directory.path().join("store.new");
+    fs::write(&obstacle, b"not a directory").unwrap();
+    let error = store.rewrite().unwrap_err();
+    assert!(matches!(error, Error::NotRewritten { .. }), "{error:?}");
+    put(&store, 20..21, "first");
+    assert_eq!(store.scan(Tree::Tenant, b"").unwrap().len(), 21);
+    fs::remove_file(&obstacle).unwrap();
+    store.rewrite().unwrap();
+    assert_eq!(store.scan(Tree::Tenant, b"").unwrap().len(), 21);
+}
+
+#[test]
+fn a_copy_with_a_pair_more_less_or_changed_is_not_equal() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| {
+        let path = directory.path().join(name);
+        fs::create_dir(&path).unwrap();
+        Engine::create(&path, COPY_CACHE_BYTES, 0).unwrap()
+    });
+    let [one, other] = [one.tree(Tree::Meta), other.tree(Tree::Meta)];
+    for tree in [one, other] {
+        tree.insert(b"a", b"1").unwrap();
+        tree.insert(b"b", b"2").unwrap();
+    }
+    assert!(equal(one, other).unwrap());
+    other.insert(b"b", b"3").unwrap();
+    assert!(!equal(one, other).unwrap());
+    other.remove(b"b").unwrap();
+    assert!(!equal(one, other).unwrap() && !equal(other, one).unwrap());
+}
+
+/// What is under one of the three names when the process ends.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Nothing,
+    /// A directory made, and no file yet.
+    Empty,
+    /// Written to the middle of its file.
+    Part,
+    Live,
+    /// The finished copy.
+    Whole,
+    /// The erasing has begun.
+    Zeros,
+    /// Nearly all is erased.
+    Unlinked,
+}
+
+struct Scene {
+    _directory: tempfile::TempDir,
+    live: PathBuf,
+    whole: PathBuf,
+    data: PathBuf,
+    pairs: Vec<Pair>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let [live, whole, data] =
+            ["live", "live.new", "data"].map(|name| directory.path().join(name));
+        let store = SledStore::create(&live).unwrap();
+        put(&store, 0..300, "first");
+        put(&store, 0..100, "second");
+        Places::of(&live).copy(&store.current.read()).unwrap();
+        let pairs = store.scan(Tree::Tenant, b"").unwrap();
+        drop(store);
+        // So that the files are at rest.
+        Engine::open(&live, CACHE_BYTES).unwrap().close(&live).unwrap();
+        Self { _directory: directory, live, whole, data, pairs }
+    }
+
+    fn set(&self, [store, new, old]: [Found; 3]) -> PathBuf {
+        if self.data.exists() {
+            fs::remove_dir_all(&self.data).unwrap();
+        }
+        fs::create_dir(&self.data).unwrap();
+        for (found, name) in [(store, "store"), (new, "store.new"), (old, "store.old")] {
+            let path = self.data.join(name);
+            let database = path.join("db");
+            match found {
+                Found::Nothing => {}
+                Found::Empty => fs::create_dir(&path).unwrap(),
+                Found::Live => copy_directory(&self.live, &path),
+                Found::Whole => copy_directory(&self.whole, &path),
+                Found::Part => {
+                    copy_directory(&self.whole, &path);
+                    let file = fs::OpenOptions::new().write(true).open(&database).unwrap();
+                    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+                }
+                Found::Zeros => {
+                    copy_directory(&self.live, &path);
+                    let length = fs::metadata(&database).unwrap().len();
+                    fs::write(&database, vec![0; usize::try_from(length).unwrap()]).unwrap();
+                }
+                Found::Unlinked => {
+                    copy_directory(&self.live, &path);
+                    fs::remove_file(&database).unwrap();
+                }
+            }
+        }
+        self.data.join("store")
+    }
+}
+
+#[test]
+fn whatever_a_crash_leaves_the_store_opens_and_is_complete() {
+    use Found::{Empty, Live, Nothing, Part, Unlinked, Whole, Zeros};
+    let scene = Scene::new();
+    let states = [
+        [Live, Nothing, Nothing],
+        [Live, Empty, Nothing],
+        [Live, Part, Nothing],
+        [Live, Whole, Nothing],
+        // The names exchanged.
+        [Whole, Live, Nothing],
+        [Whole, Zeros, Nothing],
+        [Whole, Unlinked, Nothing],
+        [Whole, Empty, Nothing],
+        [Whole, Nothing, Nothing],
+        // The two renames.
+        [Nothing, Whole, Live],
+        [Whole, Nothing, Live],
+        [Whole, Nothing, Zeros],
+        [Whole, Nothing, Unlinked],
+        [Whole, Nothing, Empty],
+        // The repair of a crash between the renames, cut off itself.
+        [Live, Zeros, Nothing],
+        [Live, Unlinked, Nothing],
+        // A power failure that kept the new name and lost the old one's going.
+        [Live, Whole, Live],
+    ];
+    for state in states {
+        let path = scene.set(state);
+        for _ in 0..2 {
+            let store = SledStore::open(&path).unwrap();
+            assert!(store.scan(Tree::Tenant, b"").unwrap() == scene.pairs, "{state:?}");
+            assert_eq!(fs::read_dir(&scene.data).unwrap().count(), 1, "{state:?}");
+            drop(store);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_erased_or_renamed_unless_the_store_is_whole() {
+    use Found::{Empty, Live, Nothing, Part, Whole};
+    let scene = Scene::new();
+    for state in [[Nothing, Whole, Nothing], [Empty, Whole, Nothing], [Part, Live, Live]] {
+        let path = scene.set(state);
+        // The engine answers a cut file with less; take its configuration instead.
+        if matches!(state[0], Part) {
+            fs::remove_file(path.join("conf")).unwrap();
+        }
+        let error = SledStore::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+        let left = [(state[1], "store.new"), (state[2], "store.old")];
+        for (_, name) in left.iter().filter(|(found, _)| !matches!(found, Nothing)) {
+            let path = scene.data.join(name);
+            assert_eq!(
+                SledStore::open(&path).unwrap().scan(Tree::Tenant, b"").unwrap(),
+                scene.pairs
+            );
+        }
+    }
+}
