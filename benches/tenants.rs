@@ -18,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use axum::routing::post;
 use futures_util::StreamExt;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tenantry::audit::Log;
 use tenantry::clock::{Clock, SystemClock};
+use tenantry::memory::SecretText;
 use tenantry::pool::PoolStats;
 use tenantry::store::DataDir;
 use tenantry::tenant::{
@@ -171,13 +172,14 @@ fn reused(before: PoolStats, after: PoolStats) -> f64 {
 
 fn set_up(directory: &Path) -> (Arc<TenantMcpManager>, Vec<(String, String)>) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let passphrase = SecretString::from("a passphrase for the bench");
+    let passphrase = SecretText::from("a passphrase for the bench");
     let data = DataDir::create(directory.join("data")).unwrap();
     vault::create(&data, &passphrase, KdfCost::insecure_for_tests(), &SystemClock).unwrap();
     let log = Log::open(&data.audit_path(), Arc::clone(&clock)).unwrap();
-    let options = vault::Options::default();
-    let vault = TenantCredentialVault::unseal(data, &passphrase, options, Arc::clone(&clock));
+    let options = vault::Options { upgrade_cost: false, ..vault::Options::default() };
+    let vault = TenantCredentialVault::open(data, options, Arc::clone(&clock));
     let vault = Arc::new(vault.unwrap());
+    vault.unseal(&vault::Unlock::Passphrase(passphrase)).unwrap();
     let ids: Vec<String> = (0..TENANTS).map(|number| format!("tenant{number:03}")).collect();
     vault.import(ids.iter().map(|id| tenant(directory, id)).collect()).unwrap();
     let options = pool::Options {

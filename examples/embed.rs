@@ -10,11 +10,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use tenantry::TenantMcpManager;
 use tenantry::audit::Log;
 use tenantry::clock::SystemClock;
 use tenantry::error::ErrorCode;
+use tenantry::memory::SecretText;
 use tenantry::store::DataDir;
 use tenantry::tenant::{IdRule, Surroundings, TenantFile, scope_uri, validate_uri_access};
 use tenantry::vault::{self, KdfCost, TenantCredentialVault};
@@ -38,14 +38,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Does everything below `directory`, which must not exist.
 pub(crate) fn run(directory: &Path, cost: KdfCost) -> Result<(), Box<dyn Error>> {
     // Once: a data directory, sealed under a passphrase, and its first tenant.
-    let passphrase = SecretString::from("a passphrase of the operator's");
+    let passphrase = SecretText::from("a passphrase of the operator's");
     let data = DataDir::create(directory)?;
     vault::create(&data, &passphrase, cost, &SystemClock)?;
     make_database(&directory.join("tenant001.db"))?;
 
     let clock = Arc::new(SystemClock);
     let log = Log::open(&data.audit_path(), clock.clone())?;
-    let vault = TenantCredentialVault::unseal(data, &passphrase, vault::Options::default(), clock)?;
+    let vault = TenantCredentialVault::open(data, vault::Options::default(), clock)?;
+    vault.unseal(&vault::Unlock::Passphrase(passphrase))?;
     let surroundings = Surroundings {
         id_rule: IdRule::Alphanumeric,
         lookup: &|_| None,

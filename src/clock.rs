@@ -1,12 +1,12 @@
-//! Wall-clock time as a seam, so that tests move time instead of sleeping.
+//! Time as a seam, so that tests move time instead of sleeping.
 //!
-//! Only what is stored or shown uses a [`Clock`]: record and audit times, token expiry, quota
-//! windows. Timers (idle sessions, cached credentials, timeouts) use `tokio::time`, which tests
-//! pause and advance.
+//! What is stored or shown has wall-clock time: record and audit times, token expiry, quota
+//! windows. How long a secret stays in memory is counted since boot: nobody sets that clock, and it
+//! goes on while the machine is suspended. Timers (idle sessions, timeouts) use `tokio::time`, which
+//! tests pause and advance.
 
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +15,9 @@ use jiff::Timestamp;
 pub trait Clock: fmt::Debug + Send + Sync {
     /// The present moment, UTC.
     fn now(&self) -> Timestamp;
+
+    /// Time since some fixed moment. Never goes back, and counts suspension.
+    fn boot(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -25,27 +28,64 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+
+    fn boot(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Neither is negative, and nanoseconds are below a second.
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+    }
 }
 
 /// A clock that stands until it is moved.
 #[derive(Debug)]
-pub struct ManualClock(Mutex<Timestamp>);
+pub struct ManualClock(Mutex<(Timestamp, Duration)>);
 
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
-        Self(Mutex::new(start))
+        Self(Mutex::new((start, Duration::ZERO)))
     }
 
-    /// Moves the clock forward by `step`, up to the end of representable time.
+    /// Moves both times forward by `step`, up to the end of representable time.
     pub fn advance(&self, step: Duration) {
-        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = now.saturating_add(step).unwrap_or(Timestamp::MAX);
+        let mut times = self.lock();
+        times.0 = times.0.saturating_add(step).unwrap_or(Timestamp::MAX);
+        times.1 = times.1.saturating_add(step);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Timestamp, Duration)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().0
+    }
+
+    fn boot(&self) -> Duration {
+        self.lock().1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_clock_moves_both_times_by_the_same_step() {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        let (now, boot) = (clock.now(), clock.boot());
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(clock.now().duration_since(now).as_secs(), 5);
+        assert_eq!(clock.boot(), boot + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn the_time_since_boot_does_not_go_back() {
+        let earlier = SystemClock.boot();
+        assert!(earlier > Duration::ZERO);
+        assert!(SystemClock.boot() >= earlier);
     }
 }

@@ -52,6 +52,14 @@ pub struct TenantIdSettings {
 pub struct VaultSettings {
     /// How long opened credentials stay in memory. Default 300.
     pub credential_ttl_seconds: u64,
+    /// Whether a passphrase slot whose key derivation is too cheap by now is given the default cost
+    /// when it next opens. Default true.
+    pub upgrade_kdf: bool,
+    /// The program of the command slot, and its arguments; words are split at spaces. Default none.
+    pub key_command: Option<String>,
+    /// How many records a running service seals under new keys in a second; 0 stops it. Default
+    /// 2000.
+    pub reseal_records_per_second: usize,
 }
 
 /// `[pool]`
@@ -102,7 +110,7 @@ pub struct HttpSettings {
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LogSettings {
-    /// `error`, `warn`, `info` or `debug`. Default `info`.
+    /// `error`, `warn`, `info`, `debug` or `trace`. Default `info`.
     pub level: LogLevel,
     /// `text` or `json`. Default `text`.
     pub format: telemetry::Format,
@@ -117,6 +125,7 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
+    Trace,
 }
 
 /// A setting that is unknown or has a wrong value.
@@ -132,7 +141,12 @@ pub struct Error {
 
 impl Default for VaultSettings {
     fn default() -> Self {
-        Self { credential_ttl_seconds: 300 }
+        Self {
+            credential_ttl_seconds: 300,
+            upgrade_kdf: true,
+            key_command: None,
+            reseal_records_per_second: 2_000,
+        }
     }
 }
 
@@ -221,7 +235,10 @@ impl Settings {
 
     /// For [`vault`].
     pub fn vault_options(&self) -> vault::Options {
-        vault::Options { credential_ttl: Duration::from_secs(self.vault.credential_ttl_seconds) }
+        vault::Options {
+            credential_ttl: Duration::from_secs(self.vault.credential_ttl_seconds),
+            upgrade_cost: self.vault.upgrade_kdf,
+        }
     }
 
     /// For [`pool`], with SQLite files looked up below `data_directory` unless set otherwise.
@@ -256,6 +273,7 @@ impl From<LogLevel> for tracing::Level {
             LogLevel::Warn => Self::WARN,
             LogLevel::Info => Self::INFO,
             LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
         }
     }
 }

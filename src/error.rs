@@ -127,6 +127,32 @@ impl ErrorCode {
         }
     }
 
+    /// What a command ends with that fails for this reason: 1 failed, 3 refused, 4 integrity,
+    /// 75 try again.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Forbidden
+            | Self::QueryRefused
+            | Self::TenantDisabled
+            | Self::Unauthenticated
+            | Self::VaultSealed => 3,
+            Self::IntegrityError => 4,
+            Self::AuditUnavailable
+            | Self::DatabaseUnavailable
+            | Self::PoolExhausted
+            | Self::QueryTimeout
+            | Self::QuotaExceeded => 75,
+            Self::Cancelled
+            | Self::InternalError
+            | Self::InvalidArgument
+            | Self::InvalidTenant
+            | Self::QueryFailed
+            | Self::ResourceNotFound
+            | Self::ResultTooLarge
+            | Self::TenantNotConfigured => 1,
+        }
+    }
+
     /// The code that [`ErrorCode::as_str`] gives as `text`.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)

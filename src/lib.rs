@@ -10,12 +10,15 @@
 //! ```
 //!
 //! The program is [`cli`]. To embed the data plane, begin with [`TenantMcpManager`] and
-//! `examples/embed.rs`.
+//! `examples/embed.rs`. An embedding program chooses its own allocator; one that wipes what it frees,
+//! as ours does (`src/main.rs`), also clears what database drivers leave behind. It decides too
+//! whether to call [`memory::harden`], and should look at [`memory::status`].
 //!
 //! # Modules, from the bottom up
 //!
 //! | module | is |
 //! |---|---|
+//! | [`memory`] | locked buffers, the only home of opened secrets |
 //! | [`error`], [`clock`], [`telemetry`] | stable codes; time as a seam; the process log |
 //! | [`store`] | opaque bytes under keys, durable, in a directory of one process |
 //! | [`tenant`] | what a tenant is: ids, files, URIs and scope; pure |
@@ -28,6 +31,7 @@
 //! | [`pool`] | live servers by tenant: lease, wait, close |
 //! | [`manager`] | all of that as one value |
 //! | [`admin`] | what an operator can do, one audited method each |
+//! | [`control`] | the admin socket: the same, on a running service |
 //! | [`http`], [`stdio`] | the faces of the data plane |
 //! | [`config`], [`cli`] | settings and commands |
 //!
@@ -41,10 +45,12 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod database;
 pub mod error;
 pub mod http;
 pub mod manager;
+pub mod memory;
 pub mod pool;
 pub mod quota;
 pub mod server;

@@ -5,12 +5,13 @@
 //! tenant id (embedding code) --------+--> pool --> Lease (a ScopedServer)  |  McpHandler for rmcp
 //! ```
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
 
-use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
+use crate::audit::{self, Actor, Attempt, Log, Outcome, Pending, RequestId};
 use crate::auth::{Auth, TenantAccess};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
@@ -18,10 +19,14 @@ use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
 use crate::server::McpHandler;
 use crate::tenant::{IdRule, InvalidTenantId, TenantId};
-use crate::vault::TenantCredentialVault;
+use crate::vault::{self, TenantCredentialVault};
 
 /// How often expired credentials are wiped from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often records under old keys are sealed anew.
+const RESEAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long re-sealing rests after a failure.
+const RESEAL_PAUSE: Duration = Duration::from_mins(1);
 
 /// Gives each tenant its own scoped MCP server, from a vault of credentials.
 ///
@@ -52,6 +57,7 @@ pub struct TenantMcpManager {
     pool: McpConnectionPool,
     log: Log,
     sweeper: AbortHandle,
+    resealer: OnceLock<AbortHandle>,
 }
 
 /// Why there is no server.
@@ -98,7 +104,40 @@ impl TenantMcpManager {
         let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log.clone(), options);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault))).abort_handle();
-        Self { vault, auth, pool, log, sweeper }
+        Self { vault, auth, pool, log, sweeper, resealer: OnceLock::new() }
+    }
+
+    /// Seals what is under an old key under the newest one, from now on, whenever there is such a
+    /// thing: up to `records_per_second`, beside the calls that are served. The first caller
+    /// decides; 0 never does. Must be called inside a Tokio runtime.
+    pub fn reseal_in_background(&self, records_per_second: usize) {
+        if records_per_second == 0 {
+            return;
+        }
+        self.resealer.get_or_init(|| {
+            let (vault, log) = (Arc::downgrade(&self.vault), self.log.clone());
+            #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
+            tokio::spawn(reseal(vault, log, records_per_second)).abort_handle()
+        });
+    }
+
+    /// Whether the vault is sealed, so that nobody is served.
+    pub fn is_sealed(&self) -> bool {
+        self.vault.is_sealed()
+    }
+
+    /// Destroys every key and every opened secret in memory. Calls under way finish with the session
+    /// that they have; nothing new begins until the vault is unsealed.
+    pub fn seal(&self) {
+        self.vault.seal();
+        self.auth.forget();
+        self.pool.close_all();
+    }
+
+    /// Ends what is open for one tenant, as it was sealed or removed.
+    pub fn close_tenant(&self, tenant: &TenantId) {
+        self.auth.forget();
+        self.pool.close_tenant(tenant);
     }
 
     /// An instance of the tenant's server: the one used last if it is free, else another, up to
@@ -179,6 +218,9 @@ impl TenantMcpManager {
     /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed, opened
     /// credentials dropped. Says how many calls were still under way then.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
+        if let Some(resealer) = self.resealer.get() {
+            resealer.abort();
+        }
         let cut = self.pool.shutdown(deadline).await;
         self.vault.forget_opened();
         cut
@@ -188,6 +230,9 @@ impl TenantMcpManager {
 impl Drop for TenantMcpManager {
     fn drop(&mut self) {
         self.sweeper.abort();
+        if let Some(resealer) = self.resealer.get() {
+            resealer.abort();
+        }
     }
 }
 
@@ -198,5 +243,87 @@ async fn sweep(vault: Weak<TenantCredentialVault>) {
         ticks.tick().await;
         let Some(vault) = vault.upgrade() else { return };
         vault.sweep();
+    }
+}
+
+/// Finishes what a rotation of keys began. A step that is under way when the task is aborted ends by
+/// itself, and what it did not reach is done after the next start.
+async fn reseal(vault: Weak<TenantCredentialVault>, log: Log, records_per_second: usize) {
+    let mut ticks = tokio::time::interval(RESEAL_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pending: Option<Pending> = None;
+    loop {
+        ticks.tick().await;
+        let Some(vault) = vault.upgrade() else { return };
+        let begun = pending.is_some();
+        let log = log.clone();
+        let step = tokio::task::spawn_blocking(move || {
+            reseal_step(&vault, &log, begun, records_per_second)
+        });
+        match step.await {
+            Ok(Ok(Step::Idle)) => {}
+            Ok(Ok(Step::Began(announced))) => pending = Some(announced),
+            Ok(Ok(Step::Done(records))) => {
+                tracing::info!(records, "every record is under its newest key");
+                let outcome = Outcome { rows: Some(records), ..Outcome::default() };
+                if let Some(pending) = pending.take()
+                    && pending.complete(outcome).await.is_err()
+                {
+                    tracing::error!("the end of the re-seal was not recorded");
+                }
+            }
+            Ok(Err(code)) => {
+                tracing::error!(error.code = %code, "records stay under their old keys for now");
+                tokio::time::sleep(RESEAL_PAUSE).await;
+            }
+            // The vault panicked, which is in the log, or the runtime ends.
+            Err(_) => tokio::time::sleep(RESEAL_PAUSE).await,
+        }
+    }
+}
+
+/// What a second of re-sealing came to.
+enum Step {
+    /// Nothing to do, or not all of it done yet.
+    Idle,
+    /// There is something to do, and the audit log says so.
+    Began(Pending),
+    /// So many records were sealed anew, and the old keys are destroyed.
+    Done(u64),
+}
+
+fn reseal_step(
+    vault: &TenantCredentialVault,
+    log: &Log,
+    begun: bool,
+    records: usize,
+) -> Result<Step, ErrorCode> {
+    // While the vault is sealed there is nothing to be done.
+    let unless_sealed = |error: vault::Error| {
+        if matches!(error, vault::Error::Sealed) { Ok(Step::Idle) } else { Err(error.code()) }
+    };
+    let progress = match vault.reseal_progress() {
+        Ok(progress) => progress,
+        Err(error) => return unless_sealed(error),
+    };
+    if !begun {
+        if progress.is_done() {
+            return Ok(Step::Idle);
+        }
+        // No key is destroyed that the log does not tell of.
+        let pending = log.begin(Attempt {
+            request_id: RequestId::random(),
+            actor: Actor::Service,
+            peer: None,
+            action: "vault.reseal",
+            tenant: None,
+        });
+        pending.announce_blocking().map_err(|error| error.code())?;
+        return Ok(Step::Began(pending));
+    }
+    match vault.reseal(records) {
+        Ok(progress) if progress.is_done() => Ok(Step::Done(progress.total)),
+        Ok(_) => Ok(Step::Idle),
+        Err(error) => unless_sealed(error),
     }
 }

@@ -7,7 +7,9 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// `rmcp` prints what callers sent: method names when it warns, whole requests below that.
+/// What the crates that we use may say. Below a warning the PostgreSQL driver prints SQL, and rustls
+/// and hyper what passes through them; `rmcp` prints what callers sent even when it warns.
+const OTHERS: tracing::Level = tracing::Level::WARN;
 const QUIET: &str = "rmcp=off";
 
 /// How log lines look.
@@ -22,12 +24,13 @@ pub enum Format {
     Text,
 }
 
-/// Starts logging to standard error at `level` (`error`, `warn`, `info`, `debug`). Once a process;
-/// further calls change nothing.
+/// Starts logging to standard error at `level` (`error`, `warn`, `info`, `debug`, `trace`), of which
+/// other crates' lines are warnings and errors only. Once a process; further calls change nothing.
 ///
 /// A panic is logged by its place in the source only: its message could quote a value.
 pub fn start(level: tracing::Level, format: Format) {
-    let filter = EnvFilter::new(format!("{level},{QUIET}"));
+    let others = level.min(OTHERS);
+    let filter = EnvFilter::new(format!("{others},tenantry={level},{QUIET}"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

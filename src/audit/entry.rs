@@ -54,6 +54,8 @@ pub enum Actor {
         /// Login name and, in brackets, user number.
         name: String,
     },
+    /// The program itself, finishing what an operator began.
+    Service,
     /// The bearer of a token.
     Token {
         /// The token's public id.
@@ -67,6 +69,7 @@ impl fmt::Display for Actor {
             Self::Anonymous => f.write_str("anonymous"),
             Self::Embedder => f.write_str("embedder"),
             Self::Operator { name } => write!(f, "operator {name}"),
+            Self::Service => f.write_str("service"),
             Self::Token { id } => f.write_str(id),
         }
     }
@@ -101,7 +104,8 @@ impl Decision {
             | ErrorCode::ResourceNotFound
             | ErrorCode::TenantDisabled
             | ErrorCode::TenantNotConfigured
-            | ErrorCode::Unauthenticated => Self::Denied,
+            | ErrorCode::Unauthenticated
+            | ErrorCode::VaultSealed => Self::Denied,
             ErrorCode::AuditUnavailable
             | ErrorCode::Cancelled
             | ErrorCode::DatabaseUnavailable
@@ -110,8 +114,7 @@ impl Decision {
             | ErrorCode::PoolExhausted
             | ErrorCode::QueryFailed
             | ErrorCode::QueryTimeout
-            | ErrorCode::ResultTooLarge
-            | ErrorCode::VaultSealed => Self::Failed,
+            | ErrorCode::ResultTooLarge => Self::Failed,
         }
     }
 

@@ -18,11 +18,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 
 use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
 use crate::clock::Clock;
 use crate::error::ErrorCode;
+use crate::memory::SecretText;
 use crate::tenant::{IdRule, Permission, Permissions, TenantId};
 use crate::vault::{self, TenantCredentialVault, TokenRecord};
 
@@ -45,8 +45,8 @@ pub struct Auth {
 #[derive(Debug, Default)]
 struct Remembered {
     records: HashMap<[u8; 32], Arc<TokenRecord>>,
-    /// How many tokens were revoked. A record read before a revocation is not remembered after it.
-    revocations: u64,
+    /// How often something was to be forgotten. A record read before that is not remembered after.
+    forgotten: u64,
 }
 
 /// Where a request came in, for the audit log.
@@ -108,6 +108,9 @@ pub enum Error {
     /// The system has no randomness for a token.
     #[error("the operating system gave no randomness")]
     Randomness,
+    /// The vault is sealed: nothing was looked up.
+    #[error("the vault is sealed")]
+    Sealed,
     /// No token, or one that is malformed, unknown, expired or revoked; they are not told apart.
     #[error("no valid token")]
     Unauthenticated,
@@ -123,6 +126,7 @@ impl Error {
             Self::Audit(error) => error.code(),
             Self::Forbidden => ErrorCode::Forbidden,
             Self::Randomness => ErrorCode::InternalError,
+            Self::Sealed => ErrorCode::VaultSealed,
             Self::Unauthenticated => ErrorCode::Unauthenticated,
             Self::Vault(error) => error.code(),
         }
@@ -141,11 +145,18 @@ impl Auth {
     ///
     /// # Errors
     ///
-    /// [`Error::Unauthenticated`], recorded.
+    /// [`Error::Unauthenticated`], or [`Error::Sealed`] whatever the token is; both recorded.
     pub async fn authenticate(&self, token: Option<&str>, origin: Origin) -> Result<Caller, Error> {
-        let record = match token.and_then(Token::parse) {
-            Some(token) => self.find(token).await?,
-            None => None,
+        let found = match token.and_then(Token::parse) {
+            _ if self.vault.is_sealed() => Err(Error::Sealed),
+            Some(token) => self.find(token).await,
+            None => Ok(None),
+        };
+        let (record, refusal) = match found {
+            Ok(record) => (record, Error::Unauthenticated),
+            // Also when it was sealed a moment ago.
+            Err(Error::Sealed | Error::Vault(vault::Error::Sealed)) => (None, Error::Sealed),
+            Err(error) => return Err(error),
         };
         let now = self.clock.now();
         if let Some(record) = record.filter(|record| record.expires_at.is_none_or(|end| now < end))
@@ -164,8 +175,8 @@ impl Auth {
             action: "authenticate",
             tenant: None,
         };
-        self.refuse(attempt, None, ErrorCode::Unauthenticated).await?;
-        Err(Error::Unauthenticated)
+        self.refuse(attempt, None, refusal.code()).await?;
+        Err(refusal)
     }
 
     /// Grants `caller` the tenant that a path names, or its own where the path names none.
@@ -200,7 +211,7 @@ impl Auth {
         tenant: &TenantId,
         permissions: Permissions,
         expires_at: Option<Timestamp>,
-    ) -> Result<(SecretString, TokenInfo), Error> {
+    ) -> Result<(SecretText, TokenInfo), Error> {
         self.vault.tenant(tenant)?;
         let (token, text) = Token::generate().map_err(|_| Error::Randomness)?;
         let mut id = [0; 6];
@@ -227,7 +238,7 @@ impl Auth {
     pub fn revoke(&self, token_id: &str) -> Result<bool, Error> {
         let removed = self.vault.remove_token(token_id)?;
         let mut remembered = self.remembered();
-        remembered.revocations += 1;
+        remembered.forgotten += 1;
         remembered.records.retain(|_, record| record.token_id != token_id);
         Ok(removed)
     }
@@ -235,12 +246,12 @@ impl Auth {
     /// The record of `token`, from memory or from the store.
     async fn find(&self, token: Token) -> Result<Option<Arc<TokenRecord>>, Error> {
         let key = token.hash();
-        let revocations = {
+        let forgotten = {
             let remembered = self.remembered();
             if let Some(record) = remembered.records.get(&key) {
                 return Ok(Some(Arc::clone(record)));
             }
-            remembered.revocations
+            remembered.forgotten
         };
         let vault = Arc::clone(&self.vault);
         let found = tokio::task::spawn_blocking(move || vault.find_token(token.secret())).await;
@@ -250,11 +261,18 @@ impl Auth {
             if remembered.records.len() >= MAX_REMEMBERED {
                 remembered.records.clear();
             }
-            if remembered.revocations == revocations {
+            if remembered.forgotten == forgotten {
                 remembered.records.insert(key, Arc::clone(record));
             }
         }
         Ok(found)
+    }
+
+    /// Forgets every token that is remembered; they are looked up again.
+    pub(crate) fn forget(&self) {
+        let mut remembered = self.remembered();
+        remembered.forgotten += 1;
+        remembered.records.clear();
     }
 
     fn remembered(&self) -> MutexGuard<'_, Remembered> {

@@ -11,9 +11,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
+
+use crate::memory::SecretText;
 
 const PREFIX: &str = "tnt_";
 const SECRET: usize = 32;
@@ -28,7 +29,7 @@ impl Token {
     /// # Errors
     ///
     /// When the system has no randomness to give.
-    pub fn generate() -> Result<(Self, SecretString), getrandom::Error> {
+    pub fn generate() -> Result<(Self, SecretText), getrandom::Error> {
         let mut secret = Zeroizing::new([0; SECRET]);
         getrandom::fill(secret.as_mut_slice())?;
         let mut bytes = Zeroizing::new([0; SECRET + CHECKSUM]);
@@ -37,7 +38,7 @@ impl Token {
         let mut text = Zeroizing::new(String::with_capacity(64));
         text.push_str(PREFIX);
         URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
-        Ok((Self(secret), SecretString::from(text.as_str())))
+        Ok((Self(secret), SecretText::from(text.as_str())))
     }
 
     /// The token that `text` is, if it is well formed.

@@ -7,13 +7,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::memory::{SecretText, SecretTextBuilder};
 use clap::Args;
 use rmcp::model::{CallToolRequestParams, CallToolResult, ErrorData};
 use rmcp::service::{ClientLifecycleMode, RunningService};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use rmcp::{ClientServiceExt, RoleClient};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -27,7 +28,7 @@ use crate::clock::SystemClock;
 use crate::error::ErrorCode;
 use crate::store::DataDir;
 use crate::tenant::{IdRule, Permissions, ResolvedTenant, Surroundings, TenantFile, TenantId};
-use crate::vault::{self, KdfCost};
+use crate::vault::{self, KdfCost, Unlock};
 
 const DIRECTORY: &str = "tenantry-demo";
 /// The files of `tenant_configs/`.
@@ -51,7 +52,9 @@ pub(super) struct Arguments {
 
 type Client = RunningService<RoleClient, ()>;
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Failure> {
+    // The demo has a passphrase of its own.
+    context.environment = None;
     let address = if arguments.once { ([127, 0, 0, 1], 0).into() } else { arguments.listen };
     context.settings.check_listen(address)?;
     let listener = serve::listen(address)?;
@@ -65,8 +68,13 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
             let address = listener.local_addr().map_err(failed)?;
             let manager = serve::start(opened, &context.settings, directory);
             let stopping = CancellationToken::new();
-            let server =
-                serve::run(listener, Arc::clone(&manager), &context.settings, stopping.clone());
+            let server = serve::run(
+                listener,
+                Arc::clone(&manager),
+                &context.settings,
+                directory,
+                stopping.clone(),
+            );
             let tour = async {
                 let result = tour(&format!("http://{address}/mcp"), &tokens).await;
                 stopping.cancel();
@@ -83,7 +91,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     runtime.block_on(async {
         let manager = serve::start(opened, &context.settings, directory);
         let stopping = serve::stop_on_signal()?;
-        serve::run(listener, manager, &context.settings, stopping).await
+        serve::run(listener, manager, &context.settings, directory, stopping).await
     })
 }
 
@@ -106,7 +114,8 @@ fn set_up(context: &Context, directory: &Path) -> Result<Opened, Failure> {
         Err(error) => return Err(error.into()),
     };
     let passphrase = PassphraseSource::file(passphrase_file).read(None)?;
-    let opened = super::open(data_directory, &passphrase, &context.settings)?;
+    let opened =
+        Opened::unsealed(data_directory, &Unlock::Passphrase(passphrase), &context.settings)?;
 
     // The samples are the first that SQLite is used for.
     crate::database::bound_memory();
@@ -126,13 +135,15 @@ fn set_up(context: &Context, directory: &Path) -> Result<Opened, Failure> {
     Ok(opened)
 }
 
-fn random_passphrase() -> Result<SecretString, Failure> {
+fn random_passphrase() -> Result<SecretText, Failure> {
     let no_randomness = |_| Failure::new(ErrorCode::InternalError, "no randomness");
     let mut bytes = Zeroizing::new([0_u8; 16]);
     getrandom::fill(bytes.as_mut_slice()).map_err(no_randomness)?;
-    let text =
-        bytes.iter().fold(String::with_capacity(32), |text, byte| format!("{text}{byte:02x}"));
-    Ok(SecretString::from(text))
+    let mut text = SecretTextBuilder::with_capacity(2 * bytes.len());
+    for digit in bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]) {
+        text.push(char::from_digit(digit.into(), 16).unwrap_or('0'));
+    }
+    Ok(text.finish())
 }
 
 fn read_tenant_files() -> Result<Vec<ResolvedTenant>, Failure> {
@@ -151,7 +162,7 @@ fn read_tenant_files() -> Result<Vec<ResolvedTenant>, Failure> {
 }
 
 /// One token per sample tenant, for this run.
-fn make_tokens(opened: &Opened) -> Result<Vec<(TenantId, SecretString)>, Failure> {
+fn make_tokens(opened: &Opened) -> Result<Vec<(TenantId, SecretText)>, Failure> {
     let admin = opened.admin();
     let in_a_day = super::token::from_now("1d")?;
     let make = |sample: Sample<'_>| {
@@ -163,7 +174,7 @@ fn make_tokens(opened: &Opened) -> Result<Vec<(TenantId, SecretString)>, Failure
 }
 
 /// Tells a person what to try.
-fn introduce(address: SocketAddr, tokens: &[(TenantId, SecretString)]) {
+fn introduce(address: SocketAddr, tokens: &[(TenantId, SecretText)]) {
     let endpoint = format!("http://{address}/mcp");
     line("\ntokens, good for a day:");
     for (tenant, token) in tokens {
@@ -196,7 +207,7 @@ fn introduce(address: SocketAddr, tokens: &[(TenantId, SecretString)]) {
 /// A real MCP client, over HTTP, through every tool; then the attempt that must fail.
 async fn tour(
     endpoint: &str,
-    tokens: &[(TenantId, SecretString)],
+    tokens: &[(TenantId, SecretText)],
 ) -> Result<(), Box<dyn std::error::Error>> {
     let [(tenant, token), (other, _), ..] = tokens else { return Ok(()) };
     let config = StreamableHttpClientTransportConfig::with_uri(endpoint.to_owned())
@@ -253,7 +264,7 @@ fn member<'a>(result: &'a CallToolResult, name: &str) -> &'a Value {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the demo shows its tokens to whoever runs it")]
-fn shown(token: &SecretString) -> &str {
+fn shown(token: &SecretText) -> &str {
     token.expose_secret()
 }
 

@@ -1,10 +1,12 @@
 //! How a verb fails: a message with the way out, and an exit code.
 
-use std::error::Error;
 use std::fmt;
 
+use crate::admin::with_cause;
 use crate::error::ErrorCode;
-use crate::{admin, audit, auth, config, stdio, store, vault};
+use crate::{admin, audit, auth, config, control, stdio, store, vault};
+
+pub(super) use crate::admin::said;
 
 /// Exit code of a usage error, as clap has it.
 const USAGE: u8 = 2;
@@ -20,27 +22,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let exit_code = match code {
-            ErrorCode::Forbidden
-            | ErrorCode::QueryRefused
-            | ErrorCode::TenantDisabled
-            | ErrorCode::Unauthenticated
-            | ErrorCode::VaultSealed => 3,
-            ErrorCode::IntegrityError => 4,
-            ErrorCode::AuditUnavailable
-            | ErrorCode::DatabaseUnavailable
-            | ErrorCode::PoolExhausted
-            | ErrorCode::QueryTimeout
-            | ErrorCode::QuotaExceeded => TRY_AGAIN,
-            ErrorCode::Cancelled
-            | ErrorCode::InternalError
-            | ErrorCode::InvalidArgument
-            | ErrorCode::InvalidTenant
-            | ErrorCode::QueryFailed
-            | ErrorCode::ResourceNotFound
-            | ErrorCode::ResultTooLarge
-            | ErrorCode::TenantNotConfigured => 1,
-        };
+        let exit_code = code.exit_code();
         Self { code, exit_code, message: message.into() }
     }
 
@@ -107,8 +89,26 @@ impl From<admin::Error> for Failure {
         match error {
             admin::Error::Audit(error) => error.into(),
             admin::Error::Auth(error) => error.into(),
-            admin::Error::NoSuchToken => Self::new(error.code(), error.to_string()),
+            admin::Error::InvalidCommand(_)
+            | admin::Error::InvalidTenant(_)
+            | admin::Error::NoSuchToken => Self::new(error.code(), error.to_string()),
             admin::Error::Vault(error) => error.into(),
+        }
+    }
+}
+
+impl From<control::ClientError> for Failure {
+    fn from(error: control::ClientError) -> Self {
+        match error {
+            control::ClientError::Refused { code, exit_code, message } => {
+                Self { code, exit_code, message }
+            }
+            control::ClientError::Absent
+            | control::ClientError::Broken
+            | control::ClientError::Io(_) => {
+                let message = error.to_string();
+                Self { code: ErrorCode::InternalError, exit_code: TRY_AGAIN, message }
+            }
         }
     }
 }
@@ -122,26 +122,5 @@ impl From<audit::Error> for Failure {
 impl From<stdio::Error> for Failure {
     fn from(error: stdio::Error) -> Self {
         Self::new(error.code(), error.to_string())
-    }
-}
-
-/// What an error says, and what the system said when that was the cause.
-fn with_cause(error: &dyn Error) -> String {
-    let mut cause = error.source();
-    while let Some(error) = cause
-        && !error.is::<std::io::Error>()
-    {
-        cause = error.source();
-    }
-    let system = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    system.map_or_else(|| error.to_string(), |system| format!("{error}: {}", said(system.kind())))
-}
-
-/// A kind of error in words that people use.
-pub(super) fn said(kind: std::io::ErrorKind) -> String {
-    if kind == std::io::ErrorKind::NotFound {
-        "no such file or directory".to_owned()
-    } else {
-        kind.to_string()
     }
 }

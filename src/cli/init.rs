@@ -10,13 +10,14 @@ use crate::vault::{self, KdfCost};
 pub(super) fn run(context: &Context) -> Result<(), Failure> {
     // Before the passphrase is asked for: it would be asked for in vain.
     let directory = DataDir::create(context.data_dir())?;
-    let passphrase = context.common.passphrase.choose(context.environment.as_ref())?;
+    let passphrase = context.common.key.passphrase.choose(context.environment.as_ref())?;
     vault::create(&directory, &passphrase, KdfCost::DEFAULT, &SystemClock)?;
     let path = directory.path().display().to_string();
     context.output.answer(&json!({ "data_dir": path }), || {
         format!(
             "created {path}\n\nThe passphrase cannot be recovered: keep it where you keep such \
-             things.\nNext: tenantry tenant import PATH"
+             things,\nand add a second way to open the vault: tenantry slot add shares --threshold 2 \
+             --count 3\nNext: tenantry tenant import PATH"
         )
     });
     Ok(())

@@ -8,17 +8,20 @@
 //! 2 usage, 3 refused, 4 integrity, 75 try again. No secret is taken from the command line.
 
 mod audit;
+mod certificate;
 mod demo;
 mod failure;
 mod init;
+mod key;
 mod output;
 mod passphrase;
+mod place;
 mod sample;
 mod serve;
 mod tenant;
 mod token;
+mod vault;
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,17 +29,18 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 
 use crate::admin::Admin;
-use crate::audit::{Actor, Attempt, Log, Outcome, RequestId};
+use crate::audit::{Actor, Log};
 use crate::auth::Auth;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
+use crate::memory::{self, SecretText};
 use crate::store::DataDir;
 use crate::telemetry;
-use crate::vault::TenantCredentialVault;
+use crate::vault::{TenantCredentialVault, Unlock};
 
 use failure::Failure;
+use key::KeySource;
 use output::Output;
-use passphrase::PassphraseSource;
 
 /// Gives every tenant of a SaaS its own isolated MCP server over its own database.
 #[derive(Debug, Parser)]
@@ -61,7 +65,7 @@ struct Common {
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
-    passphrase: PassphraseSource,
+    key: KeySource,
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,7 +78,27 @@ enum Command {
     Serve(serve::ServeArguments),
     /// Serve one tenant's MCP on standard input and output, for desktop clients
     Stdio(serve::StdioArguments),
-    /// Import and show tenants
+    /// Load the keys of a service that runs sealed, or of one tenant
+    Unseal(vault::SealArguments),
+    /// Destroy the keys in a running service's memory, or those of one tenant
+    Seal(vault::SealArguments),
+    /// Show what there is and how it is; needs no key
+    Status,
+    /// Add, list and remove ways to unseal
+    #[command(subcommand)]
+    Slot(vault::SlotCommand),
+    /// Change a passphrase
+    #[command(subcommand)]
+    Passphrase(vault::PassphraseCommand),
+    /// Change the root key
+    #[command(subcommand)]
+    Root(vault::RootCommand),
+    /// Change a tenant's key
+    #[command(subcommand)]
+    TenantKey(vault::TenantKeyCommand),
+    /// Finish what a change of keys began, now
+    Reseal,
+    /// Import, show and remove tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
     /// Make and revoke the tokens that clients log in with
@@ -83,27 +107,45 @@ enum Command {
     /// Read the audit log
     #[command(subcommand)]
     Audit(audit::Command),
+    /// Check what was signed when a tenant was removed
+    #[command(subcommand)]
+    Certificate(certificate::Command),
 }
 
 /// Runs the command line of this process.
 pub fn run() -> ExitCode {
+    // Before anything secret is read, and before there is a second thread.
+    let hardened = memory::harden();
     let environment = passphrase::take_from_environment();
     let cli = Cli::parse();
     let output = Output::new(cli.common.json);
-    let result =
-        Settings::load(cli.common.config.as_deref()).map_err(Failure::from).and_then(|settings| {
-            telemetry::start(settings.log.level.into(), settings.log.format);
-            let context = Context { common: cli.common, settings, output, environment };
-            match cli.command {
-                Command::Init => init::run(&context),
-                Command::Demo(arguments) => demo::run(&context, &arguments),
-                Command::Serve(arguments) => serve::serve(&context, &arguments),
-                Command::Stdio(arguments) => serve::stdio(&context, &arguments),
-                Command::Tenant(command) => tenant::run(&context, command),
-                Command::Token(command) => token::run(&context, command),
-                Command::Audit(command) => audit::run(&context, command),
-            }
-        });
+    let hardened = hardened.map_err(|error| {
+        let message = "this process cannot be kept from being read by others";
+        Failure::io(message, &error)
+    });
+    let settings = || Settings::load(cli.common.config.as_deref()).map_err(Failure::from);
+    let result = hardened.and_then(|()| settings()).and_then(|settings| {
+        telemetry::start(settings.log.level.into(), settings.log.format);
+        let mut context = Context { common: cli.common, settings, output, environment };
+        match cli.command {
+            Command::Init => init::run(&context),
+            Command::Demo(arguments) => demo::run(&mut context, &arguments),
+            Command::Serve(arguments) => serve::serve(&mut context, &arguments),
+            Command::Stdio(arguments) => serve::stdio(&mut context, &arguments),
+            Command::Unseal(arguments) => vault::unseal(&context, arguments),
+            Command::Seal(arguments) => vault::seal(&context, arguments),
+            Command::Status => vault::status(&context),
+            Command::Slot(command) => vault::slot(&context, command),
+            Command::Passphrase(command) => vault::passphrase(&context, command),
+            Command::Root(command) => vault::root(&context, &command),
+            Command::TenantKey(command) => vault::tenant_key(&context, command),
+            Command::Reseal => vault::reseal(&context),
+            Command::Tenant(command) => tenant::run(&context, command),
+            Command::Token(command) => token::run(&context, command),
+            Command::Audit(command) => audit::run(&context, command),
+            Command::Certificate(command) => certificate::run(&context, command),
+        }
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -118,11 +160,12 @@ struct Context {
     common: Common,
     settings: Settings,
     output: Output,
-    /// A passphrase that came by the environment, already removed from there.
-    environment: Option<secrecy::SecretString>,
+    /// A passphrase that came by the environment, already removed from there. What runs for long
+    /// lets go of it.
+    environment: Option<SecretText>,
 }
 
-/// An unsealed vault with its audit log.
+/// A vault with its audit log.
 struct Opened {
     vault: Arc<TenantCredentialVault>,
     log: Log,
@@ -134,11 +177,16 @@ impl Context {
         &self.common.data_dir
     }
 
-    /// Unseals the vault with the passphrase of whatever source is given.
+    /// Unseals the vault with the key of whatever source is given.
     fn open(&self) -> Result<Opened, Failure> {
         let directory = DataDir::open(self.data_dir())?;
-        let passphrase = self.common.passphrase.read(self.environment.as_ref())?;
-        open(directory, &passphrase, &self.settings)
+        let key = self.key()?;
+        Opened::unsealed(directory, &key.unlock()?, &self.settings)
+    }
+
+    /// Opens the vault without a key.
+    fn open_sealed(&self) -> Result<Opened, Failure> {
+        Opened::sealed(DataDir::open(self.data_dir())?, &self.settings)
     }
 
     /// Unseals the vault for an operator's action.
@@ -148,41 +196,46 @@ impl Context {
 }
 
 impl Opened {
+    /// The vault in `directory`, still sealed.
+    fn sealed(directory: DataDir, settings: &Settings) -> Result<Self, Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = Log::open(&directory.audit_path(), Arc::clone(&clock))?;
+        let options = settings.vault_options();
+        let vault = TenantCredentialVault::open(directory, options, Arc::clone(&clock))?;
+        Ok(Self { vault: Arc::new(vault), log, clock })
+    }
+
+    /// Unseals the vault in `directory`; the attempt is recorded, whether it succeeds or not.
+    fn unsealed(directory: DataDir, unlock: &Unlock, settings: &Settings) -> Result<Self, Failure> {
+        let opened = Self::sealed(directory, settings)?;
+        opened.admin().unseal(unlock)?;
+        warn_if_unlocked();
+        Ok(opened)
+    }
+
     fn admin(&self) -> Admin {
         let auth = Auth::new(Arc::clone(&self.vault), self.log.clone(), Arc::clone(&self.clock));
         Admin::new(Arc::clone(&self.vault), Arc::new(auth), self.log.clone(), operator())
     }
 }
 
-/// Unseals the vault in `directory`; the attempt is recorded, whether it succeeds or not.
-fn open(
-    directory: DataDir,
-    passphrase: &secrecy::SecretString,
-    settings: &Settings,
-) -> Result<Opened, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log = Log::open(&directory.audit_path(), Arc::clone(&clock))?;
-    let pending = log.begin(Attempt {
-        request_id: RequestId::random(),
-        actor: operator(),
-        peer: None,
-        action: "vault.unseal",
-        tenant: None,
-    });
-    let options = settings.vault_options();
-    let vault = TenantCredentialVault::unseal(directory, passphrase, options, Arc::clone(&clock));
-    let code = vault.as_ref().err().map(crate::vault::Error::code);
-    pending.complete_blocking(Outcome { code, ..Outcome::default() })?;
-    Ok(Opened { vault: Arc::new(vault?), log, clock })
+/// Says once that keys may be swapped. They are in memory now, so it is known.
+fn warn_if_unlocked() {
+    let memory::Status { unlocked, .. } = memory::status();
+    if unlocked > 0 {
+        tracing::warn!(
+            bytes = unlocked,
+            "secrets may be written to swap: raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=)"
+        );
+    }
 }
 
 /// Who is at the command line, for the audit log.
 fn operator() -> Actor {
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
-    let uid = std::fs::metadata("/proc/self").map(|process| process.uid());
     // The name is what the environment says, the number is what the system knows.
     let name: String = name.unwrap_or_default().escape_default().take(64).collect();
-    let uid = uid.map_or_else(|_| "?".to_owned(), |uid| uid.to_string());
+    let uid = rustix::process::getuid().as_raw();
     Actor::Operator { name: format!("{name}({uid})") }
 }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -29,18 +30,7 @@ impl Output {
         if self.json {
             return line(&json!(values).to_string());
         }
-        if cells.is_empty() {
-            return line("(none)");
-        }
-        let mut table = Table::new();
-        table
-            .load_style(presets::NOTHING)
-            .set_content_arrangement(ContentArrangement::Disabled)
-            .set_header(headings.iter().map(|heading| heading.to_uppercase()))
-            .add_rows(cells);
-        let text: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
-        let text: Vec<&str> = text.iter().map(String::as_str).collect();
-        line(&text.join("\n"));
+        line(&table_of(headings, cells));
     }
 
     /// Prints a line for people only.
@@ -61,6 +51,69 @@ impl Output {
             let code = code.map_or_else(String::new, |code| format!(" [{code}]"));
             complain(&format!("error: {failure}{code}"));
         }
+    }
+}
+
+/// Rows in columns.
+pub(super) fn table_of(headings: &[&str], cells: Vec<Vec<String>>) -> String {
+    if cells.is_empty() {
+        return "(none)".to_owned();
+    }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(headings.iter().map(|heading| heading.to_uppercase()))
+        .add_rows(cells);
+    let text: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
+    text.join("\n")
+}
+
+/// A member of an answer, as people read it.
+pub(super) fn cell(value: &Value, name: &str) -> String {
+    match &value[name] {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
+            items.join(",")
+        }
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
+    }
+}
+
+/// A moment of an answer, to the second.
+pub(super) fn moment(value: &Value, name: &str) -> String {
+    let text = cell(value, name);
+    let moment = text.parse::<Timestamp>();
+    moment.map_or(text, |moment| moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// Names such as `db.host` and their values, one line each.
+pub(super) fn flatten(value: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten_into("", value, &mut lines);
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let line = |(name, value): &(String, String)| format!("{name:width$}  {value}");
+    lines.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn flatten_into(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(members) => {
+            for (name, value) in members {
+                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                flatten_into(&path, value, lines);
+            }
+        }
+        Value::Null => lines.push((path.to_owned(), "-".to_owned())),
+        Value::String(text) => lines.push((path.to_owned(), text.clone())),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
+            let text = if items.is_empty() { "-".to_owned() } else { items.join(", ") };
+            lines.push((path.to_owned(), text));
+        }
+        Value::Bool(_) | Value::Number(_) => lines.push((path.to_owned(), value.to_string())),
     }
 }
 

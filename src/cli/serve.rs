@@ -15,7 +15,7 @@ use super::{Context, Failure, Opened, operator};
 use crate::config::Settings;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
-use crate::{http, stdio};
+use crate::{control, http, stdio};
 
 /// Exit code after a second signal, as a shell reports one.
 const INTERRUPTED: i32 = 130;
@@ -25,6 +25,9 @@ pub(super) struct ServeArguments {
     /// Address and port; port 0 picks one (setting http.listen)
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// Start without a key; nobody is served until `tenantry unseal`
+    #[arg(long)]
+    sealed: bool,
 }
 
 #[derive(Args, Debug)]
@@ -34,22 +37,24 @@ pub(super) struct StdioArguments {
     tenant: String,
 }
 
-pub(super) fn serve(context: &Context, arguments: &ServeArguments) -> Result<(), Failure> {
+pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let address = arguments.listen.unwrap_or(context.settings.http.listen);
     context.settings.check_listen(address)?;
     // Before the passphrase is asked for: a taken port makes that vain.
     let listener = listen(address)?;
-    let opened = context.open()?;
+    let opened = if arguments.sealed { context.open_sealed()? } else { context.open()? };
+    context.environment = None;
     runtime()?.block_on(async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
-        run(listener, manager, &context.settings, stopping).await
+        run(listener, manager, &context.settings, context.data_dir(), stopping).await
     })
 }
 
-pub(super) fn stdio(context: &Context, arguments: &StdioArguments) -> Result<(), Failure> {
+pub(super) fn stdio(context: &mut Context, arguments: &StdioArguments) -> Result<(), Failure> {
     let tenant = parse_id(&arguments.tenant)?;
     let opened = context.open()?;
+    context.environment = None;
     runtime()?.block_on(async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
@@ -82,24 +87,36 @@ pub(super) fn start(
 ) -> Arc<TenantMcpManager> {
     let options = settings.pool_options(data_directory);
     let manager = TenantMcpManager::with_clock(opened.vault, opened.log, options, opened.clock);
+    manager.reseal_in_background(settings.vault.reseal_records_per_second);
     Arc::new(manager)
 }
 
-/// Serves until `stopping`; says so on standard output once calls are accepted.
+/// Serves calls, and operators at the admin socket in `directory`, until `stopping`; says so on
+/// standard output once both are accepted.
 pub(super) async fn run(
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
     settings: &Settings,
+    directory: &Path,
     stopping: CancellationToken,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("listening", &error);
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+    let socket = control::Socket::bind(directory)
+        .map_err(|error| Failure::io("making the admin socket", &error))?;
     line(&format!("tenantry ready: http://{address}/mcp"));
-    let cut = http::serve(listener, manager, settings.http_options(), stopping)
-        .await
-        .map_err(|error| Failure::io("serving", &error))?;
+    let operators = socket.serve(Arc::clone(&manager), stopping.clone());
+    let calls = async {
+        let served =
+            http::serve(listener, manager, settings.http_options(), stopping.clone()).await;
+        // Also when it ended by itself.
+        stopping.cancel();
+        served.map_err(|error| Failure::io("serving", &error))
+    };
+    let (cut, ()) = tokio::join!(calls, operators);
+    let cut = cut?;
     if cut > 0 {
         let message = format!("{cut} call(s) did not finish in time and were cut");
         return Err(Failure::new(ErrorCode::Cancelled, message));

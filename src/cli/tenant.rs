@@ -1,9 +1,9 @@
-//! `tenant import | list | show | enable | disable`
+//! `tenant import | list | show | enable | disable | remove`
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -12,16 +12,18 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::failure::said;
-use super::output::complain;
+use super::key::Key;
+use super::output::{cell, complain, flatten, moment};
+use super::vault::confirm_removal;
 use super::{Context, Failure};
+use crate::admin;
 use crate::error::ErrorCode;
-use crate::tenant::{
-    Connection, IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId,
-};
-use crate::vault::{Change, ChangeKind, StoredTenant};
+use crate::memory::{LockedBytes, SecretText};
+use crate::tenant::{IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId};
+use crate::vault::{Change, ChangeKind};
 
 /// Largest tenant file and certificate file that is read, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+const MAX_FILE: usize = 1 << 20;
 /// Describes tenant files to editors; lies beside them and is none.
 const SCHEMA_FILE: &str = "schema.json";
 
@@ -46,6 +48,15 @@ pub(super) enum Command {
         /// The tenant
         id: String,
     },
+    /// Destroy tenants' keys, for good
+    Remove {
+        /// The tenants
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -59,6 +70,9 @@ pub(super) struct ImportArguments {
     /// Import the good files even if others have problems
     #[arg(long)]
     keep_going: bool,
+    /// Import tenants that were removed, too, as new ones
+    #[arg(long, conflicts_with = "dry_run")]
+    readmit: bool,
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -68,6 +82,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Show { id } => show(context, &id),
         Command::Enable { id } => set_enabled(context, &id, true),
         Command::Disable { id } => set_enabled(context, &id, false),
+        Command::Remove { ids, yes } => remove(context, ids, yes),
     }
 }
 
@@ -94,6 +109,10 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<(), Failure>
     }
     let skipped = !problems.is_empty();
     let admin = context.admin()?;
+    if arguments.readmit {
+        let ids: Vec<_> = tenants.iter().map(|tenant| tenant.config.id.clone()).collect();
+        admin.readmit(&ids)?;
+    }
     let changes =
         if arguments.dry_run { admin.plan_import(&tenants)? } else { admin.import(tenants)? };
     report(context, &changes, arguments.dry_run);
@@ -177,8 +196,15 @@ fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<S
             Ok(file) => {
                 if !file.literal_secrets.is_empty() {
                     let fields = file.literal_secrets.join(", ");
+                    // Not refused: the secret is out already, and has to be replaced anyway.
+                    let others = if is_readable_by_others(path) {
+                        ", which others on this machine can read (chmod 600)"
+                    } else {
+                        ""
+                    };
                     let warning = format!(
-                        "warning: {}: {fields} stands in the file itself; better write ${{VARIABLE}}",
+                        "warning: {}: {fields} stands in the file itself{others}; \
+                         better write ${{VARIABLE}}",
                         path.display(),
                     );
                     progress.suspend(|| complain(&warning));
@@ -211,155 +237,96 @@ fn read_file(path: &Path, id_rule: IdRule) -> Result<TenantFile, Vec<Problem>> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let certificate = |named: &str| {
         let pem = read_bounded(&directory.join(named))?;
-        let pem = String::from_utf8(pem.to_vec()).map_err(|_| "not a PEM file".to_owned())?;
+        let pem = std::str::from_utf8(&pem).map_err(|_| "not a PEM file".to_owned())?;
         if pem.contains("-----BEGIN CERTIFICATE-----") {
-            Ok(pem)
+            Ok(pem.to_owned())
         } else {
             Err("has no certificate".to_owned())
         }
     };
     let lookup = |name: &str| {
         #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
-        std::env::var(name).ok().map(Zeroizing::new)
+        std::env::var(name).ok().map(Zeroizing::new).map(|value| SecretText::from(value.as_str()))
     };
     let surroundings = Surroundings { id_rule, lookup: &lookup, certificate: &certificate };
     TenantFile::read(name, &bytes, &surroundings)
 }
 
-fn read_bounded(path: &Path) -> Result<Zeroizing<Vec<u8>>, String> {
+/// The content of a regular file, in one locked buffer of its size.
+pub(super) fn read_bounded(path: &Path) -> Result<LockedBytes, String> {
     let unreadable = |error: std::io::Error| format!("cannot be read: {}", said(error.kind()));
     // Without waiting for the other end of a pipe, which is refused next.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = file.map_err(unreadable)?;
+    let mut file = file.map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;
     if !metadata.is_file() {
         return Err("is not a regular file".to_owned());
     }
-    // One buffer that does not grow, or copies of its beginning would stay behind.
-    let capacity = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or_default() + 1;
-    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("is larger than {MAX_FILE} bytes"));
+    let length = usize::try_from(metadata.len()).ok().filter(|length| *length <= MAX_FILE);
+    let length = length.ok_or_else(|| format!("is larger than {MAX_FILE} bytes"))?;
+    let mut bytes = LockedBytes::zeroed(length);
+    file.read_exact(&mut bytes).map_err(unreadable)?;
+    // Whoever is still writing gets an answer that says so, not half a tenant.
+    match file.metadata() {
+        Ok(now) if now.len() == metadata.len() => Ok(bytes),
+        Ok(_) => Err("is being written".to_owned()),
+        Err(error) => Err(unreadable(error)),
     }
-    Ok(bytes)
+}
+
+fn is_readable_by_others(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
 }
 
 fn list(context: &Context) -> Result<(), Failure> {
-    let tenants = context.admin()?.tenants()?;
-    let state = |enabled| if enabled { "enabled" } else { "disabled" };
-    let values = tenants.iter().map(|tenant| {
-        json!({
-            "tenant_id": tenant.id.as_str(),
-            "engine": tenant.engine,
-            "enabled": tenant.enabled,
-            "updated_at": tenant.updated_at.to_string(),
-        })
-    });
-    let values: Vec<Value> = values.collect();
+    let answer = context.operate(&admin::Command::TenantList, &[])?;
+    let tenants = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     let cells = tenants.iter().map(|tenant| {
-        vec![
-            tenant.id.to_string(),
-            tenant.engine.to_owned(),
-            state(tenant.enabled).to_owned(),
-            tenant.updated_at.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
-        ]
+        let state = match (&tenant["sealed"], &tenant["enabled"]) {
+            (Value::Bool(true), _) => "sealed",
+            (_, Value::Bool(true)) => "enabled",
+            _ => "disabled",
+        };
+        let (id, engine) = (cell(tenant, "tenant_id"), cell(tenant, "engine"));
+        vec![id, engine, state.to_owned(), moment(tenant, "updated_at")]
     });
-    context.output.rows(&["tenant", "engine", "state", "updated"], &values, cells.collect());
+    context.output.rows(&["tenant", "engine", "state", "updated"], tenants, cells.collect());
     Ok(())
 }
 
 fn show(context: &Context, id: &str) -> Result<(), Failure> {
-    let tenant = context.admin()?.tenant(&parse_id(id)?)?;
-    let value = describe(&tenant);
-    context.output.answer(&value, || {
-        let mut lines = Vec::new();
-        flatten("", &value, &mut lines);
-        let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        let line = |(name, value): &(String, String)| format!("{name:width$}  {value}");
-        lines.iter().map(line).collect::<Vec<_>>().join("\n")
-    });
+    let tenant = parse_id(id)?.to_string();
+    let answer = context.operate(&admin::Command::TenantShow { tenant }, &[])?;
+    context.output.answer(&answer, || flatten(&answer));
     Ok(())
 }
 
-/// A tenant without its secrets: of each, that it is set, since when, and its fingerprint.
-fn describe(tenant: &StoredTenant) -> Value {
-    let config = &tenant.config;
-    let connection = match &config.connection {
-        Connection::Postgres(target) => json!({
-            "host": target.host,
-            "port": target.port,
-            "name": target.database,
-            "user": target.user,
-            "schema": target.schema,
-            "sslmode": target.tls.as_str(),
-            "own_root_certificates": target.root_certificates.is_some(),
-        }),
-        Connection::Sqlite { path } => json!({ "path": path }),
-    };
-    let names = |tables: &Vec<_>| tables.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let credentials: serde_json::Map<String, Value> = tenant
-        .credentials
-        .iter()
-        .map(|credential| {
-            let set_at = credential.set_at.to_string();
-            let value = json!({ "set_at": set_at, "fingerprint": credential.fingerprint });
-            (credential.name.clone(), value)
-        })
-        .collect();
-    json!({
-        "tenant_id": config.id.as_str(),
-        "enabled": tenant.enabled,
-        "version": tenant.version,
-        "created_at": tenant.created_at.to_string(),
-        "updated_at": tenant.updated_at.to_string(),
-        "engine": config.connection.engine(),
-        "db": connection,
-        "credentials": credentials,
-        "access": {
-            "mode": config.access.mode.as_str(),
-            "tables": config.access.tables.as_ref().map(names),
-            "deny_columns": config.access.deny_columns.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        },
-        "quotas": {
-            "max_queries_per_hour": config.quotas.max_queries_per_hour,
-            "max_queries_per_day": config.quotas.max_queries_per_day,
-            "max_concurrent_connections": config.quotas.max_concurrent_connections,
-        },
-        "limits": {
-            "statement_timeout_ms": config.limits.statement_timeout_ms(),
-            "max_rows": config.limits.max_rows,
-            "max_result_bytes": config.limits.max_result_bytes,
-        },
-        "features": config.features,
-    })
-}
-
-/// Names such as `db.host` and their values, one line each.
-fn flatten(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(members) => {
-            for (name, value) in members {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                flatten(&path, value, lines);
-            }
-        }
-        Value::Null => lines.push((path.to_owned(), "-".to_owned())),
-        Value::String(text) => lines.push((path.to_owned(), text.clone())),
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
-            let text = if items.is_empty() { "-".to_owned() } else { items.join(", ") };
-            lines.push((path.to_owned(), text));
-        }
-        Value::Bool(_) | Value::Number(_) => lines.push((path.to_owned(), value.to_string())),
-    }
-}
-
 fn set_enabled(context: &Context, id: &str, enabled: bool) -> Result<(), Failure> {
-    let id = parse_id(id)?;
-    context.admin()?.set_enabled(&id, enabled)?;
-    let word = if enabled { "enabled" } else { "disabled" };
-    let value = json!({ "tenant_id": id.as_str(), "enabled": enabled });
-    context.output.answer(&value, || format!("{id} is {word}"));
+    let tenant = parse_id(id)?.to_string();
+    let (command, word) = if enabled {
+        (admin::Command::TenantEnable { tenant }, "enabled")
+    } else {
+        (admin::Command::TenantDisable { tenant }, "disabled")
+    };
+    let answer = context.operate(&command, &[])?;
+    context.output.answer(&answer, || format!("{id} is {word}"));
+    Ok(())
+}
+
+fn remove(context: &Context, ids: Vec<String>, is_confirmed: bool) -> Result<(), Failure> {
+    for id in &ids {
+        parse_id(id)?;
+    }
+    if !is_confirmed {
+        confirm_removal(&ids)?;
+    }
+    let Key { proof, secrets } = context.proof()?;
+    let command = admin::Command::TenantRemove { proof, tenants: ids };
+    let answer = context.operate(&command, &secrets)?;
+    context.output.answer(&answer, || {
+        let certificates = answer["certificates"].as_array().into_iter().flatten();
+        let certificates: Vec<&str> = certificates.filter_map(Value::as_str).collect();
+        format!("{}\n\nremoved: {}", certificates.join("\n"), cell(&answer, "removed"))
+    });
     Ok(())
 }

@@ -2,14 +2,13 @@
 
 use clap::Subcommand;
 use jiff::{Timestamp, ToSpan};
-use secrecy::ExposeSecret;
-use serde_json::{Value, json};
 
+use super::output::cell;
 use super::tenant::parse_id;
 use super::{Context, Failure};
-use crate::auth::TokenInfo;
+use crate::admin;
 use crate::clock::{Clock, SystemClock};
-use crate::tenant::{Permission, Permissions};
+use crate::tenant::Permission;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -38,42 +37,37 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Create { tenant, scope, expires } => {
             let tenant = parse_id(&tenant)?;
-            let permissions = parse_scopes(&scope)?;
+            check_scopes(&scope)?;
             let expires_at = expires.map(|text| from_now(&text)).transpose()?;
-            let admin = context.admin()?;
-            let (token, info) = admin.create_token(&tenant, permissions, expires_at)?;
-            #[expect(clippy::disallowed_methods, reason = "shown once, to whoever made it")]
-            let token = token.expose_secret();
-            let value = json!({
-                "token_id": info.token_id,
-                "token": token,
-                "tenant_id": info.tenant.as_str(),
-                "scopes": scopes(&info),
-                "expires_at": info.expires_at.map(|at| at.to_string()),
-            });
-            context.output.answer(&value, || {
-                format!("{token}\n\n{} for {tenant}; it is not shown again", info.token_id)
+            let command = admin::Command::TokenCreate {
+                tenant: tenant.to_string(),
+                scopes: scope,
+                expires_at,
+            };
+            let answer = context.operate(&command, &[])?;
+            context.output.answer(&answer, || {
+                let (token, id) = (cell(&answer, "token"), cell(&answer, "token_id"));
+                format!("{token}\n\n{id} for {tenant}; it is not shown again")
             });
         }
         Command::List => {
-            let tokens = context.admin()?.tokens()?;
-            let values: Vec<Value> = tokens.iter().map(describe).collect();
+            let answer = context.operate(&admin::Command::TokenList, &[])?;
+            let tokens = answer.as_array().map(Vec::as_slice).unwrap_or_default();
             let cells = tokens.iter().map(|token| {
-                vec![
-                    token.token_id.clone(),
-                    token.tenant.to_string(),
-                    scopes(token).join(","),
-                    token.created_at.to_string(),
-                    token.expires_at.map_or_else(|| "never".to_owned(), |at| at.to_string()),
-                ]
+                let mut cells: Vec<String> = ["token_id", "tenant_id", "scopes", "created_at"]
+                    .map(|name| cell(token, name))
+                    .into();
+                let has_end = !token["expires_at"].is_null();
+                cells.push(if has_end { cell(token, "expires_at") } else { "never".to_owned() });
+                cells
             });
             let headings = ["token", "tenant", "scopes", "created", "expires"];
-            context.output.rows(&headings, &values, cells.collect());
+            context.output.rows(&headings, tokens, cells.collect());
         }
         Command::Revoke { token_id } => {
-            context.admin()?.revoke_token(&token_id)?;
-            let value = json!({ "token_id": token_id, "revoked": true });
-            context.output.answer(&value, || format!("{token_id} is revoked"));
+            let command = admin::Command::TokenRevoke { token_id: token_id.clone() };
+            let answer = context.operate(&command, &[])?;
+            context.output.answer(&answer, || format!("{token_id} is revoked"));
         }
     }
     Ok(())
@@ -99,27 +93,10 @@ pub(super) fn parse_seconds(text: &str) -> Result<i64, Failure> {
     }
 }
 
-fn parse_scopes(names: &[String]) -> Result<Permissions, Failure> {
-    if names.is_empty() {
-        return Ok(Permissions::READ);
+/// Before a passphrase is asked for, as what the command line says is wrong.
+fn check_scopes(names: &[String]) -> Result<(), Failure> {
+    if names.iter().all(|name| Permission::parse(name).is_some()) {
+        return Ok(());
     }
-    let parse = |name: &String| {
-        let unknown = || Failure::usage("--scope is one of list, query, metadata, write");
-        Permission::parse(name).ok_or_else(unknown)
-    };
-    names.iter().map(parse).collect()
-}
-
-fn scopes(token: &TokenInfo) -> Vec<&'static str> {
-    token.permissions.iter().map(Permission::as_str).collect()
-}
-
-fn describe(token: &TokenInfo) -> Value {
-    json!({
-        "token_id": token.token_id,
-        "tenant_id": token.tenant.as_str(),
-        "scopes": scopes(token),
-        "created_at": token.created_at.to_string(),
-        "expires_at": token.expires_at.map(|at| at.to_string()),
-    })
+    Err(Failure::usage("--scope is one of list, query, metadata, write"))
 }

@@ -53,8 +53,15 @@ impl Endpoint {
         self.protocol.cancellation_token.clone()
     }
 
-    pub(super) fn is_ready(&self) -> bool {
-        self.manager.log().is_writable()
+    /// Why no call can be served now.
+    pub(super) fn obstacle(&self) -> Option<&'static str> {
+        if self.manager.is_sealed() {
+            Some("sealed\n")
+        } else if !self.manager.log().is_writable() {
+            Some("the audit log cannot be written\n")
+        } else {
+            None
+        }
     }
 
     async fn serve(
@@ -133,6 +140,7 @@ fn told(error: &auth::Error) -> ErrorCode {
         auth::Error::Audit(_)
         | auth::Error::Forbidden
         | auth::Error::Randomness
+        | auth::Error::Sealed
         | auth::Error::Unauthenticated => error.code(),
     }
 }

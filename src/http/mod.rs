@@ -99,9 +99,8 @@ fn router(endpoint: mcp::Endpoint) -> Router {
 }
 
 async fn ready(State(endpoint): State<mcp::Endpoint>) -> (StatusCode, &'static str) {
-    if endpoint.is_ready() {
-        (StatusCode::OK, "ok\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the audit log cannot be written\n")
+    match endpoint.obstacle() {
+        None => (StatusCode::OK, "ok\n"),
+        Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, obstacle),
     }
 }

@@ -296,6 +296,24 @@ impl McpConnectionPool {
         live()
     }
 
+    /// Closes everything that is idle, now, and what is leased, when it comes back. The pool stays
+    /// usable: whether anything is opened again is for the vault to say.
+    pub fn close_all(&self) {
+        let entries: Vec<_> =
+            self.shared.tenants().entries.drain().map(|(_, entry)| entry).collect();
+        for entry in entries {
+            entry.close();
+        }
+    }
+
+    /// As [`Self::close_all`], for one tenant.
+    pub fn close_tenant(&self, tenant: &TenantId) {
+        let entry = self.shared.tenants().entries.remove(tenant);
+        if let Some(entry) = entry {
+            entry.close();
+        }
+    }
+
     async fn entry(&self, tenant: &TenantId) -> Result<Arc<Entry>, Error> {
         let version = self.shared.vault.version(tenant)?;
         if let Some(entry) = self.shared.tenants().get(tenant)?
@@ -328,6 +346,10 @@ impl McpConnectionPool {
         }
         let session =
             database::connect(config, &credentials, &self.shared.options.database).await?;
+        // Changed, sealed or removed while it was opened: it is not handed out.
+        if !self.is_current(entry)? || entry.state().closed {
+            return Ok(None);
+        }
         let context = Arc::clone(&entry.context);
         let counters = Arc::clone(&self.shared.counters);
         counters.live.fetch_add(1, Ordering::AcqRel);

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use secrecy::SecretString;
 use tempfile::TempDir;
 
 use super::*;
 use crate::audit::Actor;
 use crate::clock::{Clock, SystemClock};
+use crate::memory::SecretText;
 use crate::store::DataDir;
 use crate::tenant::{
     Access, Connection, Credentials, IdRule, Limits, Quotas, ResolvedTenant, TenantConfig,
@@ -24,14 +24,15 @@ struct Fixture {
 
 fn fixture(max_instances_per_tenant: u32) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
-    let passphrase = SecretString::from("a passphrase for tests");
+    let passphrase = SecretText::from("a passphrase for tests");
     let data = DataDir::create(directory.path().join("data")).unwrap();
     vault::create(&data, &passphrase, KdfCost::insecure_for_tests(), &SystemClock).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = Log::open(&data.audit_path(), Arc::clone(&clock)).unwrap();
-    let options = vault::Options::default();
-    let vault = TenantCredentialVault::unseal(data, &passphrase, options, Arc::clone(&clock));
-    let vault = Arc::new(vault.unwrap());
+    let options = vault::Options { upgrade_cost: false, ..vault::Options::default() };
+    let vault = TenantCredentialVault::open(data, options, Arc::clone(&clock)).unwrap();
+    vault.unseal(&vault::Unlock::Passphrase(passphrase)).unwrap();
+    let vault = Arc::new(vault);
     let options = Options {
         max_instances_per_tenant,
         idle_timeout: IDLE,

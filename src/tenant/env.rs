@@ -4,10 +4,12 @@
 //! anywhere in a string and more than once; a default is taken as it stands, up to the next `}`.
 //! A value that comes out is never scanned again, so a secret that contains `${` is safe.
 
-use zeroize::Zeroizing;
+use secrecy::ExposeSecret;
+
+use crate::memory::{SecretText, SecretTextBuilder};
 
 /// Looks a variable up: the environment in production, a map in tests.
-pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<Zeroizing<String>>;
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<SecretText>;
 
 /// Why a string with references has no value.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -24,22 +26,35 @@ pub enum TemplateError {
     Name,
 }
 
+/// A stretch of the value.
+enum Part<'a> {
+    Verbatim(&'a str),
+    Variable(SecretText),
+}
+
+impl Part<'_> {
+    #[expect(clippy::disallowed_methods, reason = "it becomes part of a secret")]
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Verbatim(text) => text,
+            Self::Variable(value) => value.expose_secret(),
+        }
+    }
+}
+
 /// Replaces every reference in `template`.
-pub(super) fn resolve(
-    template: &str,
-    lookup: Lookup<'_>,
-) -> Result<Zeroizing<String>, TemplateError> {
-    let mut parts: Vec<Zeroizing<String>> = Vec::new();
+pub(super) fn resolve(template: &str, lookup: Lookup<'_>) -> Result<SecretText, TemplateError> {
+    let mut parts = Vec::new();
     let mut missing = Vec::new();
     let mut rest = template;
     while let Some(at) = rest.find("${") {
         let (before, after) = (&rest[..at], &rest[at + 2..]);
         if let Some(kept) = before.strip_suffix('$') {
-            parts.push(Zeroizing::new(format!("{kept}${{")));
+            parts.extend([Part::Verbatim(kept), Part::Verbatim("${")]);
             rest = after;
             continue;
         }
-        parts.push(Zeroizing::new(before.to_owned()));
+        parts.push(Part::Verbatim(before));
         let end = after.find('}').ok_or(TemplateError::Unclosed)?;
         let (name, default) = match after[..end].split_once(':') {
             Some((name, default)) => (name, Some(default)),
@@ -49,8 +64,8 @@ pub(super) fn resolve(
             return Err(TemplateError::Name);
         }
         match (lookup(name), default) {
-            (Some(value), _) => parts.push(value),
-            (None, Some(default)) => parts.push(Zeroizing::new(default.to_owned())),
+            (Some(value), _) => parts.push(Part::Variable(value)),
+            (None, Some(default)) => parts.push(Part::Verbatim(default)),
             (None, None) => missing.push(name.to_owned()),
         }
         rest = &after[end + 1..];
@@ -58,19 +73,20 @@ pub(super) fn resolve(
     if !missing.is_empty() {
         return Err(TemplateError::Missing(missing));
     }
-    // One exact allocation: a string that grew would leave copies of its beginnings behind.
-    let length = parts.iter().map(|part| part.len()).sum::<usize>() + rest.len();
-    let mut value = Zeroizing::new(String::with_capacity(length));
+    parts.push(Part::Verbatim(rest));
+    // Straight into where the value stays, which has the right size from the beginning.
+    let length = parts.iter().map(|part| part.as_str().len()).sum();
+    let mut value = SecretTextBuilder::with_capacity(length);
     for part in &parts {
-        value.push_str(part);
+        value.push_str(part.as_str());
     }
-    value.push_str(rest);
-    Ok(value)
+    Ok(value.finish())
 }
 
 /// Whether `template` says its value itself, without any variable.
 pub(super) fn is_literal(template: &str) -> bool {
-    !template.replace("$${", "").contains("${")
+    // Without a copy of the template, which is the secret when it is a literal.
+    template.match_indices("${").all(|(at, _)| template[..at].ends_with('$'))
 }
 
 fn is_variable_name(name: &str) -> bool {
@@ -85,12 +101,13 @@ mod tests {
 
     fn check(template: &str, expected: Result<&str, TemplateError>) {
         let lookup = |name: &str| match name {
-            "USER" => Some(Zeroizing::new("ann".to_owned())),
-            "ODD" => Some(Zeroizing::new("${USER}".to_owned())),
-            "EMPTY" => Some(Zeroizing::new(String::new())),
+            "USER" => Some(SecretText::from("ann")),
+            "ODD" => Some(SecretText::from("${USER}")),
+            "EMPTY" => Some(SecretText::from("")),
             _ => None,
         };
-        let actual = resolve(template, &lookup).map(|value| value.to_string());
+        let actual =
+            resolve(template, &lookup).map(|value| Part::Variable(value).as_str().to_owned());
         assert_eq!(actual, expected.map(str::to_owned));
     }
 
@@ -123,6 +140,16 @@ mod tests {
         check("$${USER}", Ok("${USER}"));
         check("${ODD}", Ok("${USER}"));
         check("$$${USER}", Ok("$${USER}"));
+    }
+
+    #[test]
+    fn a_literal_has_no_reference_that_counts() {
+        for literal in ["", "plain", "$5", "$${USER}", "a$${b$${", "$$${USER}"] {
+            assert!(is_literal(literal), "{literal}");
+        }
+        for template in ["${USER}", "a${USER}", "$${USER}${USER}", "${NONE:literal}"] {
+            assert!(!is_literal(template), "{template}");
+        }
     }
 
     #[test]

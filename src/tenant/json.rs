@@ -7,13 +7,35 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use secrecy::ExposeSecret;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::memory::{SecretText, SecretTextBuilder};
 
 /// One member of an object, in source order; a key may come twice.
 pub(super) struct Member<'a> {
     pub(super) key: Cow<'a, str>,
     pub(super) value: &'a RawValue,
+}
+
+/// What a JSON string says. It may be a secret, so unescaping has one home for it only.
+#[derive(Debug)]
+pub(super) enum Text<'a> {
+    /// As it stands in the source.
+    Verbatim(&'a str),
+    /// It had escapes.
+    Unescaped(SecretText),
+}
+
+impl Text<'_> {
+    #[expect(clippy::disallowed_methods, reason = "whether it is a secret, its field knows")]
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::Verbatim(text) => text,
+            Self::Unescaped(text) => text.expose_secret(),
+        }
+    }
 }
 
 /// A line and column, both from 1; the column counts characters.
@@ -42,7 +64,11 @@ pub(super) fn members(text: &str) -> Result<Option<Vec<Member<'_>>>, (Position, 
             let mut members = Vec::new();
             while let Some(key) = map.next_key::<&RawValue>()? {
                 // A key is a JSON string, or the map access would have failed.
-                let key = string(key).unwrap_or_default();
+                let key = match string(key) {
+                    Some(Text::Verbatim(key)) => Cow::Borrowed(key),
+                    Some(unescaped) => Cow::Owned(unescaped.as_str().to_owned()),
+                    None => Cow::Borrowed(""),
+                };
                 members.push(Member { key, value: map.next_value()? });
             }
             Ok(members)
@@ -50,12 +76,18 @@ pub(super) fn members(text: &str) -> Result<Option<Vec<Member<'_>>>, (Position, 
     }
 
     let mut parser = serde_json::Deserializer::from_str(text);
-    let members = parser.deserialize_map(Members).and_then(|members| {
+    // Of another type than asked for, the parser makes a message that quotes the value.
+    let members = if text.trim_ascii_start().starts_with('{') {
+        parser.deserialize_map(Members).map(Some)
+    } else {
+        parser.deserialize_ignored_any(IgnoredAny).map(|IgnoredAny| None)
+    };
+    let members = members.and_then(|members| {
         parser.end()?;
         Ok(members)
     });
     match members {
-        Ok(members) => Ok(Some(members)),
+        Ok(members) => Ok(members),
         Err(error) if error.is_data() => Ok(None),
         Err(error) => {
             // The parser counts columns in bytes.
@@ -68,12 +100,49 @@ pub(super) fn members(text: &str) -> Result<Option<Vec<Member<'_>>>, (Position, 
 }
 
 /// The string that `value` is, if it is one.
-pub(super) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
-    // Borrows when there is no escape, which `Cow` by itself would not.
-    match serde_json::from_str::<&str>(value.get()) {
-        Ok(text) => Some(Cow::Borrowed(text)),
-        Err(_) => serde_json::from_str::<String>(value.get()).ok().map(Cow::Owned),
+pub(super) fn string(value: &RawValue) -> Option<Text<'_>> {
+    let body = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    if !body.contains('\\') {
+        return Some(Text::Verbatim(body));
     }
+    // No escape is shorter than what it stands for.
+    let mut text = SecretTextBuilder::with_capacity(body.len());
+    let mut rest = body;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        text.push_str(before);
+        let (character, after) = unescape(escape)?;
+        text.push(character);
+        rest = after;
+    }
+    text.push_str(rest);
+    Some(Text::Unescaped(text.finish()))
+}
+
+/// The character that `escape`, the text after a backslash, begins with, and what follows.
+fn unescape(escape: &str) -> Option<(char, &str)> {
+    let mut rest = escape.chars();
+    let character = match rest.next()? {
+        quoted @ ('"' | '\\' | '/') => quoted,
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        'u' => return unescape_unicode(rest.as_str()),
+        _ => return None,
+    };
+    Some((character, rest.as_str()))
+}
+
+/// The character whose UTF-16 form is the four digits that `text` begins with, or these and those
+/// of the escape after them. Half a pair is no character.
+fn unescape_unicode(text: &str) -> Option<(char, &str)> {
+    let unit = |text: &str| u16::from_str_radix(text.get(..4)?, 16).ok();
+    let first = unit(text)?;
+    let second = text[4..].strip_prefix("\\u").and_then(unit);
+    let units = [Some(first), second].into_iter().flatten();
+    let character = char::decode_utf16(units).next()?.ok()?;
+    Some((character, &text[if character.len_utf16() == 1 { 4 } else { 10 }..]))
 }
 
 /// Where `part`, a slice of `source`, begins.
@@ -84,5 +153,52 @@ pub(super) fn position(source: &str, part: &str) -> Position {
     Position {
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> &RawValue {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_string_reads_as_the_json_parser_reads_it() {
+        for text in [
+            r#""""#,
+            r#""plain""#,
+            r#""\\ \" \/ \b \f \n \r \t end""#,
+            r#""\u0041\u00e4\u20ac\ud83d\ude00 \u0000""#,
+            r#""\\u0041""#,
+            r#""ä€😀\\""#,
+            r#""\ud83d\ude00\ud83d\ude00""#,
+            r#""\ud83d""#,
+            r#""\ud83d\u0041""#,
+            r#""\ude00\ud83d""#,
+            r#""\ud83d x""#,
+            "17",
+            "null",
+            r#"["a"]"#,
+        ] {
+            let read = string(raw(text)).map(|text| text.as_str().to_owned());
+            assert_eq!(read, serde_json::from_str::<String>(text).ok(), "{text}");
+        }
+        assert!(matches!(string(raw(r#""plain""#)), Some(Text::Verbatim("plain"))));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_string_comes_back_from_its_json(text in ".*", escape_all in proptest::bool::ANY) {
+            let json = if escape_all {
+                let units = text.encode_utf16().map(|unit| format!("\\u{unit:04x}"));
+                format!("\"{}\"", units.collect::<String>())
+            } else {
+                serde_json::to_string(&text).unwrap()
+            };
+            let read = string(raw(&json)).unwrap();
+            proptest::prop_assert_eq!(read.as_str(), text);
+        }
     }
 }

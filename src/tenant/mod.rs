@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use crate::memory::SecretText;
 
 pub use env::{Lookup, TemplateError};
 pub use file::{Problem, Surroundings, TenantFile, schema};
@@ -65,9 +65,9 @@ pub struct TenantConfig {
 #[derive(Default)]
 pub struct Credentials {
     /// The password of `db_user`; `None` for SQLite, or for a login without one.
-    pub db_password: Option<SecretString>,
+    pub db_password: Option<SecretText>,
     /// Keys of outside services by provider name; empty ones are left out at import.
-    pub api_keys: BTreeMap<String, SecretString>,
+    pub api_keys: BTreeMap<String, SecretText>,
 }
 
 impl fmt::Debug for Credentials {

@@ -5,38 +5,39 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
+use crate::clock::Clock;
 use crate::tenant::TenantId;
 
 /// One value per tenant, each of one version of that tenant. The deadline counts from the opening:
-/// use does not move it. `Debug` shows how many there are.
+/// use does not move it, and it passes while the machine is suspended. `Debug` shows how many there are.
 pub(super) struct Cache<T> {
     ttl: Duration,
+    clock: Arc<dyn Clock>,
     entries: Mutex<HashMap<TenantId, Entry<T>>>,
 }
 
 struct Entry<T> {
     version: u64,
-    deadline: Instant,
+    /// Since boot.
+    deadline: Duration,
     value: Arc<T>,
 }
 
 impl<T> Cache<T> {
-    pub(super) fn new(ttl: Duration) -> Self {
-        Self { ttl, entries: Mutex::default() }
+    pub(super) fn new(ttl: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self { ttl, clock, entries: Mutex::default() }
     }
 
     pub(super) fn get(&self, id: &TenantId, version: u64) -> Option<Arc<T>> {
         let entries = self.lock();
         let entry = entries.get(id)?;
-        let fresh = entry.version == version && Instant::now() < entry.deadline;
+        let fresh = entry.version == version && self.clock.boot() < entry.deadline;
         fresh.then(|| Arc::clone(&entry.value))
     }
 
     pub(super) fn insert(&self, id: &TenantId, version: u64, value: Arc<T>) {
         // A deadline beyond the end of time is none that could be kept: nothing is cached.
-        if let Some(deadline) = Instant::now().checked_add(self.ttl) {
+        if let Some(deadline) = self.clock.boot().checked_add(self.ttl) {
             self.lock().insert(id.clone(), Entry { version, deadline, value });
         }
     }
@@ -47,7 +48,7 @@ impl<T> Cache<T> {
 
     /// Drops what is past its deadline.
     pub(super) fn sweep(&self) {
-        let now = Instant::now();
+        let now = self.clock.boot();
         self.lock().retain(|_, entry| now < entry.deadline);
     }
 

@@ -14,6 +14,11 @@ pub(super) struct Malformed;
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
+    /// For a message of `length` bytes, which then takes one allocation.
+    pub(super) fn with_capacity(length: usize) -> Self {
+        Self(Vec::with_capacity(length))
+    }
+
     pub(super) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
@@ -146,5 +151,148 @@ impl<'a> Reader<'a> {
 
     pub(super) fn finish(self) -> Result<(), Malformed> {
         if self.0.is_empty() { Ok(()) } else { Err(Malformed) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::default();
+        write(&mut writer);
+        writer.finish()
+    }
+
+    #[test]
+    fn integers_are_big_endian_and_a_text_stands_behind_its_length() {
+        let bytes = written(|writer| {
+            writer.u8(0x01);
+            writer.flag(true);
+            writer.flag(false);
+            writer.u16(0x0203);
+            writer.u32(0x0405_0607);
+            writer.u64(0x0809_0a0b_0c0d_0e0f);
+            writer.raw(b"raw");
+            writer.text("é");
+            writer.optional(Some(7), Writer::u8);
+            writer.optional(None, Writer::u8);
+        });
+        let expected = b"\x01\x01\0\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0fraw\
+            \0\0\0\x02\xc3\xa9\x01\x07\0";
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_is_left() {
+        let time = Timestamp::new(-5, -999_999_999).unwrap();
+        let bytes = written(|writer| {
+            writer.u8(1);
+            writer.flag(true);
+            writer.u16(2);
+            writer.u32(3);
+            writer.u64(4);
+            writer.raw(b"raw");
+            writer.raw(b"array");
+            writer.text("text");
+            writer.optional(Some("some"), Writer::text);
+            writer.optional(None, Writer::text);
+            writer.time(time);
+        });
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(reader.u8(), Ok(1));
+        assert_eq!(reader.flag(), Ok(true));
+        assert_eq!(reader.u16(), Ok(2));
+        assert_eq!(reader.u32(), Ok(3));
+        assert_eq!(reader.u64(), Ok(4));
+        assert_eq!(reader.raw(3), Ok(&b"raw"[..]));
+        assert_eq!(reader.array(), Ok(*b"array"));
+        assert_eq!(reader.text(), Ok("text"));
+        assert_eq!(reader.optional(Reader::text), Ok(Some("some")));
+        assert_eq!(reader.optional(Reader::text), Ok(None));
+        assert_eq!(reader.time(), Ok(time));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn bytes_that_are_missing_or_left_over_are_malformed() {
+        assert_eq!(Reader::new(b"ab").raw(3), Err(Malformed));
+        assert_eq!(Reader::new(b"ab").array::<3>(), Err(Malformed));
+        assert_eq!(Reader::new(b"").u8(), Err(Malformed));
+        assert_eq!(Reader::new(&[0; 7]).u64(), Err(Malformed));
+        assert_eq!(Reader::new(b"a").finish(), Err(Malformed));
+        assert_eq!(Reader::new(b"").finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_flag_is_0_or_1() {
+        assert_eq!(Reader::new(&[0]).flag(), Ok(false));
+        assert_eq!(Reader::new(&[1]).flag(), Ok(true));
+        for other in 2..=u8::MAX {
+            assert_eq!(Reader::new(&[other]).flag(), Err(Malformed));
+            assert_eq!(Reader::new(&[other, 1]).optional(Reader::u8), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn a_count_is_at_most_what_could_follow() {
+        let bytes = |count| {
+            written(|writer| {
+                writer.count(count);
+                writer.raw(&[0; 12]);
+            })
+        };
+        for (count, size, accepted) in [
+            (12, 1, true),
+            (13, 1, false),
+            (3, 4, true),
+            (4, 4, false),
+            (2, 5, true),
+            (3, 5, false),
+        ] {
+            let read = Reader::new(&bytes(count)).count(size);
+            assert_eq!(read, if accepted { Ok(count) } else { Err(Malformed) }, "{count} {size}");
+        }
+        assert_eq!(Reader::new(&[0xff; 4]).count(1), Err(Malformed));
+    }
+
+    #[test]
+    fn a_text_is_utf_8_and_no_longer_than_what_is_there() {
+        assert_eq!(Reader::new(b"\0\0\0\x02ok").text(), Ok("ok"));
+        assert_eq!(Reader::new(b"\0\0\0\x02\xff\xff").text(), Err(Malformed));
+        assert_eq!(Reader::new(b"\0\0\0\x03ok").text(), Err(Malformed));
+    }
+
+    #[test]
+    fn a_time_has_one_spelling() {
+        let read = |seconds: i64, nanoseconds: i32| {
+            let bytes = [&seconds.to_be_bytes()[..], &nanoseconds.to_be_bytes()].concat();
+            Reader::new(&bytes).time()
+        };
+        assert_eq!(read(5, 999_999_999), Ok(Timestamp::new(5, 999_999_999).unwrap()));
+        assert_eq!(read(-5, -1), Ok(Timestamp::new(-5, -1).unwrap()));
+        // The same moments with another sign, or more than a second of them.
+        for (seconds, nanoseconds) in
+            [(5, 1_000_000_000), (6, -1), (-6, 1), (i64::MAX, 0), (i64::MIN, 0)]
+        {
+            assert_eq!(read(seconds, nanoseconds), Err(Malformed), "{seconds} {nanoseconds}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_and_a_text_come_back(seconds in -1_000_000_i64..1 << 36, text in any::<String>()) {
+            let time = Timestamp::from_second(seconds).unwrap();
+            let bytes = written(|writer| {
+                writer.time(time);
+                writer.text(&text);
+            });
+            let mut reader = Reader::new(&bytes);
+            prop_assert_eq!(reader.time(), Ok(time));
+            prop_assert_eq!(reader.text(), Ok(text.as_str()));
+            prop_assert_eq!(reader.finish(), Ok(()));
+        }
     }
 }

@@ -9,13 +9,16 @@
 
 use std::fmt::Write as _;
 use std::ops::Deref;
+#[cfg(test)]
+use std::sync::Arc;
 
-use zeroize::Zeroizing;
+use zeroize::zeroize_stack;
 
 use super::codec::{Malformed, Reader, Writer};
 use super::key::{Seal, random};
 use super::keyring::TenantKeys;
 use super::{Error, StoreId};
+use crate::memory::LockedBytes;
 
 /// Longest payload, so that an envelope fits into the store's values.
 pub(super) const MAX_PAYLOAD: usize = 4_000;
@@ -24,8 +27,10 @@ const MAGIC: &[u8; 2] = b"MV";
 const VERSION: u8 = 1;
 /// HKDF-SHA256 and ChaCha20-Poly1305, committed.
 const SUITE: u8 = 1;
-const HEAD_LENGTH: usize = 12;
+pub(super) const HEAD_LENGTH: usize = 12;
 const SALT_LENGTH: usize = 32;
+/// Associated data before the store key: one allocation.
+const ASSOCIATED_LENGTH: usize = HEAD_LENGTH + 12 + 16 + 1 + 16 + 2 + 8 + 2;
 const PADDING: usize = 256;
 /// The payload's true length, in front of it.
 const PREFIX: usize = 4;
@@ -57,10 +62,10 @@ pub(super) struct Place<'a> {
     pub(super) key: &'a [u8],
 }
 
-/// The payload of an envelope, wiped when dropped.
+/// The payload of an envelope, decrypted where it stays: in locked memory, wiped when dropped.
 pub(super) struct Opened {
     /// Length prefix, payload, padding.
-    padded: Zeroizing<Vec<u8>>,
+    padded: LockedBytes,
     length: usize,
 }
 
@@ -95,8 +100,8 @@ impl Place<'_> {
     }
 
     /// Injective: every part has a fixed width, but the last, whose length comes first.
-    fn associated_data(&self, head: &[u8], keys: &TenantKeys) -> Vec<u8> {
-        let mut writer = Writer::default();
+    pub(super) fn associated_data(&self, head: &[u8], keys: &TenantKeys) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(ASSOCIATED_LENGTH + self.key.len());
         writer.raw(head);
         writer.raw(b"mcpv.rec.v1\0");
         writer.raw(&self.store_id.0);
@@ -126,11 +131,11 @@ fn seal_with_salt(
     debug_assert!(payload.len() <= MAX_PAYLOAD);
     let term = keys.active();
     let padded_length = (PREFIX + payload.len()).next_multiple_of(PADDING);
-    let mut padded = Zeroizing::new(vec![0; padded_length]);
+    let mut padded = LockedBytes::zeroed(padded_length);
     padded[..PREFIX].copy_from_slice(&length_bytes(payload.len()));
     padded[PREFIX..PREFIX + payload.len()].copy_from_slice(payload);
 
-    let mut writer = Writer::default();
+    let mut writer = Writer::with_capacity(HEAD_LENGTH);
     writer.raw(MAGIC);
     writer.u8(VERSION);
     writer.u8(SUITE);
@@ -142,18 +147,31 @@ fn seal_with_salt(
     [&head[..], &salt, &seal.commitment, &padded, &seal.tag].concat()
 }
 
-/// Opens `envelope`, which was found at `place`.
-pub(super) fn open(keys: &TenantKeys, place: &Place<'_>, envelope: &[u8]) -> Result<Opened, Error> {
-    decode(keys, place, envelope).map_err(|Malformed| place.damaged())
+/// The term that `envelope` says it is sealed under; nothing when it is none.
+pub(super) fn term(envelope: &[u8]) -> Option<u32> {
+    let (term, _) = decode_head(envelope.get(..HEAD_LENGTH)?).ok()?;
+    Some(term)
 }
 
+/// Opens `envelope`, which was found at `place`.
+pub(super) fn open(keys: &TenantKeys, place: &Place<'_>, envelope: &[u8]) -> Result<Opened, Error> {
+    let opened = decode(keys, place, envelope).map_err(|Malformed| place.damaged());
+    // The cipher's block buffers: the end of the payload stays there.
+    zeroize_stack::<STACK>();
+    opened
+}
+
+/// Bytes of stack that are wiped after an opening: more than it uses.
+const STACK: usize = 8 << 10;
+
+#[inline(never)]
 fn decode(keys: &TenantKeys, place: &Place<'_>, envelope: &[u8]) -> Result<Opened, Malformed> {
     let mut reader = Reader::new(envelope);
     let head = reader.raw(HEAD_LENGTH)?;
     let salt: [u8; SALT_LENGTH] = reader.array()?;
     let commitment = reader.array()?;
     let (term, length) = decode_head(head)?;
-    let mut padded = Zeroizing::new(reader.raw(length)?.to_vec());
+    let mut padded = LockedBytes::copy_of(reader.raw(length)?);
     let seal = Seal { commitment, tag: reader.array()? };
     reader.finish()?;
 
@@ -165,8 +183,9 @@ fn decode(keys: &TenantKeys, place: &Place<'_>, envelope: &[u8]) -> Result<Opene
     let length = reader.count(1)?;
     reader.raw(length)?;
     let least = (PREFIX + length).next_multiple_of(PADDING) == padded.len();
-    let zeros = padded[PREFIX + length..].iter().all(|byte| *byte == 0);
-    if least && zeros { Ok(Opened { padded, length }) } else { Err(Malformed) }
+    // All of it, whatever is found: without an early end the loop is vectorised.
+    let padding = padded[PREFIX + length..].iter().fold(0, |found, byte| found | byte);
+    if least && padding == 0 { Ok(Opened { padded, length }) } else { Err(Malformed) }
 }
 
 /// Term and ciphertext length.
@@ -188,6 +207,8 @@ fn length_bytes(length: usize) -> [u8; PREFIX] {
 mod tests {
     use proptest::prelude::*;
 
+    use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit, Nonce};
+
     use super::super::key::Key;
     use super::super::keyring::{Term, TermState};
     use super::super::tests::vector;
@@ -207,7 +228,7 @@ mod tests {
                 key.fill(byte);
                 Ok::<_, Malformed>(())
             });
-            Term { number, state, key: key.unwrap() }
+            Term { number, state, key: Arc::new(key.unwrap()) }
         };
         let terms = vec![term(1, TermState::Retained, 0x54), term(2, TermState::Active, 0x55)];
         TenantKeys::new(Uuid([uuid; 16]), Handle([0x53; 16]), terms).unwrap()
@@ -260,6 +281,46 @@ mod tests {
     }
 
     #[test]
+    fn a_ciphertext_made_to_open_under_two_keys_opens_under_the_committed_one_only() {
+        const TWO_KEYS: &str = include_str!("../../tests/vectors/two_keys.txt");
+        let place_bytes = vector(TWO_KEYS, "place");
+        let key = vector(TWO_KEYS, "store_key");
+        let at = Place { version: 3, ..place(&key) };
+        for (own, other) in [(1, 2), (2, 1)] {
+            let envelope = vector(TWO_KEYS, &format!("envelope_{own}"));
+            let (sealed, tag) = envelope[76..].split_at(256);
+            for number in [own, other] {
+                // The cipher alone takes it for genuine under either key.
+                let derived = vector(TWO_KEYS, &format!("cipher_key_{number}"));
+                let cipher = ChaCha20Poly1305::new_from_slice(&derived[..32]).unwrap();
+                let (nonce, tag) =
+                    (Nonce::try_from(&derived[32..]).unwrap(), tag.try_into().unwrap());
+                let mut message = sealed.to_vec();
+                let opened = cipher.decrypt_inout_detached(
+                    &nonce,
+                    &place_bytes,
+                    message.as_mut_slice().into(),
+                    &tag,
+                );
+                assert!(opened.is_ok());
+            }
+            let tenant = |number: u8| {
+                let key = Key::fill_with(|key| {
+                    key.copy_from_slice(&vector(TWO_KEYS, &format!("tenant_key_{number}")));
+                    Ok::<_, Malformed>(())
+                });
+                let term =
+                    Term { number: 2, state: TermState::Active, key: Arc::new(key.unwrap()) };
+                TenantKeys::new(Uuid([0x52; 16]), Handle([0x53; 16]), vec![term]).unwrap()
+            };
+            assert!(open(&tenant(other), &at, &envelope).is_err(), "the other's key");
+            if own == 1 {
+                assert_eq!(open(&tenant(own), &at, &envelope).unwrap().len(), 252);
+            }
+        }
+    }
+
+    #[test]
     fn payloads_of_every_length_come_back_and_show_only_steps_of_256_bytes() {
         let keys = keys(0x52);
         for length in [0, 1, 251, 252, 253, 508, MAX_PAYLOAD] {
@@ -289,6 +350,44 @@ mod tests {
         let store_id = StoreId(*store_id);
         let place = Place { store_id, kind, field: *field, version: *version, key };
         place.associated_data(&[0; HEAD_LENGTH], &keys(*uuid))
+    }
+
+    #[test]
+    fn a_record_that_does_not_open_is_named_by_its_kind_and_its_key_in_hex() {
+        for (kind, name) in [
+            (RecordKind::Directory, "directory"),
+            (RecordKind::Config, "config"),
+            (RecordKind::Credential, "credential"),
+            (RecordKind::Token, "token"),
+            (RecordKind::Certificate, "certificate"),
+        ] {
+            let place = Place { kind, ..place(b"\x00\x0f\xa5") };
+            let error = open(&keys(0x52), &place, b"MV").err().unwrap().to_string();
+            assert!(error.starts_with(&format!("the {name} record 000fa5 is missing")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_authentic_envelope_with_padding_that_nobody_writes_is_refused() {
+        let (keys, place) = (keys(0x52), place(b"key"));
+        let is_open = |prefix: u32, change: fn(&mut Vec<u8>)| {
+            let mut padded = prefix.to_be_bytes().to_vec();
+            padded.resize(PADDING, 0);
+            change(&mut padded);
+            let length = u32::try_from(padded.len()).unwrap().to_be_bytes();
+            let head = [&b"MV\x01\x01\0\0\0\x02"[..], &length].concat();
+            let salt = [9; SALT_LENGTH];
+            let seal =
+                keys.active().key.seal(&salt, &place.associated_data(&head, &keys), &mut padded);
+            let envelope = [&head[..], &salt, &seal.commitment, &padded, &seal.tag].concat();
+            open(&keys, &place, &envelope).is_ok()
+        };
+        assert!(is_open(252, |_| ()));
+        assert!(!is_open(253, |_| ()), "longer than the padded text");
+        assert!(!is_open(10, |padded| padded[PREFIX + 10] = 1), "other than zeros");
+        assert!(is_open(10, |padded| padded[PREFIX + 9] = 1));
+        assert!(!is_open(10, |padded| padded.resize(2 * PADDING, 0)), "a block too many");
+        assert!(!is_open(10, |padded| padded.truncate(PREFIX + 10)), "none");
     }
 
     proptest! {

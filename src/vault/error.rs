@@ -4,7 +4,9 @@ use crate::error::ErrorCode;
 use crate::store;
 use crate::tenant::TenantId;
 
+use super::command::KeyCommandProblem;
 use super::kdf::{KdfCost, MIN_PASSPHRASE};
+use super::shares::{MAX_COUNT, MIN_THRESHOLD};
 
 /// Why the vault did not do what it was asked. No text quotes a secret.
 #[derive(Debug, thiserror::Error)]
@@ -35,12 +37,37 @@ pub enum Error {
     /// The header opens, but not all of it is what was written.
     #[error("the header is damaged or was altered; restore it from a backup")]
     HeaderDamaged,
+    /// An external program did not give a key, or not keep one.
+    #[error("key command {program}: {problem}")]
+    KeyCommand {
+        /// What was run.
+        program: String,
+        /// What came of it.
+        problem: KeyCommandProblem,
+    },
+    /// There is nothing to run.
+    #[error("a key command has at least the name of a program")]
+    KeyCommandEmpty,
+    /// Its checksum is another.
+    #[error("the key file is damaged: its checksum does not match")]
+    KeyFileDamaged,
+    /// Something else, or a part of it.
+    #[error("not a key file: one line, tenantry-key-1: and 58 letters and digits")]
+    KeyFileMalformed,
     /// Not what was written, or not of this vault.
     #[error("the keyring is damaged, altered, or of another vault; restore it from a backup")]
     KeyringDamaged,
     /// There are records whose key the keyring does not have.
     #[error("the keyring is older than the store; restore the one that belongs to it")]
     KeyringOutdated,
+    /// Without this slot the vault could not be opened offline.
+    #[error(
+        "that slot is the last that opens without another service; add a passphrase, key file or shares first"
+    )]
+    LastOfflineSlot,
+    /// No slot has this number.
+    #[error("no slot has number {0}; `tenantry slot list` shows those there are")]
+    NoSuchSlot(u16),
     /// No such tenant.
     #[error("no such tenant is configured")]
     NotConfigured,
@@ -66,9 +93,60 @@ pub enum Error {
         /// Its key in the store, in hex. It names no tenant.
         key: String,
     },
+    /// The tenant was removed, and its keys with it.
+    #[error("tenant {tenant} was removed at {at}; --readmit imports it as a new one")]
+    Removed {
+        /// Who.
+        tenant: TenantId,
+        /// When.
+        at: jiff::Timestamp,
+    },
+    /// An earlier rotation of everything is not finished.
+    #[error("an earlier re-seal is not finished; `tenantry status` shows how far it is")]
+    Resealing,
+    /// No key is in memory.
+    #[error("the vault is sealed; `tenantry unseal` opens it")]
+    Sealed,
+    /// Nothing that was given opens these slots.
+    #[error("nothing that was given opens slot {}; give what opens them, or drop them with --drop-slots", words(.0))]
+    SlotsMissing(Vec<u16>),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The tenant's keys are sealed.
+    #[error("tenant {0} is sealed; `tenantry unseal {0}` opens it")]
+    TenantSealed(TenantId),
+    /// Too many failures lately.
+    #[error("too many failed attempts; try again in {retry_after_seconds} s")]
+    Throttled {
+        /// When the next one is allowed.
+        retry_after_seconds: u64,
+    },
+    /// Shares cannot be made that way.
+    #[error(
+        "of {MIN_THRESHOLD} to {MAX_COUNT} shares, at least {MIN_THRESHOLD} and at most all are needed"
+    )]
+    ShareCounts,
+    /// Something else, or a part of it.
+    #[error("not a share: tenantry-share-1 and 15 groups of 5 letters and digits")]
+    ShareMalformed,
+    /// Its checksum is another.
+    #[error("a share is mistyped: its checksum does not match")]
+    ShareMistyped,
+    /// One share given as two.
+    #[error("share {0} is given twice")]
+    ShareTwice(u8),
+    /// They do not belong together.
+    #[error("the shares are of different sets")]
+    SharesMixed,
+    /// Shares of one set, but not enough.
+    #[error("{needed} shares are needed, and {given} given")]
+    TooFewShares {
+        /// How many were given.
+        given: usize,
+        /// How many open.
+        needed: u8,
+    },
     /// A value does not fit into its record.
     #[error("{field} of tenant {tenant} is too large to be stored")]
     TooLarge {
@@ -77,22 +155,56 @@ pub enum Error {
         /// The field of the tenant file, or the token.
         field: String,
     },
+    /// A header has room for so many.
+    #[error("there are 16 slots already; remove one first")]
+    TooManySlots,
     /// Made by a later version.
     #[error("the {0} was written by a newer version of tenantry; use that one")]
     UnsupportedVersion(&'static str),
-    /// No key slot opens.
+    /// No slot of this kind opens.
+    #[error("no {0} slot opens with what was given (or it is damaged)")]
+    WrongKey(&'static str),
+    /// No passphrase slot opens.
     #[error("wrong passphrase (or a damaged key slot)")]
     WrongPassphrase,
 }
 
+fn words(numbers: &[u16]) -> String {
+    numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl Error {
+    /// That no slot of `kind` opens.
+    pub(super) fn no_slot_opens(kind: &'static str) -> Self {
+        if kind == "passphrase" { Self::WrongPassphrase } else { Self::WrongKey(kind) }
+    }
+
+    /// Whether this is what a guess ends with.
+    pub(super) fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::WrongKey(_) | Self::WrongPassphrase)
+    }
+
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::CaseConflict { .. }
             | Self::CostOutOfRange
             | Self::Duplicate(_)
+            | Self::LastOfflineSlot
+            | Self::NoSuchSlot(_)
             | Self::PassphraseTooShort
+            | Self::Removed { .. }
+            | Self::Resealing
+            | Self::SlotsMissing(_)
+            | Self::TooManySlots
+            | Self::KeyCommandEmpty
+            | Self::KeyFileDamaged
+            | Self::KeyFileMalformed
+            | Self::ShareCounts
+            | Self::ShareMalformed
+            | Self::ShareMistyped
+            | Self::ShareTwice(_)
+            | Self::SharesMixed
             | Self::TooLarge { .. } => ErrorCode::InvalidArgument,
             Self::Disabled(_) => ErrorCode::TenantDisabled,
             Self::HeaderDamaged
@@ -101,9 +213,16 @@ impl Error {
             | Self::RecordDamaged { .. }
             | Self::UnsupportedVersion(_) => ErrorCode::IntegrityError,
             Self::NotConfigured => ErrorCode::TenantNotConfigured,
-            Self::OutOfMemory { .. } | Self::Random(_) => ErrorCode::InternalError,
+            Self::KeyCommand { .. } | Self::OutOfMemory { .. } | Self::Random(_) => {
+                ErrorCode::InternalError
+            }
             Self::Store(error) => error.code(),
-            Self::WrongPassphrase => ErrorCode::VaultSealed,
+            Self::Throttled { .. } => ErrorCode::QuotaExceeded,
+            Self::Sealed
+            | Self::TenantSealed(_)
+            | Self::TooFewShares { .. }
+            | Self::WrongKey(_)
+            | Self::WrongPassphrase => ErrorCode::VaultSealed,
         }
     }
 }

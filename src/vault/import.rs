@@ -1,18 +1,19 @@
 //! Taking tenants in: compare with what is stored, then one commit of what differs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 use subtle::ConstantTimeEq;
 
 use super::envelope::{MAX_PAYLOAD, RecordKind};
-use super::keyring::TenantKeys;
+use super::keyring::{Keyring, TenantKeys};
 use super::record::{self, Directory, Field, FieldId};
 use super::sealed::{self, API_KEYS_PREFIX, fingerprint, secret_bytes};
+use super::unsealed::Unsealed;
 use super::{Entry, Error, Fold, TenantCredentialVault};
-use crate::store::{Batch, DataDir};
+use crate::memory::SecretText;
+use crate::store::Batch;
 use crate::tenant::{
     Access, Connection, Credentials, Limits, PostgresTarget, Quotas, ResolvedTenant, TenantConfig,
     TenantId,
@@ -50,9 +51,7 @@ pub enum ChangeKind {
 impl TenantCredentialVault {
     /// What [`Self::import`] would do. Writes nothing.
     pub fn plan(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
-        let _writing = self.writing();
-        let compared = self.compare_all(tenants)?;
-        Ok(compared.into_iter().map(|compared| compared.change).collect())
+        self.unsealed(|vault| vault.plan(tenants))
     }
 
     /// Stores `tenants`, all of them in one commit or none. One that is as it was costs no write,
@@ -60,13 +59,52 @@ impl TenantCredentialVault {
     ///
     /// # Errors
     ///
-    /// - [`Error::CaseConflict`], [`Error::Duplicate`], [`Error::TooLarge`]: nothing is stored.
+    /// - [`Error::CaseConflict`], [`Error::Duplicate`], [`Error::Removed`], [`Error::Sealed`],
+    ///   [`Error::TenantSealed`], [`Error::TooLarge`]: nothing is stored.
     /// - [`Error::Store`]: nothing is visible. After a failure of the disk it is known only at the
     ///   next unsealing whether all are stored, or none.
-    #[expect(clippy::needless_pass_by_value, reason = "the plaintext credentials end here")]
     pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
-        let mut keyring = self.writing();
-        let compared = self.compare_all(&tenants)?;
+        self.unsealed(|vault| vault.import(tenants))
+    }
+
+    /// Lets removed tenants be imported again, as new ones. Others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`], [`Error::Store`].
+    pub fn readmit(&self, ids: &[TenantId]) -> Result<(), Error> {
+        self.unsealed(|vault| {
+            let mut writing = vault.writing();
+            let tombstones = ids.iter().filter_map(|id| writing.keyring.tombstone(id));
+            let handles: Vec<_> = tombstones.map(|tombstone| tombstone.handle).collect();
+            if handles.is_empty() {
+                return Ok(());
+            }
+            // Of a removal that failed: without its tombstone a record would be one whose key is
+            // missing, and a token would be the new tenant's.
+            vault.finish_removals(&writing.keyring, &handles)?;
+            vault.change_keyring(&mut writing, |keyring| {
+                for id in ids {
+                    keyring.readmit(id);
+                }
+                Ok(())
+            })
+        })
+    }
+}
+
+impl Unsealed {
+    fn plan(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
+        let writing = self.writing();
+        let compared = self.compare_all(tenants, &writing.keyring)?;
+        Ok(compared.into_iter().map(|compared| compared.change).collect())
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the plaintext credentials end here")]
+    fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
+        let mut writing = self.writing();
+        let compared = self.compare_all(&tenants, &writing.keyring)?;
+        let mut keyring = writing.keyring.clone();
         let now = self.clock.now();
         let mut batch = Batch::default();
         let mut entries = Vec::new();
@@ -77,26 +115,28 @@ impl TenantCredentialVault {
             let keys = match current {
                 Some(entry) => Arc::clone(&entry.keys),
                 // After an import that failed there may be keys already.
-                None => keyring.get_or_create(self.handle(&change.tenant))?,
+                None => keyring.get_or_create(keyring.handle(&change.tenant))?,
             };
             let import = Import { vault: self, keys, current: current.as_deref(), change, now };
             entries.push(import.seal(&mut batch, tenant)?);
         }
-        if !keyring.is_saved() {
-            keyring.save(self.store_id(), &self.keyring_key, |bytes| {
-                Ok(self.directory.write_atomically(DataDir::KEYRING, bytes)?)
-            })?;
+        if compared.iter().any(|compared| compared.current.is_none()) {
+            self.save_keyring(&mut writing, keyring)?;
         }
         if !batch.is_empty() {
-            self.sealed.store().apply(batch)?;
+            self.records.store().apply(batch)?;
         }
         self.publish(entries);
         Ok(compared.into_iter().map(|compared| compared.change).collect())
     }
 
-    fn compare_all(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Compared>, Error> {
+    fn compare_all(
+        &self,
+        tenants: &[ResolvedTenant],
+        keyring: &Keyring,
+    ) -> Result<Vec<Compared>, Error> {
         let mut seen: HashMap<String, &TenantId> = HashMap::with_capacity(tenants.len());
-        let stored = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         tenants
             .iter()
             .map(|tenant| {
@@ -110,9 +150,18 @@ impl TenantCredentialVault {
                     Some(earlier) => return Err(conflict(earlier)),
                     None => {}
                 }
-                let entry = stored.get(&id.folded()).map(Arc::clone);
+                if let Some(sealed) = index.sealed.get(&id.folded()) {
+                    return Err(Error::TenantSealed(sealed.clone()));
+                }
+                let entry = index.tenants.get(&id.folded()).map(Arc::clone);
                 let kind = match &entry {
-                    None => ChangeKind::Added,
+                    None => match keyring.tombstone(id) {
+                        Some(tombstone) => {
+                            let (tenant, at) = (id.clone(), tombstone.removed_at());
+                            return Err(Error::Removed { tenant, at });
+                        }
+                        None => ChangeKind::Added,
+                    },
                     Some(entry) if entry.directory.id != *id => {
                         return Err(conflict(&entry.directory.id));
                     }
@@ -125,7 +174,7 @@ impl TenantCredentialVault {
 
     fn compare(&self, tenant: &ResolvedTenant, entry: &Entry) -> Result<ChangeKind, Error> {
         let mut fields = Vec::new();
-        let stored = self.sealed.config(entry)?;
+        let stored = self.records.config(entry)?;
         if stored != tenant.config {
             let (mut old, new) = (describe(&stored), describe(&tenant.config));
             for (name, value) in new {
@@ -140,7 +189,7 @@ impl TenantCredentialVault {
             let same = match entry.directory.field(name) {
                 None => false,
                 Some(field) => {
-                    let opened = self.sealed.credential(entry, field)?;
+                    let opened = self.records.credential(entry, field)?;
                     bool::from(opened.ct_eq(secret_bytes(secret)))
                 }
             };
@@ -163,7 +212,7 @@ struct Compared {
 
 /// One tenant's way into a batch.
 struct Import<'a> {
-    vault: &'a TenantCredentialVault,
+    vault: &'a Unsealed,
     keys: Arc<TenantKeys>,
     current: Option<&'a Entry>,
     change: &'a Change,
@@ -185,7 +234,7 @@ impl Import<'_> {
         }
         fields.sort_unstable_by_key(|field: &Field| field.id);
 
-        let current = self.current.map(|entry| &entry.directory);
+        let current = self.current.map(|entry| &*entry.directory);
         let directory = Directory {
             id: tenant.config.id.clone(),
             uuid: self.keys.uuid,
@@ -206,7 +255,7 @@ impl Import<'_> {
             }
         }
         self.vault.put_directory(batch, &self.keys, &directory, current)?;
-        Ok(Entry { keys: Arc::clone(&self.keys), directory })
+        Ok(Entry { keys: Arc::clone(&self.keys), directory: Arc::new(directory) })
     }
 
     fn credential(
@@ -214,7 +263,7 @@ impl Import<'_> {
         batch: &mut Batch,
         earlier: &[Field],
         name: &str,
-        secret: &SecretString,
+        secret: &SecretText,
     ) -> Result<Field, Error> {
         let current = self.current.and_then(|entry| entry.directory.field(name));
         if let Some(current) = current.filter(|_| !self.differs(name)) {
@@ -231,7 +280,7 @@ impl Import<'_> {
         }
         let version = self.version();
         let record = (id.0, version);
-        self.vault.sealed.put(batch, &self.keys, RecordKind::Credential, record, payload)?;
+        self.vault.records.put(batch, &self.keys, RecordKind::Credential, record, payload)?;
         let fingerprint = fingerprint(&self.vault.fingerprint_key, &self.keys, name, secret);
         Ok(Field { id, version, chunks: 1, name: name.to_owned(), set_at: self.now, fingerprint })
     }
@@ -263,7 +312,7 @@ impl Import<'_> {
         };
         let pieces = bytes.chunks(MAX_PAYLOAD).chain(bytes.is_empty().then_some(bytes));
         for (record, piece) in field.records().zip(pieces) {
-            self.vault.sealed.put(batch, &self.keys, kind, record, piece)?;
+            self.vault.records.put(batch, &self.keys, kind, record, piece)?;
         }
         Ok(field)
     }
@@ -298,7 +347,7 @@ impl Import<'_> {
 }
 
 /// The secrets by field name. An empty API key is none.
-fn secrets(credentials: &Credentials) -> BTreeMap<String, &SecretString> {
+fn secrets(credentials: &Credentials) -> BTreeMap<String, &SecretText> {
     let Credentials { db_password, api_keys } = credentials;
     let password = db_password.iter().map(|secret| (DB_PASSWORD.to_owned(), secret));
     let keys = api_keys

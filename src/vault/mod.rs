@@ -4,82 +4,116 @@
 //! tenant, in this field, at this version, turns back. Every byte: docs/format.md.
 //!
 //! ```text
-//! passphrase --Argon2id--> KEK --header--> root key --HKDF--> K_keyring, K_index, ...
-//! K_keyring --keyring--> random key per tenant --HKDF(salt, place)--> one-time key --> envelope
-//! tenant id --HMAC(K_index)--> handle --> store key
+//! passphrase, key file, program, shares --slot of the header--> root key --> key of the keyring
+//! keyring --> random key per tenant and term --HKDF(salt, place)--> one-time key --> envelope
+//! tenant id --HMAC(index key of the keyring)--> handle --> store key
 //! ```
 //!
+//! It begins sealed: no key is in memory. [`TenantCredentialVault::unseal`] takes what opens a slot,
+//! [`TenantCredentialVault::seal`] lets go of every key again. The root key is in memory only while
+//! it is used.
+//!
 //! Protects against: reading the data directory; moving, swapping or editing what is in it; tenant
-//! ids read off the store's keys. Does not protect against: an older copy of the whole directory
-//! put back; a reader of this process's memory, where opened credentials stay for
-//! [`Options::credential_ttl`]; a passphrase that can be guessed.
+//! ids read off the store's keys; a copy of the directory that is older than a change of keys; guesses
+//! at the passphrase that go through this program. Does not protect against: an older copy of the
+//! whole directory put back; a reader of this process's memory, where tenant keys are while it is
+//! unsealed and opened credentials for [`Options::credential_ttl`]; a passphrase that can be guessed
+//! with a copy of the header.
 
+mod attempts;
+mod bech32;
 mod cache;
+mod certificate;
 mod codec;
+mod command;
 mod envelope;
 mod error;
 mod header;
 mod import;
 mod kdf;
 mod key;
+mod key_file;
 mod keyring;
 mod record;
+mod removal;
+mod reseal;
+mod root;
+mod seal;
 mod sealed;
+mod shares;
+mod slot;
 mod token;
+mod unsealed;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 
 use crate::clock::Clock;
-use crate::store::{self, Batch, DataDir, SledStore, Store};
+use crate::memory::SecretText;
+use crate::store::{self, DataDir, SledStore, Store};
 use crate::tenant::{Credentials, TenantConfig, TenantId};
 
-use cache::Cache;
-use envelope::RecordKind;
-use key::Key;
+use header::{Header, OpenHeader};
 use keyring::{Keyring, TenantKeys};
-use record::{Directory, FieldId};
+use record::Directory;
 use sealed::SealedStore;
+use unsealed::Unsealed;
 
+pub use certificate::Certificate;
+pub use command::{KeyCommand, KeyCommandProblem};
 pub use error::Error;
 pub use import::{Change, ChangeKind};
 pub use kdf::KdfCost;
+pub use key_file::KeyFile;
+pub use reseal::ResealProgress;
+pub use shares::Share;
+pub use slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
 pub use token::TokenRecord;
 
-/// Every tenant's configuration and credentials, unsealed: its keys are in memory.
+/// Every tenant's configuration and credentials.
 ///
-/// Reads run beside each other and beside a write; writes wait for one another.
+/// Reads run beside each other and beside a write; writes wait for one another. While it is sealed,
+/// what needs a key fails with [`Error::Sealed`].
 pub struct TenantCredentialVault {
-    sealed: SealedStore,
-    keyring_key: Key,
-    index_key: Key,
-    fingerprint_key: Key,
-    /// Held for the whole of every write, and taken before `tenants`.
-    keyring: Mutex<Keyring>,
-    system: Arc<TenantKeys>,
-    /// By folded id. What it says of a tenant is on the disk already.
-    tenants: RwLock<HashMap<String, Arc<Entry>>>,
-    credentials: Cache<Credentials>,
-    stored: Cache<StoredTenant>,
+    /// Held shared for the whole of every operation, so that sealing waits for those under way and
+    /// leaves no key behind.
+    state: RwLock<Option<Unsealed>>,
+    /// Held while something is unlocked and while the header changes, and taken before `state`.
+    unlocking: Mutex<()>,
+    /// Opened with the first key, and kept open while sealed.
+    store: OnceLock<Arc<dyn Store>>,
+    store_id: StoreId,
+    options: Options,
     clock: Arc<dyn Clock>,
     /// Last: it keeps other processes away until the store above is closed.
-    directory: DataDir,
+    directory: Arc<DataDir>,
 }
 
-/// Settings of an unsealed vault.
+/// Settings of a vault.
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "config fills it field by field")]
 pub struct Options {
     /// How long opened credentials stay in memory.
     pub credential_ttl: Duration,
+    /// Whether a slot whose key derivation costs less than new ones may is given the default cost
+    /// when it is next opened.
+    pub upgrade_cost: bool,
+}
+
+/// How an unsealing went.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Unsealing {
+    /// The slot that opened.
+    pub slot: u16,
+    /// Whether its cost was below the default and has been raised.
+    pub upgraded: bool,
 }
 
 /// Which vault this is: random, made with it, in the clear on the disk.
@@ -91,6 +125,13 @@ pub struct StoreId([u8; 16]);
 pub struct TenantSummary {
     /// Who.
     pub id: TenantId,
+    /// What is known beyond that; nothing of a tenant that is sealed.
+    pub details: Option<TenantDetails>,
+}
+
+/// A line's details.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TenantDetails {
     /// `postgres` or `sqlite`.
     pub engine: &'static str,
     /// Whether it is served.
@@ -132,7 +173,14 @@ pub struct CredentialInfo {
 #[derive(Debug)]
 struct Entry {
     keys: Arc<TenantKeys>,
-    directory: Directory,
+    directory: Arc<Directory>,
+}
+
+impl Entry {
+    /// The same tenant under other keys.
+    fn with_keys(&self, keys: Arc<TenantKeys>) -> Self {
+        Self { keys, directory: Arc::clone(&self.directory) }
+    }
 }
 
 /// What a tenant is called in the store: a keyed digest of its id.
@@ -151,7 +199,7 @@ struct Uuid([u8; 16]);
 /// A creation that is interrupted leaves no header, and so no vault.
 pub fn create(
     directory: &DataDir,
-    passphrase: &SecretString,
+    passphrase: &SecretText,
     cost: KdfCost,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
@@ -159,74 +207,128 @@ pub fn create(
         let path = directory.path().display().to_string();
         return Err(store::Error::AlreadyInitialised { path }.into());
     }
-    kdf::check_new(passphrase)?;
     let mut store_id = StoreId([0; 16]);
     key::random(&mut store_id.0)?;
-    let root = Key::random()?;
-    let header = header::create(store_id, &root, passphrase, cost, clock.now())?;
+    let slot = NewSlot::passphrase(passphrase, cost);
+    let (mut header, _) = OpenHeader::create(store_id, &slot, clock.now())?;
 
     drop(SledStore::create(&directory.store_path())?);
-    Keyring::create()?.save(store_id, &root.derive(KEYRING_LABEL), |bytes| {
+    Keyring::create()?.save(store_id, header.keyring_key(), |bytes| {
         Ok(directory.write_atomically(DataDir::KEYRING, bytes)?)
     })?;
-    Ok(directory.write_atomically(DataDir::HEADER, &header)?)
+    Ok(directory.write_atomically(DataDir::HEADER, &header.encode()?)?)
 }
 
 impl TenantCredentialVault {
-    /// Opens the vault in `directory`, and checks that keyring, directories and records fit
-    /// together. Takes as long as the key derivation, and then opens one record per tenant.
+    /// Takes hold of the vault in `directory`, which stays sealed.
     ///
     /// # Errors
     ///
-    /// - [`Error::WrongPassphrase`] after one key derivation per slot; nothing has changed.
-    /// - [`Error::HeaderDamaged`], [`Error::KeyringDamaged`], [`Error::KeyringOutdated`],
-    ///   [`Error::RecordDamaged`], [`store::Error::Damaged`]: restore from a backup.
-    pub fn unseal(
+    /// [`Error::HeaderDamaged`]: restore it from a backup.
+    pub fn open(
         directory: DataDir,
-        passphrase: &SecretString,
         options: Options,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, Error> {
-        let header =
-            directory.read(DataDir::HEADER, header::MAX_LENGTH)?.ok_or(Error::HeaderDamaged)?;
-        let (store_id, root) = header::open(&header, passphrase)?;
-        let store = SledStore::open(&directory.store_path())?;
-        Self::assemble(directory, Box::new(store), store_id, &root, &options, clock)
+        let header = root::read_header(&directory)?;
+        let store_id = Header::parse(&header)?.store_id;
+        Ok(Self {
+            state: RwLock::new(None),
+            unlocking: Mutex::default(),
+            store: OnceLock::new(),
+            store_id,
+            options,
+            clock,
+            directory: Arc::new(directory),
+        })
     }
 
-    fn assemble(
-        directory: DataDir,
-        store: Box<dyn Store>,
-        store_id: StoreId,
-        root: &Key,
-        options: &Options,
-        clock: Arc<dyn Clock>,
-    ) -> Result<Self, Error> {
-        let keyring =
-            directory.read(DataDir::KEYRING, keyring::MAX_LENGTH)?.ok_or(Error::KeyringDamaged)?;
-        let keyring_key = root.derive(KEYRING_LABEL);
-        let keyring = Keyring::open(&keyring, store_id, &keyring_key)?;
-        let system = Arc::clone(keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?);
-        let sealed = SealedStore::new(store, store_id);
-        let tenants = sealed.tenants(&keyring)?;
-        Ok(Self {
+    /// Loads the keys, and checks that keyring, directories and records fit together. Takes as long
+    /// as the key derivation, and then opens one record per tenant. What a crash left of a change
+    /// of keys is completed.
+    ///
+    /// When the vault is unsealed already, only `unlock` is checked.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has changed, and a vault that was sealed is.
+    ///
+    /// - [`Error::WrongPassphrase`], [`Error::WrongKey`] after one key derivation per slot.
+    /// - [`Error::Throttled`] after five of those in a row.
+    /// - [`Error::HeaderDamaged`], [`Error::KeyringDamaged`], [`Error::KeyringOutdated`],
+    ///   [`Error::RecordDamaged`], [`store::Error::Damaged`]: restore from a backup.
+    pub fn unseal(&self, unlock: &Unlock) -> Result<Unsealing, Error> {
+        let _unlocking = self.unlocking();
+        let (mut header, slot) = self.unlock(unlock)?;
+        let upgraded = self.upgrade(&mut header, &slot, unlock)?;
+        if self.is_sealed() {
+            let unsealed = self.load(&mut header)?;
+            *self.state.write().unwrap_or_else(PoisonError::into_inner) = Some(unsealed);
+        }
+        Ok(Unsealing { slot: slot.id, upgraded })
+    }
+
+    /// Lets go of every key and everything that was opened, once the operations under way have
+    /// ended. What callers still hold of credentials is wiped when they let go of it.
+    pub fn seal(&self) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether no key is in memory.
+    pub fn is_sealed(&self) -> bool {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    fn unsealed<T>(&self, work: impl FnOnce(&Unsealed) -> Result<T, Error>) -> Result<T, Error> {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        work(state.as_ref().ok_or(Error::Sealed)?)
+    }
+
+    /// Nothing is opened, and so nothing written, for who has no key. Called under `unlocking` only.
+    fn store(&self) -> Result<Arc<dyn Store>, Error> {
+        if let Some(store) = self.store.get() {
+            return Ok(Arc::clone(store));
+        }
+        let store = SledStore::open(&self.directory.store_path())?;
+        Ok(Arc::clone(self.store.get_or_init(|| Arc::new(store))))
+    }
+
+    /// Opens keyring and store with the keys of `header`.
+    fn load(&self, header: &mut OpenHeader) -> Result<Unsealed, Error> {
+        let bytes = self.directory.read(DataDir::KEYRING, keyring::MAX_LENGTH)?;
+        let bytes = bytes.ok_or(Error::KeyringDamaged)?;
+        let open = |key| Keyring::open(&bytes, self.store_id, key, header.root());
+        let opened = match (open(header.keyring_key()), header.previous_keyring_key()) {
+            (Err(_), Some(previous)) => open(previous).map(|(keyring, _)| (keyring, true)),
+            (opened, _) => opened,
+        };
+        let (mut keyring, is_outdated) = opened?;
+        let sealed = SealedStore::new(self.store()?, self.store_id);
+        let contents = sealed.contents(&mut keyring)?;
+        if is_outdated {
+            keyring.save(self.store_id, header.keyring_key(), |bytes| {
+                Ok(self.directory.write_atomically(DataDir::KEYRING, bytes)?)
+            })?;
+        }
+        if header.is_outdated() || header.previous_keyring_key().is_some() {
+            header.forget_previous_keyring_key();
+            self.write_header(header)?;
+        }
+        let unsealed = Unsealed::new(
             sealed,
-            keyring_key,
-            index_key: root.derive("mcpv.index.v1"),
-            fingerprint_key: root.derive("mcpv.fingerprint.v1"),
-            keyring: Mutex::new(keyring),
-            system,
-            tenants: RwLock::new(tenants),
-            credentials: Cache::new(options.credential_ttl),
-            stored: Cache::new(options.credential_ttl),
-            clock,
-            directory,
-        })
+            keyring,
+            header.keyring_key().duplicate(),
+            contents.tenants,
+            (Arc::clone(&self.directory), Arc::clone(&self.clock)),
+            &self.options,
+        )?;
+        unsealed.finish_removals(&unsealed.writing().keyring, &contents.left_over)?;
+        Ok(unsealed)
     }
 
     /// Which vault this is.
     pub fn store_id(&self) -> StoreId {
-        self.sealed.id()
+        self.store_id
     }
 
     /// The directory it is in.
@@ -236,50 +338,26 @@ impl TenantCredentialVault {
 
     /// Every tenant, sorted by id.
     pub fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
-        let mut ids: Vec<TenantId> = {
-            let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-            tenants.values().map(|entry| entry.directory.id.clone()).collect()
-        };
-        ids.sort_unstable();
-        ids.iter()
-            .map(|id| {
-                let (entry, config) = self.open(id, |entry| self.sealed.config(entry))?;
-                Ok(TenantSummary {
-                    id: id.clone(),
-                    engine: config.connection.engine(),
-                    enabled: entry.directory.enabled,
-                    updated_at: entry.directory.updated_at,
-                })
-            })
-            .collect()
+        self.unsealed(Unsealed::tenants)
     }
 
     /// The tenant called `id`.
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`], [`Error::RecordDamaged`], [`Error::Store`].
+    /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`],
+    /// [`Error::RecordDamaged`], [`Error::Store`].
     pub fn tenant(&self, id: &TenantId) -> Result<StoredTenant, Error> {
-        let entry = self.entry(id)?;
-        if let Some(stored) = self.stored.get(id, entry.directory.version) {
-            return Ok(StoredTenant::clone(&stored));
-        }
-        let (entry, config) = self.open(id, |entry| self.sealed.config(entry))?;
-        let Directory { enabled, version, created_at, updated_at, .. } = entry.directory;
-        let credentials = entry.directory.credential_infos();
-        let stored = StoredTenant { config, enabled, version, created_at, updated_at, credentials };
-        self.stored.insert(id, version, Arc::new(stored.clone()));
-        self.forget_unless_current(id, version);
-        Ok(stored)
+        self.unsealed(|vault| vault.tenant(id))
     }
 
     /// Which version of the tenant called `id` is the current one. From memory: it waits for no disk.
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`].
+    /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`].
     pub fn version(&self, id: &TenantId) -> Result<u64, Error> {
-        Ok(self.entry(id)?.directory.version)
+        self.unsealed(|vault| vault.version(id))
     }
 
     /// The secrets of the tenant called `id`.
@@ -289,127 +367,37 @@ impl TenantCredentialVault {
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`], [`Error::Disabled`], [`Error::RecordDamaged`], [`Error::Store`].
+    /// [`Error::NotConfigured`], [`Error::Disabled`], [`Error::TenantSealed`], [`Error::Sealed`],
+    /// [`Error::RecordDamaged`], [`Error::Store`].
     pub fn credentials(&self, id: &TenantId) -> Result<Arc<Credentials>, Error> {
-        let entry = self.entry(id)?;
-        if !entry.directory.enabled {
-            return Err(Error::Disabled(id.clone()));
-        }
-        if let Some(credentials) = self.credentials.get(id, entry.directory.version) {
-            return Ok(credentials);
-        }
-        let (entry, credentials) = self.open(id, |entry| self.sealed.credentials(entry))?;
-        let credentials = Arc::new(credentials);
-        self.credentials.insert(id, entry.directory.version, Arc::clone(&credentials));
-        self.forget_unless_current(id, entry.directory.version);
-        Ok(credentials)
+        self.unsealed(|vault| vault.credentials(id))
     }
 
     /// Drops what has been opened for longer than [`Options::credential_ttl`]. To be called every
     /// second: nothing else wipes a secret that is not asked for again.
     pub fn sweep(&self) {
-        self.credentials.sweep();
-        self.stored.sweep();
+        // Sealed, there is nothing.
+        drop(self.unsealed(|vault| {
+            vault.sweep();
+            Ok(())
+        }));
     }
 
     /// Drops everything that was opened, whatever its deadline. It is opened again when asked for.
     pub fn forget_opened(&self) {
-        self.credentials.clear();
-        self.stored.clear();
+        drop(self.unsealed(|vault| {
+            vault.forget_opened();
+            Ok(())
+        }));
     }
 
     /// Switches a tenant on or off.
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`], [`Error::Store`].
+    /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`], [`Error::Store`].
     pub fn set_enabled(&self, id: &TenantId, enabled: bool) -> Result<(), Error> {
-        let _writing = self.writing();
-        let entry = self.entry(id)?;
-        if entry.directory.enabled == enabled {
-            return Ok(());
-        }
-        let directory = Directory {
-            enabled,
-            updated_at: self.clock.now(),
-            version: entry.directory.version + 1,
-            ..entry.directory.clone()
-        };
-        let mut batch = Batch::default();
-        self.put_directory(&mut batch, &entry.keys, &directory, Some(&entry.directory))?;
-        self.sealed.store().apply(batch)?;
-        self.publish([Entry { keys: Arc::clone(&entry.keys), directory }]);
-        Ok(())
-    }
-
-    /// Whoever holds the result is the only one to write.
-    fn writing(&self) -> MutexGuard<'_, Keyring> {
-        self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn entry(&self, id: &TenantId) -> Result<Arc<Entry>, Error> {
-        let tenants = self.tenants.read().unwrap_or_else(PoisonError::into_inner);
-        let entry = tenants.get(&id.folded()).filter(|entry| entry.directory.id == *id);
-        entry.map(Arc::clone).ok_or(Error::NotConfigured)
-    }
-
-    /// Reads something of a tenant together with the directory that it belongs to.
-    fn open<T>(
-        &self,
-        id: &TenantId,
-        read: impl Fn(&Entry) -> Result<T, Error>,
-    ) -> Result<(Arc<Entry>, T), Error> {
-        let entry = self.entry(id)?;
-        if let Ok(value) = read(&entry) {
-            return Ok((entry, value));
-        }
-        // A write may have removed the records of that directory meanwhile. While we hold the
-        // writers' lock there is none, and what is missing now is missing.
-        let _writing = self.writing();
-        let entry = self.entry(id)?;
-        let value = read(&entry)?;
-        Ok((entry, value))
-    }
-
-    fn put_directory(
-        &self,
-        batch: &mut Batch,
-        keys: &TenantKeys,
-        directory: &Directory,
-        replaced: Option<&Directory>,
-    ) -> Result<(), Error> {
-        let record = (FieldId::DIRECTORY.0, directory.version);
-        let payload = directory.encode();
-        self.sealed.put(batch, keys, RecordKind::Directory, record, &payload)?;
-        if let Some(replaced) = replaced {
-            sealed::remove(batch, keys, (FieldId::DIRECTORY.0, replaced.version));
-        }
-        Ok(())
-    }
-
-    /// Shows readers what has just been committed.
-    fn publish(&self, entries: impl IntoIterator<Item = Entry>) {
-        let mut tenants = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
-        for entry in entries {
-            let id = entry.directory.id.clone();
-            tenants.insert(id.folded(), Arc::new(entry));
-            self.credentials.remove(&id);
-            self.stored.remove(&id);
-        }
-    }
-
-    /// Undoes a caching that came after the change that should have prevented it.
-    fn forget_unless_current(&self, id: &TenantId, version: u64) {
-        if self.entry(id).is_ok_and(|entry| entry.directory.version == version) {
-            return;
-        }
-        self.credentials.remove(id);
-        self.stored.remove(id);
-    }
-
-    fn handle(&self, id: &TenantId) -> Handle {
-        let digest = self.index_key.mac(&[b"t\0", id.as_str().as_bytes()]);
-        Handle(*digest.first_chunk().expect("a digest has 32 bytes"))
+        self.unsealed(|vault| vault.set_enabled(id, enabled))
     }
 }
 
@@ -417,14 +405,14 @@ impl fmt::Debug for TenantCredentialVault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TenantCredentialVault")
             .field("store_id", &self.store_id())
-            .field("credentials", &self.credentials)
+            .field("is_sealed", &self.is_sealed())
             .finish_non_exhaustive()
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { credential_ttl: Duration::from_mins(5) }
+        Self { credential_ttl: Duration::from_mins(5), upgrade_cost: true }
     }
 }
 
@@ -455,5 +443,3 @@ impl Fold for TenantId {
         self.as_str().to_ascii_lowercase()
     }
 }
-
-const KEYRING_LABEL: &str = "mcpv.keyring.v1";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::codec::{Malformed, Reader, Writer};
+use super::envelope::RecordKind;
 use super::token::TokenRecord;
 use super::{CredentialInfo, Uuid};
 use crate::tenant::{
@@ -36,6 +37,19 @@ impl FieldId {
     /// How many numbers each of the ranges above has.
     pub(super) const MAX_API_KEYS: u16 = 0x0100;
     pub(super) const MAX_CHUNKS: u16 = 0x1000;
+
+    /// What the records of the field are.
+    pub(super) fn kind(self) -> RecordKind {
+        if self == Self::DIRECTORY {
+            RecordKind::Directory
+        } else if self.is_credential() {
+            RecordKind::Credential
+        } else if self.0 < Self::CERTIFICATES.0 {
+            RecordKind::Config
+        } else {
+            RecordKind::Certificate
+        }
+    }
 
     fn is_credential(self) -> bool {
         self == Self::DB_PASSWORD
@@ -81,6 +95,16 @@ impl Field {
 }
 
 impl Directory {
+    /// Kind, field number and version of each record of the tenant, the directory's included.
+    pub(super) fn records(&self) -> impl Iterator<Item = (RecordKind, u16, u64)> {
+        let own = (RecordKind::Directory, FieldId::DIRECTORY.0, self.version);
+        let fields = self.fields.iter().flat_map(|field| {
+            let kind = field.id.kind();
+            field.records().map(move |(number, version)| (kind, number, version))
+        });
+        std::iter::once(own).chain(fields)
+    }
+
     pub(super) fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }

@@ -1,9 +1,9 @@
 //! The store as the vault sees it: sealed records by tenant, field and version.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use super::envelope::{self, Opened, Place, RecordKind};
@@ -11,6 +11,7 @@ use super::key::Key;
 use super::keyring::{Keyring, TenantKeys};
 use super::record::{self, Directory, Field, FieldId};
 use super::{Entry, Error, Fold, Handle, StoreId};
+use crate::memory::SecretText;
 use crate::store::{Batch, Pair, Store, Tree};
 use crate::tenant::{Credentials, TenantConfig};
 
@@ -21,12 +22,21 @@ const RECORD_KEY_LENGTH: usize = Handle::LENGTH + 2 + 8;
 /// A store and the name that its envelopes are bound to.
 #[derive(Debug)]
 pub(super) struct SealedStore {
-    store: Box<dyn Store>,
+    store: Arc<dyn Store>,
     id: StoreId,
 }
 
+/// What is in a store.
+#[derive(Default)]
+pub(super) struct Contents {
+    /// By folded id.
+    pub(super) tenants: HashMap<String, Arc<Entry>>,
+    /// Where records are whose keys were destroyed.
+    pub(super) left_over: Vec<Handle>,
+}
+
 impl SealedStore {
-    pub(super) fn new(store: Box<dyn Store>, id: StoreId) -> Self {
+    pub(super) fn new(store: Arc<dyn Store>, id: StoreId) -> Self {
         Self { store, id }
     }
 
@@ -38,14 +48,17 @@ impl SealedStore {
         &*self.store
     }
 
-    /// Every tenant, by folded id.
+    /// Every tenant whose keys are in `keyring`, which learns who has moved to another handle.
     ///
     /// # Errors
     ///
     /// Whatever does not fit together: a record that no directory lists, or one that is listed and
     /// missing, a tenant without keys or without a directory. The fields stay sealed.
-    pub(super) fn tenants(&self, keyring: &Keyring) -> Result<HashMap<String, Arc<Entry>>, Error> {
-        let mut tenants = HashMap::new();
+    pub(super) fn contents(&self, keyring: &mut Keyring) -> Result<Contents, Error> {
+        let mut contents = Contents::default();
+        let next = keyring.entries().filter_map(|keys| Some((keys.next_handle?, keys.handle)));
+        let former: HashMap<Handle, Handle> = next.collect();
+        let sealed: HashSet<Handle> = keyring.sealed().map(|tenant| tenant.handle()).collect();
         // In 256 portions, so that a large store is not in memory as a whole.
         for first in 0..=u8::MAX {
             let pairs = self.store.scan(Tree::Tenant, &[first])?;
@@ -55,13 +68,30 @@ impl SealedStore {
                 records.entry(Handle(*handle)).or_default().push(pair);
             }
             for (handle, records) in records {
-                let keys = keyring.get(handle).ok_or(Error::KeyringOutdated)?;
-                let directory = self.directory(keys, &records)?;
-                let entry = Arc::new(Entry { keys: Arc::clone(keys), directory });
-                tenants.insert(entry.directory.id.folded(), entry);
+                if let Some(at) = former.get(&handle) {
+                    let keys = keyring.get(*at).ok_or(Error::KeyringDamaged)?.moved();
+                    keyring.replace(*at, keys);
+                }
+                if let Some(keys) = keyring.get(handle) {
+                    let directory = self.directory(keys, &records)?;
+                    let entry =
+                        Arc::new(Entry { keys: Arc::clone(keys), directory: Arc::new(directory) });
+                    contents.tenants.insert(entry.directory.id.folded(), entry);
+                } else if keyring.is_removed(handle) {
+                    contents.left_over.push(handle);
+                } else if !sealed.contains(&handle) {
+                    return Err(Error::KeyringOutdated);
+                }
             }
         }
-        Ok(tenants)
+        Ok(contents)
+    }
+
+    /// The tenant whose keys are `keys`.
+    pub(super) fn entry(&self, keys: Arc<TenantKeys>) -> Result<Entry, Error> {
+        let pairs = self.store.scan(Tree::Tenant, &keys.handle.0)?;
+        let directory = self.directory(&keys, &pairs.iter().collect::<Vec<_>>())?;
+        Ok(Entry { keys, directory: Arc::new(directory) })
     }
 
     /// The directory among all `records` of a tenant, which it must list.
@@ -120,7 +150,7 @@ impl SealedStore {
         for field in entry.directory.credentials() {
             let opened = self.credential(entry, field)?;
             let text = std::str::from_utf8(&opened);
-            let secret = text.map(SecretString::from).map_err(|_| {
+            let secret = text.map(SecretText::from).map_err(|_| {
                 let key = record_key(entry.keys.handle, field.id.0, field.version);
                 self.place(RecordKind::Credential, field.id.0, field.version, &key).damaged()
             })?;
@@ -170,10 +200,40 @@ impl SealedStore {
         field: u16,
         version: u64,
     ) -> Result<Opened, Error> {
+        let read = |keys: &TenantKeys| {
+            let envelope = self.envelope(keys, kind, field, version)?;
+            self.open(keys, kind, (field, version), &envelope)
+        };
+        // The tenant may have moved on since the keys were looked up.
+        read(keys).or_else(|error| match keys.next_handle {
+            Some(_) => read(&keys.moved()),
+            None => Err(error),
+        })
+    }
+
+    /// A record as it is stored.
+    pub(super) fn envelope(
+        &self,
+        keys: &TenantKeys,
+        kind: RecordKind,
+        field: u16,
+        version: u64,
+    ) -> Result<Vec<u8>, Error> {
         let key = record_key(keys.handle, field, version);
-        let place = self.place(kind, field, version, &key);
-        let envelope = self.store.get(Tree::Tenant, &key)?.ok_or_else(|| place.damaged())?;
-        envelope::open(keys, &place, &envelope)
+        let envelope = self.store.get(Tree::Tenant, &key)?;
+        envelope.ok_or_else(|| self.place(kind, field, version, &key).damaged())
+    }
+
+    /// Opens a record that was read.
+    pub(super) fn open(
+        &self,
+        keys: &TenantKeys,
+        kind: RecordKind,
+        (field, version): (u16, u64),
+        envelope: &[u8],
+    ) -> Result<Opened, Error> {
+        let key = record_key(keys.handle, field, version);
+        envelope::open(keys, &self.place(kind, field, version, &key), envelope)
     }
 
     fn chunks(
@@ -207,7 +267,7 @@ pub(super) fn fingerprint(
     key: &Key,
     keys: &TenantKeys,
     name: &str,
-    secret: &SecretString,
+    secret: &SecretText,
 ) -> [u8; Field::FINGERPRINT_LENGTH] {
     let name_length = u64::try_from(name.len()).unwrap_or(u64::MAX).to_be_bytes();
     let digest = key.mac(&[&keys.uuid.0, &name_length, name.as_bytes(), secret_bytes(secret)]);
@@ -219,7 +279,7 @@ pub(super) fn fingerprint(
     clippy::disallowed_methods,
     reason = "a secret is sealed, compared and fingerprinted here"
 )]
-pub(super) fn secret_bytes(secret: &SecretString) -> &[u8] {
+pub(super) fn secret_bytes(secret: &SecretText) -> &[u8] {
     secret.expose_secret().as_bytes()
 }
 

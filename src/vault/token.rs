@@ -1,13 +1,15 @@
 //! Client tokens: whose each is and what it may do, found by the token's secret.
 //!
-//! The secret is never stored. A record lies under `HMAC-SHA256(K_index, "k\0" ‖ secret)`, so the
+//! The secret is never stored. A record lies under `HMAC-SHA256(K_lookup, "k\0" ‖ secret)`, so the
 //! store can neither be searched for a token nor be turned into tokens.
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::envelope::{self, MAX_PAYLOAD, RecordKind};
-use super::keyring::TenantKeys;
+use super::envelope::{self, MAX_PAYLOAD, Place, RecordKind};
 use super::record;
+use super::unsealed::Unsealed;
 use super::{Error, TenantCredentialVault};
 use crate::store::{Batch, Tree};
 use crate::tenant::TenantId;
@@ -36,8 +38,30 @@ impl TenantCredentialVault {
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`] when its tenant is not; [`Error::TooLarge`]; [`Error::Store`].
+    /// [`Error::NotConfigured`] or [`Error::TenantSealed`] when its tenant is; [`Error::Sealed`],
+    /// [`Error::TooLarge`], [`Error::Store`].
     pub fn put_token(&self, secret: &[u8], record: &TokenRecord) -> Result<(), Error> {
+        self.unsealed(|vault| vault.put_token(secret, record))
+    }
+
+    /// The token whose secret is `secret`. One read of the store, and no more when there is none.
+    pub fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
+        self.unsealed(|vault| vault.find_token(secret))
+    }
+
+    /// Every token, the oldest first.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
+        self.unsealed(Unsealed::tokens)
+    }
+
+    /// Removes the token called `token_id`; whether there was one.
+    pub fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
+        self.unsealed(|vault| vault.remove_token(token_id))
+    }
+}
+
+impl Unsealed {
+    fn put_token(&self, secret: &[u8], record: &TokenRecord) -> Result<(), Error> {
         let _writing = self.writing();
         self.entry(&record.tenant)?;
         let payload = record::encode_token(record);
@@ -48,22 +72,28 @@ impl TenantCredentialVault {
             });
         }
         let key = self.token_key(secret);
-        let place = self.sealed.place(RecordKind::Token, FIELD, VERSION, &key);
         let mut batch = Batch::default();
-        batch.put(Tree::Token, key, envelope::seal(&self.system, &place, &payload)?);
-        Ok(self.sealed.store().apply(batch)?)
+        let system = Arc::clone(&self.index().system);
+        batch.put(Tree::Token, key, envelope::seal(&system, &self.token_place(&key), &payload)?);
+        Ok(self.records.store().apply(batch)?)
     }
 
-    /// The token whose secret is `secret`. One read of the store, and no more when there is none.
-    pub fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
+    fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
         let key = self.token_key(secret);
-        let envelope = self.sealed.store().get(Tree::Token, &key)?;
-        envelope.map(|envelope| self.open_token(&key, &envelope)).transpose()
+        let find = || {
+            let envelope = self.records.store().get(Tree::Token, &key)?;
+            envelope.map(|envelope| self.open_token(&key, &envelope)).transpose()
+        };
+        find().or_else(|_| {
+            // It may have been sealed under another key meanwhile. Not while we hold the lock.
+            let _writing = self.writing();
+            find()
+        })
     }
 
-    /// Every token, the oldest first.
-    pub fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
-        let pairs = self.sealed.store().scan(Tree::Token, &[])?;
+    fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
+        let _writing = self.writing();
+        let pairs = self.records.store().scan(Tree::Token, &[])?;
         let mut tokens = pairs
             .iter()
             .map(|(key, envelope)| self.open_token(key, envelope))
@@ -74,29 +104,32 @@ impl TenantCredentialVault {
         Ok(tokens)
     }
 
-    /// Removes the token called `token_id`; whether there was one.
-    pub fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
+    fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
         let _writing = self.writing();
         let mut batch = Batch::default();
-        for (key, envelope) in self.sealed.store().scan(Tree::Token, &[])? {
+        for (key, envelope) in self.records.store().scan(Tree::Token, &[])? {
             // One that does not open cannot be used either, and must not keep others valid.
             if self.open_token(&key, &envelope).is_ok_and(|token| token.token_id == token_id) {
                 batch.remove(Tree::Token, key);
             }
         }
         let found = !batch.is_empty();
-        self.sealed.store().apply(batch)?;
+        self.records.store().apply(batch)?;
         Ok(found)
     }
 
-    fn open_token(&self, key: &[u8], envelope: &[u8]) -> Result<TokenRecord, Error> {
-        let keys: &TenantKeys = &self.system;
-        let place = self.sealed.place(RecordKind::Token, FIELD, VERSION, key);
-        let opened = envelope::open(keys, &place, envelope)?;
+    pub(super) fn open_token(&self, key: &[u8], envelope: &[u8]) -> Result<TokenRecord, Error> {
+        let place = self.token_place(key);
+        let system = Arc::clone(&self.index().system);
+        let opened = envelope::open(&system, &place, envelope)?;
         record::decode_token(&opened).map_err(|_| place.damaged())
     }
 
+    pub(super) fn token_place<'a>(&self, key: &'a [u8]) -> Place<'a> {
+        self.records.place(RecordKind::Token, FIELD, VERSION, key)
+    }
+
     fn token_key(&self, secret: &[u8]) -> [u8; 32] {
-        self.index_key.mac(&[b"k\0", secret])
+        self.lookup_key.mac(&[b"k\0", secret])
     }
 }

@@ -1,10 +1,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tenantry::database::{Database, Error, Query, RelationKind, Unavailable, check};
 use tenantry::error::ErrorCode;
+use tenantry::memory::SecretText;
 use tenantry::tenant::{
     Access, Connection, Credentials, Limits, PostgresTarget, Resource, TlsMode,
 };
@@ -32,7 +32,7 @@ fn target() -> PostgresTarget {
 }
 
 fn password(text: &str) -> Credentials {
-    let db_password = Some(SecretString::from(text.to_owned()));
+    let db_password = Some(SecretText::from(text));
     Credentials { db_password, ..Credentials::default() }
 }
 

@@ -5,10 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod control;
 mod http;
+mod keys;
 mod leak;
 mod mcp;
 mod postgres;
+mod process;
 mod stop;
 
 use std::borrow::Cow;

@@ -12,24 +12,29 @@ fn told(name: &str) -> String {
     std::env::var(name).expect("run ./dev test, which starts a private Postgres")
 }
 
+fn port() -> u16 {
+    told("TENANTRY_TEST_PG_PORT").parse().unwrap()
+}
+
+/// A session of the server's owner.
+pub(crate) async fn superuser(database: &str) -> tokio_postgres::Client {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host("127.0.0.1")
+        .port(port())
+        .user(told("TENANTRY_TEST_PG_SUPERUSER"))
+        .password(told("TENANTRY_TEST_PG_PASSWORD"))
+        .dbname(database);
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
+    tokio::spawn(connection);
+    client
+}
+
 /// Makes a database with a role and a table for `tenant`, and gives its tenant file.
-async fn make_tenant(tenant: &str, password: &str) -> Value {
-    let port: u16 = told("TENANTRY_TEST_PG_PORT").parse().unwrap();
-    let admin = async |database: &str| {
-        let mut config = tokio_postgres::Config::new();
-        config
-            .host("127.0.0.1")
-            .port(port)
-            .user(told("TENANTRY_TEST_PG_SUPERUSER"))
-            .password(told("TENANTRY_TEST_PG_PASSWORD"))
-            .dbname(database);
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-        #[expect(clippy::disallowed_methods, reason = "ends with the test")]
-        tokio::spawn(connection);
-        client
-    };
+pub(crate) async fn make_tenant(tenant: &str, password: &str) -> Value {
     let (database, role) = (format!("{tenant}_db"), format!("{tenant}_app"));
-    let postgres = admin("postgres").await;
+    let postgres = superuser("postgres").await;
     for statement in [
         format!("CREATE ROLE {role} LOGIN PASSWORD '{password}'"),
         format!("CREATE DATABASE {database}"),
@@ -44,9 +49,9 @@ async fn make_tenant(tenant: &str, password: &str) -> Value {
              FROM generate_series(1, 50) AS i;
          GRANT SELECT ON customers TO {role};"
     );
-    admin(&database).await.batch_execute(&script).await.unwrap();
+    superuser(&database).await.batch_execute(&script).await.unwrap();
     json!({
-        "tenant_id": tenant, "db_host": "localhost", "db_port": port, "db_name": database,
+        "tenant_id": tenant, "db_host": "localhost", "db_port": port(), "db_name": database,
         "db_user": role, "db_password": "${PG_TEST_PASSWORD}",
         "db_sslrootcert": told("TENANTRY_TEST_PG_CA"),
     })

@@ -9,10 +9,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tenantry::clock::SystemClock;
+use tenantry::memory::SecretText;
 use tenantry::store::DataDir;
 use tenantry::vault::{self, KdfCost};
 
@@ -45,7 +45,7 @@ impl Sandbox {
     pub(crate) fn new() -> Self {
         let sandbox = Self::without_vault();
         let directory = DataDir::create(sandbox.data_dir()).unwrap();
-        let passphrase = SecretString::from(PASSPHRASE);
+        let passphrase = SecretText::from(PASSPHRASE);
         vault::create(&directory, &passphrase, KdfCost::insecure_for_tests(), &SystemClock)
             .unwrap();
         sandbox
@@ -95,14 +95,21 @@ impl Sandbox {
 
     /// A command of the program on this data directory, with the passphrase.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.keyless_command(&[]);
+        command.arg("--passphrase-file").arg(self.path("passphrase")).args(arguments);
+        command
+    }
+
+    /// A command of the program on this data directory, without anything to open it.
+    pub(crate) fn keyless_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
         command
             .current_dir(self.directory.path())
             .env_remove("TENANTRY_PASSPHRASE")
+            // The vault costs next to nothing to open, and should stay so.
+            .env("TENANTRY_VAULT__UPGRADE_KDF", "false")
             .arg("--data-dir")
             .arg(self.data_dir())
-            .arg("--passphrase-file")
-            .arg(self.path("passphrase"))
             .args(arguments)
             .stdin(Stdio::null());
         command
@@ -138,21 +145,13 @@ impl Sandbox {
     }
 
     pub(crate) fn serve_with(&self, variables: &[(&str, &str)]) -> Server {
-        let mut child = self
-            .command(&["serve", "--listen", "127.0.0.1:0"])
-            .envs(variables.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(endpoint) = line.trim().strip_prefix("tenantry ready: ") else {
-            let mut stderr = String::new();
-            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-            unreachable!("the service did not start: {line}{stderr}");
-        };
-        Server { endpoint: endpoint.to_owned(), child }
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0"]);
+        Server::start(command.envs(variables.iter().copied()))
+    }
+
+    /// Starts `serve` without any key.
+    pub(crate) fn serve_sealed(&self) -> Server {
+        Server::start(&mut self.keyless_command(&["serve", "--sealed", "--listen", "127.0.0.1:0"]))
     }
 
     /// Every file below the data directory with its content, the databases left out.
@@ -175,8 +174,25 @@ impl Sandbox {
 }
 
 impl Server {
+    /// Runs a `serve` that picks its port, and waits until it accepts calls.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let Some(endpoint) = line.trim().strip_prefix("tenantry ready: ") else {
+            let mut stderr = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+            unreachable!("the service did not start: {line}{stderr}");
+        };
+        Self { endpoint: endpoint.to_owned(), child }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
+        let pid = self.pid().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 

@@ -78,19 +78,6 @@ impl Link {
     ) -> Result<(Client, Self), Unavailable> {
         let tls = tls::config(target.tls, target.root_certificates.as_deref())?;
         let mut tls = tls.map(MakeRustlsConnect::new);
-        let mut config = tokio_postgres::Config::new();
-        config
-            .user(target.user.as_str())
-            .dbname(target.database.as_str())
-            .application_name("tenantry")
-            .ssl_mode(match target.tls {
-                TlsMode::Disable => SslMode::Disable,
-                TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
-            });
-        if let Some(password) = &credentials.db_password {
-            #[expect(clippy::disallowed_methods, reason = "the driver needs it to log in")]
-            config.password(password.expose_secret());
-        }
         let (stream, peer) = dial(&target.host, target.port).await?;
         let allowance = Arc::new(Allowance(AtomicU64::new(OVERHEAD_BYTES)));
         let stream = Metered { stream, allowance: Arc::clone(&allowance) };
@@ -101,6 +88,10 @@ impl Link {
         } else {
             "localhost".to_owned()
         };
+        // The driver copies the password into its configuration, so that is made last, after the
+        // server was reached, and goes as soon as the login is through. Nothing of the client or
+        // the connection keeps it; what is freed of it, the program's allocator wipes.
+        let config = configuration(target, credentials);
         let (client, connection) = if let Some(tls) = &mut tls {
             let connect = MakeTlsConnect::<Metered>::make_tls_connect(tls, &server_name)
                 .map_err(|_| Unavailable::Configuration)?;
@@ -112,6 +103,7 @@ impl Link {
                 config.connect_raw(stream, NoTls).await.map_err(|error| login_error(&error))?;
             (client, spawn(connection))
         };
+        drop(config);
         let cancel = client.cancel_token();
         Ok((client, Self { allowance, peer, tls, server_name, cancel, connection }))
     }
@@ -191,6 +183,24 @@ impl Peer {
             Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         }
     }
+}
+
+/// What the driver is told; the password is copied into it.
+fn configuration(target: &PostgresTarget, credentials: &Credentials) -> tokio_postgres::Config {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .user(target.user.as_str())
+        .dbname(target.database.as_str())
+        .application_name("tenantry")
+        .ssl_mode(match target.tls {
+            TlsMode::Disable => SslMode::Disable,
+            TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        });
+    if let Some(password) = &credentials.db_password {
+        #[expect(clippy::disallowed_methods, reason = "the driver needs it to log in")]
+        config.password(password.expose_secret());
+    }
+    config
 }
 
 async fn dial(host: &str, port: u16) -> Result<(Box<dyn Stream>, Peer), Unavailable> {

@@ -1,14 +1,13 @@
 //! The fields of a tenant file, one at a time: each is read, resolved and checked, or a problem is
 //! noted and reading goes on.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use secrecy::SecretString;
+use secrecy::ExposeSecret;
 use serde_json::value::RawValue;
-use zeroize::Zeroizing;
 
 use super::{MAX_NAME, MAX_RELATIONS, MAX_SECRET, Problem, Surroundings, section_fields};
+use crate::memory::SecretText;
 use crate::tenant::env;
 use crate::tenant::json::{self, Member, Position};
 
@@ -115,32 +114,24 @@ impl<'a> Reader<'a> {
     }
 
     /// The string in `name` with its references resolved; nothing when it is absent or not good.
-    pub(super) fn text(&mut self, object: &Object<'a>, name: &str) -> Option<Zeroizing<String>> {
+    fn text(&mut self, object: &Object<'a>, name: &str) -> Option<SecretText> {
         let value = object.get(name)?;
         self.resolve(&object.field(name), value)
     }
 
-    /// The string that `value` is with its references resolved; nothing when it is not good.
-    fn resolve(&mut self, field: &Field, value: &'a RawValue) -> Option<Zeroizing<String>> {
+    /// The string that `value` is with its references resolved; nothing when it is not good. Of
+    /// every field as if it were a secret: what it is, may be a slip of who wrote the file.
+    fn resolve(&mut self, field: &Field, value: &'a RawValue) -> Option<SecretText> {
         let Some(template) = json::string(value) else {
             self.problem(field, value.get(), "must be a string");
             return None;
         };
-        let template = match template {
-            Cow::Borrowed(text) => Ok(text),
-            Cow::Owned(text) => Err(Zeroizing::new(text)),
-        };
-        let template = template.as_ref().map_or_else(|owned| owned.as_str(), |text| *text);
-        env::resolve(template, self.surroundings.lookup)
+        env::resolve(template.as_str(), self.surroundings.lookup)
             .map_err(|error| self.problem(field, value.get(), error.to_string()))
             .ok()
     }
 
-    pub(super) fn required_text(
-        &mut self,
-        object: &Object<'a>,
-        name: &str,
-    ) -> Option<Zeroizing<String>> {
+    pub(super) fn required_text(&mut self, object: &Object<'a>, name: &str) -> Option<String> {
         let Some(value) = object.get(name) else {
             self.problem(&object.field(name), object.value, "is required");
             return None;
@@ -150,7 +141,7 @@ impl<'a> Reader<'a> {
             self.problem(&object.field(name), value.get(), "must not be empty");
             return None;
         }
-        Some(text)
+        Some(exposed(&text).to_owned())
     }
 
     pub(super) fn required_name(&mut self, object: &Object<'a>, name: &str) -> Option<String> {
@@ -160,7 +151,7 @@ impl<'a> Reader<'a> {
             self.problem(&object.field(name), object.get(name)?.get(), message);
             return None;
         }
-        Some(text.as_str().to_owned())
+        Some(text)
     }
 
     /// A secret; one that is absent or empty is none.
@@ -168,21 +159,21 @@ impl<'a> Reader<'a> {
         &mut self,
         object: &Object<'a>,
         name: &str,
-    ) -> Option<SecretString> {
+    ) -> Option<SecretText> {
         let text = self.text(object, name)?;
         let value = object.get(name)?;
         if text.is_empty() {
             return None;
         }
-        if text.len() > MAX_SECRET || text.contains('\0') {
+        if text.length() > MAX_SECRET || exposed(&text).contains('\0') {
             let message = format!("must have at most {MAX_SECRET} bytes, none of them zero");
             self.problem(&object.field(name), value.get(), message);
             return None;
         }
-        if json::string(value).is_some_and(|template| env::is_literal(&template)) {
+        if json::string(value).is_some_and(|template| env::is_literal(template.as_str())) {
             self.literals.push(object.field(name).0);
         }
-        Some(SecretString::from(text.as_str()))
+        Some(text)
     }
 
     pub(super) fn integer(
@@ -193,8 +184,11 @@ impl<'a> Reader<'a> {
         max: u64,
     ) -> Option<u64> {
         let value = object.get(name)?;
-        match serde_json::from_str::<u64>(value.get()) {
-            Ok(number) if (min..=max).contains(&number) => Some(number),
+        // JSON's whole numbers without a sign. The parser's error would quote what is there instead.
+        let digits = value.get();
+        let number = digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse());
+        match number {
+            Some(Ok(number)) if (min..=max).contains(&number) => Some(number),
             _ => {
                 let message = if max == u64::MAX {
                     "must be a whole number, 0 or more".to_owned()
@@ -219,7 +213,7 @@ impl<'a> Reader<'a> {
         let text = self.text(object, name);
         let found = choices
             .iter()
-            .find(|(spelling, _)| text.as_ref().is_some_and(|text| text.as_str() == *spelling));
+            .find(|(spelling, _)| text.as_ref().is_some_and(|text| exposed(text) == *spelling));
         if found.is_none() && text.is_some() {
             let names: Vec<&str> = choices.iter().map(|(spelling, _)| *spelling).collect();
             let message = format!("must be one of {}", names.join(", "));
@@ -237,7 +231,9 @@ impl<'a> Reader<'a> {
         parse: impl Fn(&[&str]) -> Option<T>,
     ) -> Option<Vec<T>> {
         let value = object.get(name)?;
-        let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else {
+        let is_list = value.get().starts_with('[');
+        let items = is_list.then(|| serde_json::from_str::<Vec<&RawValue>>(value.get()));
+        let Some(Ok(items)) = items else {
             self.problem(&object.field(name), value.get(), format!("must be a list of {form}"));
             return None;
         };
@@ -249,7 +245,7 @@ impl<'a> Reader<'a> {
         let mut list = Vec::new();
         for item in items {
             let Some(text) = self.resolve(&object.field(name), item) else { continue };
-            let parts: Vec<&str> = text.split('.').collect();
+            let parts: Vec<&str> = exposed(&text).split('.').collect();
             let is_name = |part: &&str| {
                 (1..=MAX_NAME).contains(&part.len()) && !part.contains(char::is_control)
             };
@@ -271,6 +267,11 @@ impl<'a> Reader<'a> {
             message: message.into(),
         });
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "checked, or of a field that is none")]
+fn exposed(text: &SecretText) -> &str {
+    text.expose_secret()
 }
 
 /// A key as it may stand in a message: one line, not long.

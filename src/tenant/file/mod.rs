@@ -11,8 +11,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use serde_json::value::RawValue;
 
+use crate::memory::SecretText;
 use crate::tenant::json::{self, Position};
 use crate::tenant::{
     Access, AccessMode, ColumnName, Connection, Credentials, IdRule, Limits, Lookup,
@@ -107,7 +108,8 @@ const MAX_RELATIONS: usize = 1_000;
 const MAX_SECRET: usize = 4_000;
 
 impl TenantFile {
-    /// Reads the file called `name` (without its directory) with content `bytes`.
+    /// Reads the file called `name` (without its directory) with content `bytes`. No secret of it is
+    /// copied to anywhere but the [`SecretText`] that comes out; `bytes` are the caller's to wipe.
     ///
     /// # Errors
     ///
@@ -214,7 +216,7 @@ impl<'a> Reader<'a> {
             return None;
         }
         let is_local = host.starts_with('/')
-            || *host == "localhost"
+            || host == "localhost"
             || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let tls = match tls {
             Some(mode) => mode?,
@@ -222,7 +224,7 @@ impl<'a> Reader<'a> {
             None => TlsMode::VerifyFull,
         };
         Some(Connection::Postgres(PostgresTarget {
-            host: host.as_str().to_owned(),
+            host,
             port: u16::try_from(port.unwrap_or(5_432)).ok()?,
             database: database?,
             user: user?,
@@ -239,7 +241,7 @@ impl<'a> Reader<'a> {
         pem.map_err(|message| self.problem(&top.field("db_sslrootcert"), value.get(), message)).ok()
     }
 
-    fn api_keys(&mut self, top: &Object<'a>) -> BTreeMap<String, SecretString> {
+    fn api_keys(&mut self, top: &Object<'a>) -> BTreeMap<String, SecretText> {
         let mut keys = BTreeMap::new();
         let Some(section) = self.open_section(top, "api_keys") else { return keys };
         if section.members.len() > MAX_API_KEYS {
@@ -266,7 +268,7 @@ impl<'a> Reader<'a> {
             {
                 let message = format!("a feature's name has 1 to {MAX_NAME} printable bytes");
                 self.problem(&Field("features".to_owned()), member.value.get(), message);
-            } else if let Ok(enabled) = serde_json::from_str(member.value.get()) {
+            } else if let Some(enabled) = flag(member.value) {
                 features.insert(member.key.clone().into_owned(), enabled);
             } else {
                 let field = section.field(&printable(&member.key));
@@ -323,6 +325,15 @@ impl<'a> Reader<'a> {
             max_result_bytes: in_u32(self.integer(section, "max_result_bytes", 1 << 10, 256 << 20))
                 .unwrap_or(default.max_result_bytes),
         }
+    }
+}
+
+/// True or false. Not with the parser, whose error would quote what is there instead.
+fn flag(value: &RawValue) -> Option<bool> {
+    match value.get() {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
     }
 }
 

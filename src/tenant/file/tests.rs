@@ -3,8 +3,6 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use secrecy::ExposeSecret;
 
-use zeroize::Zeroizing;
-
 use super::*;
 
 /// The example of the brief, with every optional part.
@@ -40,7 +38,7 @@ fn read_as(
 ) -> Result<TenantFile, Vec<Problem>> {
     let lookup = |name: &str| {
         let found = variables.iter().find(|(variable, _)| *variable == name);
-        found.map(|(_, value)| Zeroizing::new((*value).to_owned()))
+        found.map(|(_, value)| SecretText::from(*value))
     };
     let certificate = |path: &str| match path {
         "ca.pem" => Ok("PEM".to_owned()),
@@ -112,7 +110,7 @@ fn the_example_of_the_brief_reads_once_underscores_are_admitted() {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test compares what was read")]
-fn secret(secret: Option<&SecretString>) -> Option<&str> {
+fn secret(secret: Option<&SecretText>) -> Option<&str> {
     secret.map(ExposeSecret::expose_secret)
 }
 

@@ -1,18 +1,33 @@
 //! What an operator can do: one audited method each.
 //!
+//! ```text
+//! command line --------------------+
+//!                                  +--> Command, secrets --execute--> Admin --> a JSON answer
+//! command line --> admin socket ---+        (command.rs)       (one method)   (describe.rs)
+//! ```
+//!
 //! An action that changes something is announced in the audit log first, then done, then concluded
 //! there; when the announcement cannot be written, it is not done. All methods may block.
+
+mod command;
+mod describe;
+mod keys;
+mod words;
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
 
 use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
 use crate::auth::{self, Auth, TokenInfo};
 use crate::error::ErrorCode;
-use crate::tenant::{Permissions, ResolvedTenant, TenantId};
+use crate::manager::TenantMcpManager;
+use crate::memory::SecretText;
+use crate::tenant::{InvalidTenantId, Permissions, ResolvedTenant, TenantId};
 use crate::vault::{self, Change, ChangeKind, StoredTenant, TenantCredentialVault, TenantSummary};
+
+pub use command::{Command, Progress, Proof, SlotRequest};
+pub(crate) use words::{said, with_cause};
 
 /// An operator at work.
 #[derive(Debug)]
@@ -21,6 +36,8 @@ pub struct Admin {
     auth: Arc<Auth>,
     log: Log,
     operator: Actor,
+    /// Of the service that this operator works on, when one runs.
+    manager: Option<Arc<TenantMcpManager>>,
 }
 
 /// What an action is about, as far as it is known before.
@@ -40,6 +57,12 @@ pub enum Error {
     /// Tokens.
     #[error(transparent)]
     Auth(#[from] auth::Error),
+    /// The command, or a secret that came with it, is not what it should be.
+    #[error("{0}")]
+    InvalidCommand(&'static str),
+    /// The id breaks the rule for ids.
+    #[error(transparent)]
+    InvalidTenant(#[from] InvalidTenantId),
     /// No token has this public id.
     #[error("no such token; `tenantry token list` shows those there are")]
     NoSuchToken,
@@ -54,6 +77,8 @@ impl Error {
         match self {
             Self::Audit(error) => error.code(),
             Self::Auth(error) => error.code(),
+            Self::InvalidCommand(_) => ErrorCode::InvalidArgument,
+            Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
             Self::NoSuchToken => ErrorCode::ResourceNotFound,
             Self::Vault(error) => error.code(),
         }
@@ -68,7 +93,14 @@ impl Admin {
         log: Log,
         operator: Actor,
     ) -> Self {
-        Self { vault, auth, log, operator }
+        Self { vault, auth, log, operator, manager: None }
+    }
+
+    /// Actions of `operator` on a running service, with effect on the calls that it serves.
+    pub fn of(manager: Arc<TenantMcpManager>, operator: Actor) -> Self {
+        let (vault, auth) = (Arc::clone(manager.vault()), Arc::clone(manager.auth()));
+        let log = manager.log().clone();
+        Self { vault, auth, log, operator, manager: Some(manager) }
     }
 
     /// What importing `tenants` would change.
@@ -85,6 +117,14 @@ impl Admin {
             (Some(changes.iter().filter(is_change).count() as u64), None)
         };
         self.change("tenant.import", &about, changed, || Ok(self.vault.import(tenants)?))
+    }
+
+    /// Lets tenants that were removed be imported again.
+    pub fn readmit(&self, ids: &[TenantId]) -> Result<(), Error> {
+        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let about = About { resource: Some(names.join(" ")), ..About::default() };
+        let readmit = || Ok(self.vault.readmit(ids)?);
+        self.change("tenant.readmit", &about, |()| (None, None), readmit)
     }
 
     /// Every tenant, by id.
@@ -110,10 +150,10 @@ impl Admin {
         tenant: &TenantId,
         permissions: Permissions,
         expires_at: Option<Timestamp>,
-    ) -> Result<(SecretString, TokenInfo), Error> {
+    ) -> Result<(SecretText, TokenInfo), Error> {
         let create = || Ok(self.auth.create(tenant, permissions, expires_at)?);
         let about = About { tenant: Some(tenant), resource: None };
-        let made = |(_, info): &(SecretString, TokenInfo)| (None, Some(info.token_id.clone()));
+        let made = |(_, info): &(SecretText, TokenInfo)| (None, Some(info.token_id.clone()));
         self.change("token.create", &about, made, create)
     }
 

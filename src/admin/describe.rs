@@ -1,0 +1,198 @@
+//! What a command answers, in JSON: names and numbers, and of a secret only that it is there. A new
+//! token and new shares are the exception: they are shown once, to whoever made them.
+
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
+
+use crate::auth::TokenInfo;
+use crate::memory::SecretText;
+use crate::tenant::{Connection, Permission};
+use crate::vault::{
+    AddedSlot, Certificate, ResealProgress, SlotInfo, SlotKind, StoredTenant, TenantDetails,
+    TenantSummary, Unsealing,
+};
+
+pub(super) fn summary(tenant: &TenantSummary) -> Value {
+    let details = tenant.details.as_ref();
+    json!({
+        "tenant_id": tenant.id.as_str(),
+        "engine": details.map(|details| details.engine),
+        "enabled": details.map(|details| details.enabled),
+        "sealed": details.is_none(),
+        "updated_at": details.map(|details| details.updated_at.to_string()),
+    })
+}
+
+/// A tenant without its secrets: of each, that it is set, since when, and its fingerprint.
+pub(super) fn tenant(tenant: &StoredTenant) -> Value {
+    let config = &tenant.config;
+    let connection = match &config.connection {
+        Connection::Postgres(target) => json!({
+            "host": target.host,
+            "port": target.port,
+            "name": target.database,
+            "user": target.user,
+            "schema": target.schema,
+            "sslmode": target.tls.as_str(),
+            "own_root_certificates": target.root_certificates.is_some(),
+        }),
+        Connection::Sqlite { path } => json!({ "path": path }),
+    };
+    let names = |tables: &Vec<_>| tables.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let credentials: Map<String, Value> = tenant
+        .credentials
+        .iter()
+        .map(|credential| {
+            let set_at = credential.set_at.to_string();
+            let value = json!({ "set_at": set_at, "fingerprint": credential.fingerprint });
+            (credential.name.clone(), value)
+        })
+        .collect();
+    json!({
+        "tenant_id": config.id.as_str(),
+        "enabled": tenant.enabled,
+        "version": tenant.version,
+        "created_at": tenant.created_at.to_string(),
+        "updated_at": tenant.updated_at.to_string(),
+        "engine": config.connection.engine(),
+        "db": connection,
+        "credentials": credentials,
+        "access": {
+            "mode": config.access.mode.as_str(),
+            "tables": config.access.tables.as_ref().map(names),
+            "deny_columns": config.access.deny_columns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+        "quotas": {
+            "max_queries_per_hour": config.quotas.max_queries_per_hour,
+            "max_queries_per_day": config.quotas.max_queries_per_day,
+            "max_concurrent_connections": config.quotas.max_concurrent_connections,
+        },
+        "limits": {
+            "statement_timeout_ms": config.limits.statement_timeout_ms(),
+            "max_rows": config.limits.max_rows,
+            "max_result_bytes": config.limits.max_result_bytes,
+        },
+        "features": config.features,
+    })
+}
+
+pub(super) fn token(token: &TokenInfo) -> Value {
+    json!({
+        "token_id": token.token_id,
+        "tenant_id": token.tenant.as_str(),
+        "scopes": scopes(token),
+        "created_at": token.created_at.to_string(),
+        "expires_at": token.expires_at.map(|at| at.to_string()),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "shown once, to whoever made it")]
+pub(super) fn created_token(text: &SecretText, token: &TokenInfo) -> Value {
+    json!({
+        "token_id": token.token_id,
+        "token": text.expose_secret(),
+        "tenant_id": token.tenant.as_str(),
+        "scopes": scopes(token),
+        "expires_at": token.expires_at.map(|at| at.to_string()),
+    })
+}
+
+fn scopes(token: &TokenInfo) -> Vec<&'static str> {
+    token.permissions.iter().map(Permission::as_str).collect()
+}
+
+pub(super) fn slot(slot: &SlotInfo) -> Value {
+    let mut value = json!({
+        "id": slot.id,
+        "kind": slot.kind.as_str(),
+        "offline": slot.kind.is_offline(),
+        "created_at": slot.created_at.to_string(),
+    });
+    if let SlotKind::Shares { threshold, count } = slot.kind {
+        value["threshold"] = json!(threshold);
+        value["count"] = json!(count);
+    }
+    value
+}
+
+pub(super) fn added_slot(added: &AddedSlot) -> Value {
+    #[expect(clippy::disallowed_methods, reason = "shown once, to whoever made them")]
+    let shares = added.shares.iter().map(|share| share.to_text().expose_secret().to_owned());
+    json!({ "slot": slot(&added.slot), "shares": shares.collect::<Vec<_>>() })
+}
+
+/// `None`: it was open already.
+pub(super) fn unsealing(unsealing: Option<Unsealing>) -> Value {
+    json!({
+        "sealed": false,
+        "slot": unsealing.map(|unsealing| unsealing.slot),
+        "upgraded": unsealing.is_some_and(|unsealing| unsealing.upgraded),
+    })
+}
+
+pub(super) fn reseal(progress: &ResealProgress) -> Value {
+    json!({
+        "total": progress.total,
+        "remaining": progress.remaining,
+        "destroyed_keys": progress.destroyed,
+    })
+}
+
+/// The certificates stay text: they are signed as they are.
+pub(super) fn removed(tenants: &[String], certificates: &[Certificate]) -> Value {
+    let certificates: Vec<_> = certificates.iter().map(Certificate::as_str).collect();
+    json!({ "removed": tenants, "certificates": certificates })
+}
+
+/// What only an open vault knows.
+pub(super) struct Inside {
+    pub(super) tenants: Vec<TenantSummary>,
+    pub(super) tokens: usize,
+    pub(super) reseal: ResealProgress,
+    /// What signs deletion certificates: the public key, in hex.
+    pub(super) certificate_key: String,
+}
+
+/// `opened` is nothing while the vault is sealed.
+pub(super) fn status(
+    is_service: bool,
+    store_id: &str,
+    slots: &[SlotInfo],
+    opened: Option<Inside>,
+) -> Value {
+    let slots: Vec<_> = slots.iter().map(slot).collect();
+    let mut value = json!({
+        "service": is_service,
+        "sealed": opened.is_none(),
+        "store_id": store_id,
+        "slots": slots,
+        "tenants": null,
+        "tokens": null,
+        "reseal": null,
+        "certificate_key": null,
+        "locked_memory_kib": locked_memory(),
+    });
+    if let Some(Inside { tenants, tokens, reseal: progress, certificate_key }) = opened {
+        let count = |is_counted: fn(&TenantDetails) -> bool| {
+            tenants
+                .iter()
+                .filter_map(|tenant| tenant.details.as_ref())
+                .filter(|it| is_counted(it))
+                .count()
+        };
+        let (open, enabled) = (count(|_| true), count(|details| details.enabled));
+        value["tenants"] =
+            json!({ "total": tenants.len(), "enabled": enabled, "sealed": tenants.len() - open });
+        value["tokens"] = json!(tokens);
+        value["certificate_key"] = json!(certificate_key);
+        value["reseal"] = json!({ "total": progress.total, "remaining": progress.remaining });
+    }
+    value
+}
+
+/// How much memory of this process is never written to swap, where the system says so.
+fn locked_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,486 @@
+//! The keyring file: every tenant's random key, sealed under a key that the header wraps.
+//!
+//! Random keys, not derived ones, so that one tenant's can be destroyed alone; a file of its own,
+//! written whole, so that destroyed keys do not linger in a log-structured store. It is written
+//! before the batch that needs it: a key that no record uses is harmless, a record without its key
+//! is lost. A change is made to a copy, which becomes the keyring once it is on the disk.
+//!
+//! A tenant can be sealed by itself: its keys are then sealed once more, under a key that only the
+//! root key opens and that is not in memory. A tenant that was removed leaves a tombstone.
+
+mod content;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::codec::{Malformed, Reader, Writer};
+use super::key::{Key, Seal, random};
+use super::{Error, Handle, StoreId, Uuid};
+use crate::tenant::TenantId;
+
+/// Room for three million tenants.
+pub(super) const MAX_LENGTH: u64 = 256 << 20;
+
+const MAGIC: &[u8; 4] = b"MVKR";
+/// Tenants only; everything else was derived from the root key.
+const VERSION_1: u8 = 1;
+const VERSION: u8 = 2;
+const SALT_LENGTH: usize = 32;
+/// Magic, version, generation, store id.
+const HEAD_LENGTH: usize = 4 + 1 + 8 + 16;
+const DIGEST_LENGTH: usize = 16;
+
+/// The keys in memory. Clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Keyring {
+    generation: u64,
+    /// What turns tenant ids into handles.
+    index: Arc<Key>,
+    /// The one that is to follow it, while records move from one handle to the other.
+    next_index: Option<Arc<Key>>,
+    /// What turns token secrets into store keys, and ids into the digests of tombstones. For life:
+    /// a token's secret is not there to be digested again.
+    lookup: Arc<Key>,
+    fingerprint: Arc<Key>,
+    /// The seed of the key that signs deletion certificates.
+    signing: Arc<Key>,
+    entries: BTreeMap<Handle, Arc<TenantKeys>>,
+    sealed: BTreeMap<Handle, Arc<SealedTenant>>,
+    tombstones: BTreeMap<[u8; DIGEST_LENGTH], Tombstone>,
+}
+
+/// The keys of one tenant.
+#[derive(Clone, Debug)]
+pub(super) struct TenantKeys {
+    pub(super) uuid: Uuid,
+    /// Where its records are.
+    pub(super) handle: Handle,
+    /// Where they move to.
+    pub(super) next_handle: Option<Handle>,
+    terms: Vec<Arc<Term>>,
+}
+
+/// A key and the number that its records carry.
+#[derive(Debug)]
+pub(super) struct Term {
+    pub(super) number: u32,
+    pub(super) state: TermState,
+    pub(super) key: Arc<Key>,
+}
+
+/// What a term's key may do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(super) enum TermState {
+    /// Seals and opens. Each tenant has exactly one.
+    Active = 1,
+    /// Opens what it sealed.
+    Retained = 2,
+    /// Nothing.
+    Revoked = 3,
+}
+
+/// A tenant whose keys are under a key that is not in memory.
+#[derive(Debug)]
+pub(super) struct SealedTenant {
+    pub(super) id: TenantId,
+    uuid: Uuid,
+    handle: Handle,
+    salt: [u8; SALT_LENGTH],
+    seal: Seal,
+    /// Its terms.
+    ciphertext: Vec<u8>,
+}
+
+/// What is left of a tenant that was removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Tombstone {
+    pub(super) handle: Handle,
+    /// The last of the terms that were destroyed.
+    pub(super) last_term: u32,
+    /// Unix seconds.
+    removed: u64,
+}
+
+impl TenantKeys {
+    pub(super) fn new(uuid: Uuid, handle: Handle, terms: Vec<Term>) -> Result<Self, Malformed> {
+        let active = terms.iter().filter(|term| term.state == TermState::Active).count();
+        let ascending = terms.is_sorted_by(|one, next| one.number < next.number);
+        let terms = terms.into_iter().map(Arc::new).collect();
+        let keys = Self { uuid, handle, next_handle: None, terms };
+        if active == 1 && ascending { Ok(keys) } else { Err(Malformed) }
+    }
+
+    /// The term that seals.
+    pub(super) fn active(&self) -> &Term {
+        let active = self.terms.iter().find(|term| term.state == TermState::Active);
+        active.expect("checked when the value was made")
+    }
+
+    /// The term that opens what carries `number`.
+    pub(super) fn opening(&self, number: u32) -> Option<&Term> {
+        let mut terms = self.terms.iter();
+        let term = terms.find(|term| term.number == number && term.state != TermState::Revoked);
+        term.map(Arc::as_ref)
+    }
+
+    /// Whether all its records are, or are to be, under the active term and at their last handle.
+    pub(super) fn is_settled(&self) -> bool {
+        self.terms.len() == 1 && self.next_handle.is_none()
+    }
+
+    /// With another term that seals from now on.
+    fn with_new_term(&self) -> Result<Self, Error> {
+        let last = self.terms.last().map_or(0, |term| term.number);
+        let number = last.checked_add(1).ok_or(Error::KeyringDamaged)?;
+        let mut terms: Vec<_> = self.terms.iter().map(Term::retained).collect();
+        let key = Arc::new(Key::random()?);
+        terms.push(Arc::new(Term { number, state: TermState::Active, key }));
+        Ok(Self { terms, ..self.clone() })
+    }
+
+    /// With the term that seals and no other.
+    pub(super) fn with_active_term_only(&self) -> Self {
+        let is_active = |term: &&Arc<Term>| term.state == TermState::Active;
+        let terms = self.terms.iter().filter(is_active).cloned().collect();
+        Self { terms, ..self.clone() }
+    }
+
+    /// At the handle that its records have moved to.
+    pub(super) fn moved(&self) -> Self {
+        let handle = self.next_handle.unwrap_or(self.handle);
+        Self { handle, next_handle: None, ..self.clone() }
+    }
+
+    /// How many keys destroying this would destroy.
+    pub(super) fn superseded(&self) -> u64 {
+        self.terms.len() as u64 - 1
+    }
+}
+
+impl Term {
+    fn retained(self: &Arc<Self>) -> Arc<Self> {
+        match self.state {
+            TermState::Active => {
+                let (number, key) = (self.number, Arc::clone(&self.key));
+                Arc::new(Self { number, state: TermState::Retained, key })
+            }
+            TermState::Retained | TermState::Revoked => Arc::clone(self),
+        }
+    }
+}
+
+impl SealedTenant {
+    pub(super) fn handle(&self) -> Handle {
+        self.handle
+    }
+}
+
+impl Tombstone {
+    pub(super) fn new(handle: Handle, last_term: u32, now: Timestamp) -> Self {
+        Self { handle, last_term, removed: u64::try_from(now.as_second()).unwrap_or(0) }
+    }
+
+    pub(super) fn removed_at(self) -> Timestamp {
+        let second = i64::try_from(self.removed).ok();
+        let at = second.and_then(|second| Timestamp::from_second(second).ok());
+        at.unwrap_or(Timestamp::MAX)
+    }
+}
+
+impl Keyring {
+    /// A keyring with the key of what belongs to no tenant.
+    pub(super) fn create() -> Result<Self, Error> {
+        let random = || Key::random().map(Arc::new);
+        let mut keyring = Self {
+            generation: 0,
+            index: random()?,
+            next_index: None,
+            lookup: random()?,
+            fingerprint: random()?,
+            signing: random()?,
+            entries: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+        };
+        keyring.insert(Uuid::SYSTEM, Handle::SYSTEM)?;
+        Ok(keyring)
+    }
+
+    pub(super) fn lookup_key(&self) -> &Arc<Key> {
+        &self.lookup
+    }
+
+    pub(super) fn fingerprint_key(&self) -> &Arc<Key> {
+        &self.fingerprint
+    }
+
+    pub(super) fn signing_seed(&self) -> &Arc<Key> {
+        &self.signing
+    }
+
+    /// The handle of a new tenant.
+    pub(super) fn handle(&self, id: &TenantId) -> Handle {
+        handle(self.next_index.as_ref().unwrap_or(&self.index), id)
+    }
+
+    /// The keys of whose records are at `handle`, when there are any.
+    pub(super) fn get(&self, handle: Handle) -> Option<&Arc<TenantKeys>> {
+        self.entries.get(&handle)
+    }
+
+    /// Every tenant's keys, and the system's.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<TenantKeys>> {
+        self.entries.values()
+    }
+
+    /// The keys of `handle`, new ones when there are none.
+    pub(super) fn get_or_create(&mut self, handle: Handle) -> Result<Arc<TenantKeys>, Error> {
+        if let Some(keys) = self.entries.get(&handle) {
+            return Ok(Arc::clone(keys));
+        }
+        let mut uuid = Uuid::SYSTEM;
+        random(&mut uuid.0)?;
+        self.insert(uuid, handle)
+    }
+
+    fn insert(&mut self, uuid: Uuid, handle: Handle) -> Result<Arc<TenantKeys>, Error> {
+        let key = Arc::new(Key::random()?);
+        let term = Arc::new(Term { number: 1, state: TermState::Active, key });
+        let keys = Arc::new(TenantKeys { uuid, handle, next_handle: None, terms: vec![term] });
+        self.entries.insert(handle, Arc::clone(&keys));
+        Ok(keys)
+    }
+
+    /// Puts `keys` in the place of those at `handle`.
+    pub(super) fn replace(&mut self, handle: Handle, keys: TenantKeys) -> Arc<TenantKeys> {
+        self.entries.remove(&handle);
+        let keys = Arc::new(keys);
+        self.entries.insert(keys.handle, Arc::clone(&keys));
+        keys
+    }
+
+    /// Gives whoever is at `handle` a term that seals from now on.
+    pub(super) fn add_term(&mut self, handle: Handle) -> Result<Arc<TenantKeys>, Error> {
+        let keys = self.entries.get(&handle).ok_or(Error::KeyringDamaged)?;
+        let keys = keys.with_new_term()?;
+        Ok(self.replace(handle, keys))
+    }
+
+    /// Gives tenants other handles, to which their records have to be moved.
+    pub(super) fn begin_moving(
+        &mut self,
+        ids: impl IntoIterator<Item = (Handle, TenantId)>,
+    ) -> Result<(), Error> {
+        if self.is_moving() {
+            // Those that have moved would have to be told from those that have not.
+            return Err(Error::Resealing);
+        }
+        let next = Arc::new(Key::random()?);
+        for (at, id) in ids {
+            if let Some(keys) = self.entries.get(&at) {
+                let keys = TenantKeys { next_handle: Some(handle(&next, &id)), ..(**keys).clone() };
+                self.replace(at, keys);
+            }
+        }
+        self.next_index = Some(next);
+        Ok(())
+    }
+
+    /// Whether records are on their way from one handle to another.
+    pub(super) fn is_moving(&self) -> bool {
+        self.entries.values().any(|keys| keys.next_handle.is_some())
+    }
+
+    /// Forgets the former handles. Every tenant has moved.
+    pub(super) fn end_moving(&mut self) {
+        if let Some(next) = self.next_index.take() {
+            self.index = next;
+        }
+    }
+
+    /// Destroys the keys of the tenant `id`, whose records are at `handle`, and remembers that there
+    /// was one.
+    pub(super) fn remove(&mut self, id: &TenantId, handle: Handle, now: Timestamp) {
+        let last_term = self.entries.remove(&handle).map_or(0, |keys| keys.active().number);
+        self.sealed.remove(&handle);
+        // Removed once more, it is as dead as it was.
+        let tombstone = self.tombstones.entry(self.digest(id));
+        tombstone.or_insert(Tombstone::new(handle, last_term, now));
+    }
+
+    /// What is left of the tenant `id`, if it was removed.
+    pub(super) fn tombstone(&self, id: &TenantId) -> Option<Tombstone> {
+        self.tombstones.get(&self.digest(id)).copied()
+    }
+
+    /// Forgets that the tenant `id` was removed.
+    pub(super) fn readmit(&mut self, id: &TenantId) {
+        self.tombstones.remove(&self.digest(id));
+    }
+
+    /// Whether the records at `handle` are left over from a removal.
+    pub(super) fn is_removed(&self, handle: Handle) -> bool {
+        self.tombstones.values().any(|tombstone| tombstone.handle == handle)
+    }
+
+    /// Where the records of the sealed or removed tenant `id` are.
+    pub(super) fn former_handle(&self, id: &TenantId) -> Option<Handle> {
+        let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
+        let sealed = sealed.map(|sealed| sealed.handle);
+        sealed.or_else(|| self.tombstone(id).map(|tombstone| tombstone.handle))
+    }
+
+    fn digest(&self, id: &TenantId) -> [u8; DIGEST_LENGTH] {
+        let folded = id.as_str().to_ascii_lowercase();
+        let digest = self.lookup.mac(&[b"x\0", folded.as_bytes()]);
+        *digest.first_chunk().expect("a digest has 32 bytes")
+    }
+
+    /// The sealed tenants.
+    pub(super) fn sealed(&self) -> impl Iterator<Item = &Arc<SealedTenant>> {
+        self.sealed.values()
+    }
+
+    /// Seals the keys at `handle`, which are `id`'s, under `key`.
+    pub(super) fn seal_tenant(
+        &mut self,
+        store_id: StoreId,
+        (handle, id): (Handle, &TenantId),
+        key: &Key,
+    ) -> Result<Arc<SealedTenant>, Error> {
+        let keys = self.entries.remove(&handle).ok_or(Error::KeyringDamaged)?;
+        let mut salt = [0; SALT_LENGTH];
+        random(&mut salt)?;
+        let mut content = content::terms(&keys);
+        let place = sealed_place(store_id, keys.uuid, handle);
+        let seal = key.seal(&salt, &place, &mut content);
+        let (id, uuid) = (id.clone(), keys.uuid);
+        let ciphertext = content.to_vec();
+        let sealed = Arc::new(SealedTenant { id, uuid, handle, salt, seal, ciphertext });
+        self.sealed.insert(handle, Arc::clone(&sealed));
+        Ok(sealed)
+    }
+
+    /// Opens the keys of the sealed tenant `id` with `key`.
+    pub(super) fn unseal_tenant(
+        &mut self,
+        store_id: StoreId,
+        id: &TenantId,
+        key: &Key,
+    ) -> Result<Arc<TenantKeys>, Error> {
+        let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
+        let sealed = Arc::clone(sealed.ok_or(Error::NotConfigured)?);
+        let place = sealed_place(store_id, sealed.uuid, sealed.handle);
+        let mut content = Zeroizing::new(sealed.ciphertext.clone());
+        key.open(&sealed.salt, &place, &mut content, &sealed.seal)
+            .map_err(|_| Error::KeyringDamaged)?;
+        let keys = content::open_terms(sealed.uuid, sealed.handle, &content)
+            .map_err(|Malformed| Error::KeyringDamaged)?;
+        self.sealed.remove(&sealed.handle);
+        Ok(self.replace(sealed.handle, keys))
+    }
+
+    /// Seals the keyring as its next generation, and gives it to `write`.
+    pub(super) fn save(
+        &mut self,
+        store_id: StoreId,
+        key: &Key,
+        write: impl FnOnce(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut salt = [0; SALT_LENGTH];
+        random(&mut salt)?;
+        self.generation += 1;
+        write(&self.encode(store_id, key, salt))
+    }
+
+    /// Opens the keyring file of `store_id`, and says whether it is of an older version, whose
+    /// other keys come from `root`.
+    pub(super) fn open(
+        bytes: &[u8],
+        store_id: StoreId,
+        key: &Key,
+        root: &Key,
+    ) -> Result<(Self, bool), Error> {
+        let version = match bytes.get(..5).map(|head| head.split_at(4)) {
+            Some((magic, [version @ (VERSION_1 | VERSION)])) if magic == MAGIC => *version,
+            Some((magic, [version])) if magic == MAGIC && *version > VERSION => {
+                return Err(Error::UnsupportedVersion("keyring"));
+            }
+            _ => return Err(Error::KeyringDamaged),
+        };
+        let opened = Self::decode(bytes, version, store_id, key, root);
+        let keyring = opened.map_err(|Malformed| Error::KeyringDamaged)?;
+        Ok((keyring, version == VERSION_1))
+    }
+
+    fn encode(&self, store_id: StoreId, key: &Key, salt: [u8; SALT_LENGTH]) -> Vec<u8> {
+        let mut head = Writer::default();
+        head.raw(MAGIC);
+        head.u8(VERSION);
+        head.u64(self.generation);
+        head.raw(&store_id.0);
+        let head = head.finish();
+
+        let mut content = content::encode(self);
+        let seal = key.seal(&salt, &place(&head), &mut content);
+
+        let mut writer = Writer::default();
+        writer.raw(&head);
+        writer.raw(&salt);
+        writer.raw(&seal.commitment);
+        writer.count(content.len());
+        writer.raw(&content);
+        writer.raw(&seal.tag);
+        writer.finish()
+    }
+
+    fn decode(
+        bytes: &[u8],
+        version: u8,
+        store_id: StoreId,
+        key: &Key,
+        root: &Key,
+    ) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let head = reader.raw(HEAD_LENGTH)?;
+        let salt: [u8; SALT_LENGTH] = reader.array()?;
+        let commitment = reader.array()?;
+        let length = reader.count(1)?;
+        let mut content = Zeroizing::new(reader.raw(length)?.to_vec());
+        let seal = Seal { commitment, tag: reader.array()? };
+        reader.finish()?;
+        key.open(&salt, &place(head), &mut content, &seal).map_err(|_| Malformed)?;
+
+        let mut head = Reader::new(head);
+        head.raw(MAGIC.len() + 1)?;
+        let generation = head.u64()?;
+        if StoreId(head.array()?) != store_id {
+            return Err(Malformed);
+        }
+        if version == VERSION_1 {
+            content::decode_1(generation, &content, root)
+        } else {
+            content::decode(generation, &content)
+        }
+    }
+}
+
+fn place(head: &[u8]) -> Vec<u8> {
+    [b"mcpv.keyring.v1\0", head].concat()
+}
+
+fn sealed_place(store_id: StoreId, uuid: Uuid, handle: Handle) -> Vec<u8> {
+    [&b"mcpv.tenantseal.v1\0"[..], &store_id.0, &uuid.0, &handle.0].concat()
+}
+
+fn handle(index: &Key, id: &TenantId) -> Handle {
+    let digest = index.mac(&[b"t\0", id.as_str().as_bytes()]);
+    Handle(*digest.first_chunk().expect("a digest has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests;

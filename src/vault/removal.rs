@@ -1,0 +1,139 @@
+//! Removing tenants for good: their keys are destroyed first, then everything that they sealed.
+//!
+//! | level | done | holds against |
+//! |---|---|---|
+//! | S0 | the keyring without the tenant, a tombstone in it, caches emptied, records and tokens removed | any caller |
+//! | S1 | the keyring under a new key, its former generations overwritten, the store rewritten | someone who copies the directory later and has the passphrase |
+//!
+//! Does not hold against copies that were made before, backups among them, nor against what a disk
+//! keeps of overwritten files.
+
+use std::sync::Arc;
+
+use super::certificate::{self, Certificate, Deletion};
+use super::header::OpenHeader;
+use super::key::Key;
+use super::keyring::{Keyring, Tombstone};
+use super::slot::Unlock;
+use super::unsealed::Unsealed;
+use super::{Error, Fold, Handle, TenantCredentialVault};
+use crate::store::{Batch, Tree};
+use crate::tenant::TenantId;
+
+impl TenantCredentialVault {
+    /// The public key that signs certificates, in hex: for whoever is to rely on them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`].
+    pub fn certificate_key(&self) -> Result<String, Error> {
+        self.unsealed(|vault| Ok(certificate::public_key(vault.writing().keyring.signing_seed())))
+    }
+
+    /// Removes the tenants `ids`, all or none, and answers a certificate for each, which is also
+    /// stored. One that was removed before has its removal completed.
+    ///
+    /// An import does not bring them back, unless it says so. The store is rewritten as a whole,
+    /// during which writes wait and reads go on (`./dev bench --bench vault`: some seconds for
+    /// 40,000 records).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::unseal`]; [`Error::NotConfigured`] for any of them, [`Error::Sealed`]:
+    /// nothing has changed. [`Error::Store`]: it is to be repeated.
+    pub fn remove_tenants(
+        &self,
+        unlock: &Unlock,
+        ids: &[TenantId],
+    ) -> Result<Vec<Certificate>, Error> {
+        let _unlocking = self.unlocking();
+        let (mut header, _) = self.unlock(unlock)?;
+        let (destroyed, signing) = self.unsealed(|vault| self.destroy(vault, &mut header, ids))?;
+        // It takes seconds, and no key.
+        self.store()?.rewrite()?;
+        let now = self.clock.now();
+        let certify = |tombstone: Tombstone| {
+            let certificate =
+                Deletion { store_id: self.store_id, tombstone, now }.certify(&signing);
+            let (name, text) = (certificate.name(), certificate.as_str().as_bytes());
+            self.directory.write_certificate(&name, text)?;
+            Ok(certificate)
+        };
+        destroyed.into_iter().map(certify).collect()
+    }
+
+    /// Destroys the keys of `ids`, then removes what they sealed. Answers what is left of each, and
+    /// the seed of the key that signs.
+    fn destroy(
+        &self,
+        vault: &Unsealed,
+        header: &mut OpenHeader,
+        ids: &[TenantId],
+    ) -> Result<(Vec<Tombstone>, Arc<Key>), Error> {
+        let mut writing = vault.writing();
+        let find = |id: &TenantId| {
+            let present = vault.entry(id).ok().map(|entry| entry.keys.handle);
+            let handle = present.or_else(|| writing.keyring.former_handle(id));
+            handle.map(|handle| (id.clone(), handle)).ok_or(Error::NotConfigured)
+        };
+        let doomed = ids.iter().map(find).collect::<Result<Vec<_>, Error>>()?;
+        let now = self.clock.now();
+        self.change_keyring_key(header, vault, &mut writing, |vault, writing| {
+            vault.change_keyring(writing, |keyring| {
+                for (id, handle) in &doomed {
+                    keyring.remove(id, *handle, now);
+                }
+                Ok(())
+            })?;
+            // Before anything else can fail: whose keys are gone is not served any more.
+            let mut index = vault.index_mut();
+            for (id, _) in &doomed {
+                index.tenants.remove(&id.folded());
+                index.sealed.remove(&id.folded());
+                vault.forget(id);
+            }
+            Ok(())
+        })?;
+        let handles: Vec<Handle> = doomed.iter().map(|(_, handle)| *handle).collect();
+        vault.finish_removals(&writing.keyring, &handles)?;
+        vault.requeue(&mut writing);
+        let tombstones = doomed.iter().map(|(id, _)| writing.keyring.tombstone(id));
+        let tombstones: Option<Vec<_>> = tombstones.collect();
+        let signing = Arc::clone(writing.keyring.signing_seed());
+        Ok((tombstones.ok_or(Error::KeyringDamaged)?, signing))
+    }
+}
+
+impl Unsealed {
+    /// Removes what tenants left whose keys, at `handles`, are gone: their records, and the tokens of
+    /// whoever has a tombstone.
+    pub(super) fn finish_removals(
+        &self,
+        keyring: &Keyring,
+        handles: &[Handle],
+    ) -> Result<(), Error> {
+        if handles.is_empty() {
+            return Ok(());
+        }
+        let store = self.records.store();
+        let mut batch = Batch::default();
+        for handle in handles {
+            for (key, _) in store.scan(Tree::Tenant, &handle.0)? {
+                batch.remove(Tree::Tenant, key);
+            }
+        }
+        let mut after = None::<Vec<u8>>;
+        loop {
+            let pairs = store.scan_after(Tree::Token, after.as_deref(), 1_024)?;
+            let Some((last, _)) = pairs.last() else { break };
+            after = Some(last.clone());
+            for (key, envelope) in &pairs {
+                let token = self.open_token(key, envelope);
+                if token.is_ok_and(|token| keyring.tombstone(&token.tenant).is_some()) {
+                    batch.remove(Tree::Token, key.as_slice());
+                }
+            }
+        }
+        Ok(store.apply(batch)?)
+    }
+}

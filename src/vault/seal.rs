@@ -1,0 +1,69 @@
+//! Sealing one tenant: its keys leave this process's memory, and what is on the disk opens with the
+//! root key only.
+//!
+//! The others are not touched. Unlike a disabled tenant, a sealed one cannot be read by somebody who
+//! reads this process's memory, and it stays sealed over restarts, until whoever can unseal the vault
+//! unseals it. The key that its keys are sealed under is in the header; it is in memory only here.
+
+use std::sync::Arc;
+
+use super::slot::Unlock;
+use super::{Error, Fold, TenantCredentialVault};
+use crate::tenant::TenantId;
+
+impl TenantCredentialVault {
+    /// Seals the tenant `id`. What callers still hold of its credentials is wiped when they let go.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::unseal`]; [`Error::NotConfigured`], [`Error::TenantSealed`],
+    /// [`Error::Sealed`], [`Error::Store`].
+    pub fn seal_tenant(&self, unlock: &Unlock, id: &TenantId) -> Result<(), Error> {
+        let _unlocking = self.unlocking();
+        let (header, _) = self.unlock(unlock)?;
+        self.unsealed(|vault| {
+            let mut writing = vault.writing();
+            // Who is sealed does not move, and would be left behind.
+            vault.reseal_now(&mut writing, id)?;
+            let handle = vault.entry(id)?.keys.handle;
+            vault.change_keyring(&mut writing, |keyring| {
+                keyring.seal_tenant(vault.store_id(), (handle, id), header.tenant_seal_key())
+            })?;
+            let mut index = vault.index_mut();
+            index.tenants.remove(&id.folded());
+            index.sealed.insert(id.folded(), id.clone());
+            drop(index);
+            vault.forget(id);
+            Ok(())
+        })
+    }
+
+    /// Opens the sealed tenant `id` again; one that is not sealed stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::unseal`]; [`Error::NotConfigured`], [`Error::Sealed`], [`Error::Store`].
+    pub fn unseal_tenant(&self, unlock: &Unlock, id: &TenantId) -> Result<(), Error> {
+        let _unlocking = self.unlocking();
+        let (header, _) = self.unlock(unlock)?;
+        self.unsealed(|vault| {
+            let mut writing = vault.writing();
+            match vault.entry(id) {
+                Err(Error::TenantSealed(_)) => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            let entry = vault.change_keyring(&mut writing, |keyring| {
+                let key = header.tenant_seal_key();
+                let keys = keyring.unseal_tenant(vault.store_id(), id, key)?;
+                vault.records.entry(keys)
+            })?;
+            let mut index = vault.index_mut();
+            index.sealed.remove(&id.folded());
+            index.tenants.insert(id.folded(), Arc::new(entry));
+            drop(index);
+            vault.requeue(&mut writing);
+            Ok(())
+        })
+    }
+}
