@@ -30,6 +30,9 @@ mod envelope;
 mod error;
 mod header;
 mod import;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals;
 mod kdf;
 mod key;
 mod key_file;
