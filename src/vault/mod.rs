@@ -28,6 +28,8 @@ mod codec;
 mod command;
 mod envelope;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod header;
 mod import;
 #[cfg(feature = "internals")]

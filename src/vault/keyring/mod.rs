@@ -469,6 +469,13 @@ impl Keyring {
     }
 }
 
+/// Decodes `content` as if it had been sealed, in every version.
+#[cfg(fuzzing)]
+pub(super) fn decode(content: &[u8], root: &Key) {
+    drop(content::decode(1, content));
+    drop(content::decode_1(1, content, root));
+}
+
 fn place(head: &[u8]) -> Vec<u8> {
     [b"mcpv.keyring.v1\0", head].concat()
 }
