@@ -262,6 +262,10 @@ impl OpenHeader {
             NewSlot::Command(command) => {
                 let kek = Key::random()?;
                 let blob = command.wrap(&kek)?;
+                // Before anybody relies on it.
+                if command.unwrap(&blob)?.mac(&[]) != kek.mac(&[]) {
+                    return Err(Error::no_slot_opens("command"));
+                }
                 (kek, Opening::Command(blob))
             }
             NewSlot::Shares { threshold, count } => {
