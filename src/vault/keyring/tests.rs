@@ -181,7 +181,7 @@ fn a_new_term_seals_the_former_ones_open_and_at_last_only_the_new_one_is_left() 
     keyring.get_or_create(handle).unwrap();
     keyring.add_term(handle).unwrap();
     let keys = keyring.add_term(handle).unwrap();
-    assert_eq!((keys.active().number, keys.superseded()), (3, 2));
+    assert_eq!((keys.active().number, keys.superseded(), keys.is_settled()), (3, 2, false));
     assert!(keys.opening(1).is_some() && keys.opening(2).is_some());
     let last = keys.with_active_term_only();
     assert!(last.is_settled() && last.opening(2).is_none());
@@ -199,13 +199,16 @@ fn tenants_move_to_handles_of_the_next_index_and_newcomers_begin_there() {
     let next = keyring.handle(&mover);
     assert_ne!(next, at);
     let keys = keyring.get(at).unwrap();
-    assert_eq!(keys.next_handle, Some(next));
+    assert_eq!((keys.next_handle, keys.is_settled()), (Some(next), false));
     let moved = keys.moved();
+    assert!(moved.is_settled());
     keyring.replace(at, moved);
     assert!(keyring.get(at).is_none() && keyring.get(next).is_some());
     let new = keyring.handle(&newcomer);
+    let next_index = Arc::clone(keyring.next_index.as_ref().unwrap());
     keyring.end_moving();
-    assert!(!keyring.is_moving());
+    assert!(!keyring.is_moving() && keyring.next_index.is_none());
+    assert!(same(&keyring.index, &next_index));
     assert_eq!((keyring.handle(&mover), keyring.handle(&newcomer)), (next, new));
 }
 
@@ -217,11 +220,185 @@ fn a_removed_tenant_leaves_a_tombstone_in_any_case_of_its_id_until_it_is_readmit
     let now = Timestamp::from_second(1_795_305_600).unwrap();
     keyring.remove(&id("tenant001"), handle, now);
     assert!(keyring.get(handle).is_none());
-    assert!(keyring.is_removed(handle));
+    assert!(keyring.is_removed(handle) && !keyring.is_removed(keyring.handle(&id("tenant002"))));
     let tombstone = keyring.tombstone(&id("Tenant001")).unwrap();
     assert_eq!((tombstone.removed_at(), tombstone.last_term), (now, 1));
     assert_eq!(keyring.former_handle(&id("tenant001")), Some(handle));
     assert_eq!(keyring.tombstone(&id("tenant002")), None);
     keyring.readmit(&id("tenant001"));
     assert_eq!(keyring.tombstone(&id("tenant001")), None);
+}
+
+#[test]
+fn a_keyring_of_a_later_version_says_so() {
+    let changed = |at: usize, to: u8| {
+        let mut bytes = vector(VECTOR, "keyring");
+        bytes[at] = to;
+        bytes
+    };
+    assert!(matches!(open(&changed(4, 3)), Err(Error::UnsupportedVersion("keyring"))));
+    assert!(matches!(open(&changed(4, 0)), Err(Error::KeyringDamaged)));
+    let mut other = changed(4, 3);
+    other[0] ^= 1;
+    assert!(matches!(open(&other), Err(Error::KeyringDamaged)), "something else");
+}
+
+#[test]
+fn a_keyring_is_saved_as_its_next_generation_under_a_new_salt() {
+    let key = fixed(1);
+    let mut keyring = Keyring::create().unwrap();
+    let mut saved = Vec::new();
+    for _ in 0..2 {
+        let write = |bytes: &[u8]| {
+            saved.push(bytes.to_vec());
+            Ok(())
+        };
+        keyring.save(store_id(), &key, write).unwrap();
+    }
+    let opened = saved.iter().map(|bytes| {
+        let (keyring, is_outdated) = Keyring::open(bytes, store_id(), &key, &fixed(0)).unwrap();
+        (keyring.generation, is_outdated)
+    });
+    assert_eq!(opened.collect::<Vec<_>>(), [(1, false), (2, false)]);
+    let salt = HEAD_LENGTH..HEAD_LENGTH + SALT_LENGTH;
+    assert_ne!(saved[0][salt.clone()], saved[1][salt]);
+    let failed = keyring.save(store_id(), &key, |_| Err(Error::Sealed));
+    assert!(matches!(failed, Err(Error::Sealed)));
+}
+
+#[test]
+fn three_million_tenants_have_room() {
+    let mut keyring = Keyring::create().unwrap();
+    let length = |keyring: &Keyring| content::encode(keyring).len() as u64;
+    let empty = length(&keyring);
+    keyring.get_or_create(Handle([1; 16])).unwrap();
+    assert!(3_000_000 * (length(&keyring) - empty) <= MAX_LENGTH);
+}
+
+/// With the tenants `tenant001` and `tenant002` at the handles 1 and 2.
+fn two_tenants() -> Keyring {
+    let mut keyring = Keyring::create().unwrap();
+    for byte in [1, 2] {
+        keyring.get_or_create(Handle([byte; 16])).unwrap();
+    }
+    keyring
+}
+
+fn seal(keyring: &mut Keyring, byte: u8, key: &Key) {
+    let (handle, id) = (Handle([byte; 16]), id(&format!("tenant00{byte}")));
+    keyring.seal_tenant(store_id(), (handle, &id), key).unwrap();
+}
+
+#[test]
+fn a_sealed_tenant_opens_in_its_vault_under_its_key_and_each_by_its_id() {
+    let key = fixed(1);
+    let mut keyring = two_tenants();
+    let keys = [1, 2].map(|byte| Arc::clone(keyring.get(Handle([byte; 16])).unwrap()));
+    seal(&mut keyring, 1, &key);
+    seal(&mut keyring, 2, &key);
+    assert!(keyring.get(Handle([1; 16])).is_none());
+    assert_eq!(keyring.former_handle(&id("tenant001")), Some(Handle([1; 16])));
+    assert_eq!(keyring.former_handle(&id("tenant002")), Some(Handle([2; 16])));
+    assert_eq!(keyring.former_handle(&id("tenant003")), None);
+    assert_eq!(keyring.sealed().map(|sealed| sealed.handle().0[0]).collect::<Vec<_>>(), [1, 2]);
+    let absent = keyring.seal_tenant(store_id(), (Handle([1; 16]), &id("tenant001")), &key);
+    assert!(matches!(absent, Err(Error::KeyringDamaged)), "sealed already");
+
+    let mut keyring = content::decode(1, &content::encode(&keyring)).unwrap();
+    let foreign = keyring.unseal_tenant(StoreId([0; 16]), &id("tenant002"), &key);
+    assert!(matches!(foreign, Err(Error::KeyringDamaged)));
+    let wrong = keyring.unseal_tenant(store_id(), &id("tenant002"), &fixed(2));
+    assert!(matches!(wrong, Err(Error::KeyringDamaged)));
+    let unknown = keyring.unseal_tenant(store_id(), &id("tenant003"), &key);
+    assert!(matches!(unknown, Err(Error::NotConfigured)));
+    let opened = keyring.unseal_tenant(store_id(), &id("tenant002"), &key).unwrap();
+    assert_eq!((opened.uuid, opened.handle), (keys[1].uuid, Handle([2; 16])));
+    assert!(same(&opened.active().key, &keys[1].active().key));
+    assert!(keyring.get(Handle([2; 16])).is_some() && keyring.get(Handle([1; 16])).is_none());
+    assert_eq!(keyring.sealed().count(), 1);
+}
+
+#[test]
+fn a_sealed_tenant_moved_to_another_ones_place_does_not_open() {
+    let key = fixed(1);
+    let mut keyring = two_tenants();
+    seal(&mut keyring, 1, &key);
+    let sealed = Arc::clone(keyring.sealed().next().unwrap());
+    let with = |uuid: Uuid, handle: Handle| {
+        let SealedTenant { id, salt, seal, ciphertext, .. } = &*sealed;
+        let (id, seal, ciphertext) = (id.clone(), seal.clone(), ciphertext.clone());
+        let moved = SealedTenant { id, uuid, handle, salt: *salt, seal, ciphertext };
+        let mut keyring = Keyring::create().unwrap();
+        keyring.sealed.insert(handle, Arc::new(moved));
+        keyring.unseal_tenant(store_id(), &sealed.id, &key).is_ok()
+    };
+    assert!(with(sealed.uuid, sealed.handle));
+    assert!(!with(sealed.uuid, Handle([3; 16])));
+    assert!(!with(Uuid([3; 16]), sealed.handle));
+}
+
+#[test]
+fn entries_sealed_tenants_and_tombstones_come_once_and_in_order() {
+    let with = |bytes: &[u8], at: usize, to: &[u8]| {
+        let mut changed = bytes.to_vec();
+        changed[at..at + to.len()].copy_from_slice(to);
+        content::decode(1, &changed).is_ok()
+    };
+    // After 4 keys, the flag and the count: the system's entry, then two that are as long.
+    let entry = 74;
+    let bytes = content::encode(&two_tenants());
+    let handle = 133 + 2 * entry + 16;
+    assert_eq!(bytes[handle..handle + 16], [2; 16]);
+    assert!(with(&bytes, handle, &[3; 16]));
+    assert!(!with(&bytes, handle, &[1; 16]), "an entry twice");
+
+    let mut keyring = two_tenants();
+    seal(&mut keyring, 1, &fixed(1));
+    seal(&mut keyring, 2, &fixed(1));
+    let bytes = content::encode(&keyring);
+    let handle = 133 + entry + 4 + (16 + 16 + 13 + 32 + 32 + 4 + 41 + 16) + 16;
+    assert_eq!(bytes[handle..handle + 16], [2; 16]);
+    assert!(with(&bytes, handle, &[3; 16]));
+    assert!(!with(&bytes, handle, &[1; 16]), "a sealed tenant twice");
+    assert!(!with(&bytes, handle, &[[0; 8], [1; 8]].concat()), "out of order");
+
+    let mut keyring = two_tenants();
+    for byte in [1, 2] {
+        let id = id(&format!("tenant00{byte}"));
+        keyring.remove(&id, Handle([byte; 16]), Timestamp::UNIX_EPOCH);
+    }
+    let bytes = content::encode(&keyring);
+    let (first, last) = (bytes.len() - 88, bytes.len() - 44);
+    assert!(with(&bytes, last, &[0xff; 16]));
+    assert!(!with(&bytes, last, &bytes[first..first + 16]), "a tombstone twice");
+    assert!(!with(&bytes, first, &[0xff; 16]), "out of order");
+}
+
+#[test]
+fn a_tenant_that_moves_needs_the_index_that_it_moves_to() {
+    let mut keyring = two_tenants();
+    keyring.begin_moving([(Handle([1; 16]), id("tenant001"))]).unwrap();
+    assert!(content::decode(1, &content::encode(&keyring)).is_ok());
+    let next = keyring.next_index.take();
+    assert!(content::decode(1, &content::encode(&keyring)).is_err());
+    let moved = keyring.get(Handle([1; 16])).unwrap().moved();
+    keyring.replace(Handle([1; 16]), moved);
+    assert!(content::decode(1, &content::encode(&keyring)).is_ok());
+    keyring.next_index = next;
+    assert!(content::decode(1, &content::encode(&keyring)).is_ok());
+}
+
+#[test]
+fn terms_come_back_in_every_state_and_an_unknown_state_is_refused() {
+    let states = [TermState::Revoked, TermState::Retained, TermState::Active];
+    let terms = [1, 2, 3].into_iter().zip(states).map(|(number, state)| term(number, state, 1));
+    let keys = TenantKeys::new(Uuid([1; 16]), Handle([1; 16]), terms.collect()).unwrap();
+    let mut bytes = content::terms(&keys).to_vec();
+    let read = |bytes: &[u8]| content::open_terms(Uuid([1; 16]), Handle([1; 16]), bytes);
+    let states_read: Vec<_> = read(&bytes).unwrap().terms.iter().map(|term| term.state).collect();
+    assert_eq!(states_read, states);
+    for (state, is_accepted) in [(0, false), (2, true), (3, true), (4, false)] {
+        bytes[8] = state;
+        assert_eq!(read(&bytes).is_ok(), is_accepted, "{state}");
+    }
 }
