@@ -25,7 +25,7 @@ pub(crate) fn count(pid: u32, wanted: &[&[u8]]) -> io::Result<Vec<usize>> {
             return Ok(counts);
         }
     }
-    panic!("the process does not come to rest");
+    Err(io::Error::other("the process does not come to rest"))
 }
 
 /// One reading of everything, unless something went away meanwhile: a thread that ends takes its

@@ -161,9 +161,9 @@ fn each_of_two_key_commands_opens_its_own_slot() {
 fn a_key_command_that_does_not_give_back_what_it_keeps_makes_no_slot() {
     let (_bench, vault) = filled(1);
     // Another key than the one that it was given.
-    let script = r#"read -r _ _ verb; read -r text
+    let script = r"read -r _ _ verb; read -r text
         if [ $verb = wrap ]; then echo c29tZXRoaW5n
-        else echo AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=; fi"#;
+        else echo AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=; fi";
     let command = KeyCommand::new(vec!["sh".into(), "-c".into(), script.into()]).unwrap();
     let refused = vault.add_slot(&passphrase(PASSPHRASE), &NewSlot::Command(command));
     assert!(matches!(refused, Err(Error::WrongKey("command"))), "{refused:?}");
