@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tenantry::memory::SecretText;
 use tenantry::tenant::{IdRule, Surroundings, TenantFile};
-use zeroize::Zeroizing;
 
 fuzz_target!(|bytes: &[u8]| {
     for id_rule in [IdRule::Alphanumeric, IdRule::AllowUnderscore] {
@@ -16,8 +16,8 @@ fuzz_target!(|bytes: &[u8]| {
 /// What may be shown of the file, where `SECRET` is set to `secret`.
 fn shown(bytes: &[u8], id_rule: IdRule, secret: &str) -> Vec<String> {
     let lookup = |name: &str| match name {
-        "SECRET" => Some(Zeroizing::new(secret.to_owned())),
-        "EMPTY" => Some(Zeroizing::new(String::new())),
+        "SECRET" => Some(SecretText::from(secret)),
+        "EMPTY" => Some(SecretText::from("")),
         _ => None,
     };
     let certificate = |path: &str| match path {
