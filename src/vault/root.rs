@@ -96,7 +96,9 @@ impl TenantCredentialVault {
     ///
     /// Those of [`Self::unseal`]; [`Error::SlotsMissing`] unless `drop_others`;
     /// [`Error::LastOfflineSlot`]; with `reseal` also [`Error::Resealing`], and
-    /// [`Error::TenantSealed`], for a sealed tenant's records cannot be opened. Nothing has changed.
+    /// [`Error::TenantSealed`], for a sealed tenant's records cannot be opened: nothing has changed.
+    /// [`Error::Store`]: the root key may be new, and slots gone; the vault opens with those that were
+    /// kept, and is to be rotated again.
     pub fn rotate_root(
         &self,
         unlocks: &[Unlock],
