@@ -12,7 +12,8 @@ use figment::providers::{Env, Format as _, Toml};
 use serde::Deserialize;
 
 use crate::tenant::IdRule;
-use crate::{database, http, pool, telemetry, vault};
+use crate::vault::backup::Schedule;
+use crate::{database, http, pool, store, telemetry, vault};
 
 /// The file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "tenantry.toml";
@@ -26,6 +27,10 @@ pub struct Settings {
     pub tenant_id: TenantIdSettings,
     /// Opened credentials.
     pub vault: VaultSettings,
+    /// Backups that the service makes by itself.
+    pub backup: BackupSettings,
+    /// The disk.
+    pub store: StoreSettings,
     /// Instances.
     pub pool: PoolSettings,
     /// Sessions with tenant databases.
@@ -60,6 +65,32 @@ pub struct VaultSettings {
     /// How many records a running service seals under new keys in a second; 0 stops it. Default
     /// 2000.
     pub reseal_records_per_second: usize,
+}
+
+/// `[backup]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct BackupSettings {
+    /// Where scheduled backups go. Default none.
+    pub directory: Option<PathBuf>,
+    /// How many hours after one the next is made; 0: none is. Default 0.
+    pub every_hours: u32,
+    /// How many scheduled backups stay. Default 7.
+    pub keep: u32,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StoreSettings {
+    /// How much of the disk is taken in advance, to be given up when others have filled it; at most
+    /// a sixteenth of the disk is. Default 64.
+    pub ballast_mib: u64,
+    /// How many records a running service checks in a second, once a day each; 0 stops it. Default
+    /// 2000.
+    pub scrub_records_per_second: usize,
 }
 
 /// `[pool]`
@@ -139,6 +170,12 @@ pub struct Error {
     pub message: String,
 }
 
+impl Default for StoreSettings {
+    fn default() -> Self {
+        Self { ballast_mib: 64, scrub_records_per_second: 2_000 }
+    }
+}
+
 impl Default for VaultSettings {
     fn default() -> Self {
         Self {
@@ -147,6 +184,12 @@ impl Default for VaultSettings {
             key_command: None,
             reseal_records_per_second: 2_000,
         }
+    }
+}
+
+impl Default for BackupSettings {
+    fn default() -> Self {
+        Self { directory: None, every_hours: 0, keep: 7 }
     }
 }
 
@@ -214,6 +257,12 @@ impl Settings {
         if self.pool.max_instances_per_tenant == 0 {
             return refuse("pool.max_instances_per_tenant", "must be at least 1");
         }
+        if self.backup.every_hours > 0 && self.backup.directory.is_none() {
+            return refuse("backup.directory", "must be set for backup.every_hours to have effect");
+        }
+        if self.backup.keep == 0 {
+            return refuse("backup.keep", "must be at least 1");
+        }
         self.check_listen(self.http.listen)
     }
 
@@ -238,7 +287,19 @@ impl Settings {
         vault::Options {
             credential_ttl: Duration::from_secs(self.vault.credential_ttl_seconds),
             upgrade_cost: self.vault.upgrade_kdf,
+            store: store::Options { ballast_bytes: self.store.ballast_mib.saturating_mul(1 << 20) },
         }
+    }
+
+    /// For [`crate::manager`]: when backups are made, if they are.
+    pub fn backup_schedule(&self) -> Option<Schedule> {
+        let BackupSettings { directory, every_hours, keep } = &self.backup;
+        let directory = directory.as_ref().filter(|_| *every_hours > 0)?;
+        Some(Schedule {
+            directory: std::path::absolute(directory).unwrap_or_else(|_| directory.clone()),
+            every: Duration::from_hours((*every_hours).into()),
+            keep: usize::try_from(*keep).unwrap_or(usize::MAX),
+        })
     }
 
     /// For [`pool`], with SQLite files looked up below `data_directory` unless set otherwise.
@@ -303,6 +364,17 @@ mod tests {
         load("[pools]\n").unwrap_err();
         load("[pool]\nidle_timeout_seconds = \"long\"\n").unwrap_err();
         load("[pool]\nmax_instances_per_tenant = 0\n").unwrap_err();
+    }
+
+    #[test]
+    fn scheduled_backups_need_a_directory_and_one_at_least_stays() {
+        assert_eq!(load("").unwrap().backup_schedule(), None);
+        assert_eq!(load("[backup]\ndirectory = \"/b\"\n").unwrap().backup_schedule(), None);
+        load("[backup]\nevery_hours = 6\n").unwrap_err();
+        load("[backup]\nkeep = 0\n").unwrap_err();
+        let settings = load("[backup]\nevery_hours = 6\ndirectory = \"/b\"\nkeep = 2\n").unwrap();
+        let (directory, every) = (PathBuf::from("/b"), Duration::from_hours(6));
+        assert_eq!(settings.backup_schedule(), Some(Schedule { directory, every, keep: 2 }));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub enum ErrorCode {
     ResourceNotFound,
     /// One row alone exceeds the tenant's byte limit.
     ResultTooLarge,
+    /// The disk has so little room left that writes are refused; reads go on.
+    StorageFull,
     /// The tenant is switched off.
     TenantDisabled,
     /// No such tenant in the vault.
@@ -53,7 +55,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the README's table.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidTenant,
         Self::TenantNotConfigured,
         Self::Forbidden,
@@ -72,6 +74,7 @@ impl ErrorCode {
         Self::VaultSealed,
         Self::AuditUnavailable,
         Self::IntegrityError,
+        Self::StorageFull,
         Self::Cancelled,
     ];
 
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::QuotaExceeded => "QUOTA_EXCEEDED",
             Self::ResourceNotFound => "RESOURCE_NOT_FOUND",
             Self::ResultTooLarge => "RESULT_TOO_LARGE",
+            Self::StorageFull => "STORAGE_FULL",
             Self::TenantDisabled => "TENANT_DISABLED",
             Self::TenantNotConfigured => "TENANT_NOT_CONFIGURED",
             Self::Unauthenticated => "UNAUTHENTICATED",
@@ -120,6 +124,7 @@ impl ErrorCode {
             Self::QuotaExceeded => "a quota of this tenant is used up",
             Self::ResourceNotFound => "no such resource",
             Self::ResultTooLarge => "a single row exceeds this tenant's byte limit",
+            Self::StorageFull => "the disk is nearly full, so nothing was written; reads go on",
             Self::TenantDisabled => "this tenant is disabled",
             Self::TenantNotConfigured => "this tenant is not configured",
             Self::Unauthenticated => "a valid bearer token is required",
@@ -141,7 +146,8 @@ impl ErrorCode {
             | Self::DatabaseUnavailable
             | Self::PoolExhausted
             | Self::QueryTimeout
-            | Self::QuotaExceeded => 75,
+            | Self::QuotaExceeded
+            | Self::StorageFull => 75,
             Self::Cancelled
             | Self::InternalError
             | Self::InvalidArgument

@@ -21,6 +21,16 @@ use crate::vault::{KdfCost, KeyCommand, KeyFile, NewSlot, Share, Unlock};
 #[expect(missing_docs, reason = "the fields are the arguments of Admin's methods")]
 #[non_exhaustive]
 pub enum Command {
+    /// [`Admin::create_backup`]. Secrets: the proof's, the slot's.
+    BackupCreate { path: String, proof: Option<Proof>, slot: Option<SlotRequest>, verify: bool },
+    /// [`Admin::forget_backup`].
+    BackupForget { id: String },
+    /// [`Admin::backups`].
+    BackupList,
+    /// [`Admin::verify_backup`]. Secrets: the proof's, which is of the backup.
+    BackupVerify { path: String, proof: Option<Proof>, scratch: Option<String> },
+    /// [`Admin::check`]. Secrets: the proof's.
+    Fsck { proof: Proof },
     /// [`Admin::change_passphrase`]. Secrets: the old one, the new one.
     PassphraseChange,
     /// [`Admin::reseal`].
@@ -59,8 +69,12 @@ pub enum Command {
     TokenList,
     /// [`Admin::revoke_token`].
     TokenRevoke { token_id: String },
-    /// [`Admin::unseal`]. Secrets: the proof's.
-    Unseal { proof: Proof },
+    /// [`Admin::unseal`], or [`Admin::unseal_accepting_rollback`]. Secrets: the proof's.
+    Unseal {
+        proof: Proof,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accept_rollback: bool,
+    },
 }
 
 /// By which kind of slot an operator shows that the vault may be opened; the secret comes beside it.
@@ -123,16 +137,24 @@ const MISSING: Error = Error::InvalidCommand("a secret of the command is missing
 impl Command {
     /// How many secrets come with it.
     pub fn secrets(&self) -> usize {
+        let of_proof = |proof: &Option<Proof>| proof.as_ref().map_or(0, Proof::secrets);
         match self {
+            Self::BackupCreate { proof, slot, .. } => {
+                of_proof(proof) + slot.as_ref().map_or(0, SlotRequest::secrets)
+            }
+            Self::BackupVerify { proof, .. } => of_proof(proof),
             Self::PassphraseChange => 2,
             Self::RootRotate { proofs, .. } => proofs.iter().map(Proof::secrets).sum(),
             Self::SlotAdd { proof, slot } => proof.secrets() + slot.secrets(),
-            Self::SlotRemove { proof, .. }
+            Self::Fsck { proof }
+            | Self::SlotRemove { proof, .. }
             | Self::TenantRemove { proof, .. }
             | Self::TenantSeal { proof, .. }
             | Self::TenantUnseal { proof, .. }
-            | Self::Unseal { proof } => proof.secrets(),
-            Self::Reseal
+            | Self::Unseal { proof, .. } => proof.secrets(),
+            Self::BackupForget { .. }
+            | Self::BackupList
+            | Self::Reseal
             | Self::Seal
             | Self::SlotList
             | Self::Status
@@ -155,15 +177,21 @@ impl Command {
     /// What the command's own proof, its first one, opens the vault with.
     pub fn unlock(&self, secrets: &[SecretText]) -> Option<Result<Unlock, Error>> {
         let proof = match self {
+            Self::BackupCreate { proof, .. } => proof.as_ref()?,
             Self::PassphraseChange => &Proof::Passphrase,
             Self::RootRotate { proofs, .. } => proofs.first()?,
-            Self::SlotAdd { proof, .. }
+            Self::Fsck { proof }
+            | Self::SlotAdd { proof, .. }
             | Self::SlotRemove { proof, .. }
             | Self::TenantRemove { proof, .. }
             | Self::TenantSeal { proof, .. }
             | Self::TenantUnseal { proof, .. }
-            | Self::Unseal { proof } => proof,
-            Self::Reseal
+            | Self::Unseal { proof, .. } => proof,
+            // What it proves is that the backup may be opened.
+            Self::BackupForget { .. }
+            | Self::BackupList
+            | Self::BackupVerify { .. }
+            | Self::Reseal
             | Self::Seal
             | Self::SlotList
             | Self::Status
@@ -211,7 +239,7 @@ impl SlotRequest {
         }
     }
 
-    fn new_slot(&self, secrets: &mut Iter<'_, SecretText>) -> Result<NewSlot, Error> {
+    pub(super) fn new_slot(&self, secrets: &mut Iter<'_, SecretText>) -> Result<NewSlot, Error> {
         Ok(match self {
             Self::Command { words } => NewSlot::Command(KeyCommand::new(words.clone())?),
             Self::KeyFile => NewSlot::KeyFile(key_file(secrets.next().ok_or(MISSING)?)?),
@@ -245,6 +273,19 @@ impl Admin {
         }
         let secrets = &mut secrets.iter();
         match command {
+            Command::BackupCreate { path, proof, slot, verify } => {
+                let given = (proof.as_ref(), slot.as_ref());
+                self.execute_create((path, *verify), given, secrets, progress)
+            }
+            Command::BackupForget { id } => Ok(describe::forgotten(&self.forget_backup(id)?)),
+            Command::BackupList => Ok(describe::backups(&self.backups()?)),
+            Command::BackupVerify { path, proof, scratch } => {
+                let places = (path.as_str(), scratch.as_deref());
+                self.execute_verify(places, proof.as_ref(), secrets, progress)
+            }
+            Command::Fsck { proof } => {
+                Ok(describe::report(&self.check(&proof.unlock(secrets)?, progress)?))
+            }
             Command::PassphraseChange => {
                 let old = secrets.next().ok_or(MISSING)?;
                 let new = secrets.next().ok_or(MISSING)?;
@@ -307,14 +348,23 @@ impl Admin {
                     self.create_token(&parse_id(tenant)?, permissions, *expires_at)?;
                 Ok(describe::created_token(&token, &info))
             }
-            Command::TokenList => Ok(self.tokens()?.iter().map(describe::token).collect()),
+            Command::TokenList => {
+                let (tokens, damaged) = (self.tokens()?, self.damaged_tokens()?);
+                let damaged = damaged.iter().map(|name| describe::damaged_token(name));
+                Ok(tokens.iter().map(describe::token).chain(damaged).collect())
+            }
             Command::TokenRevoke { token_id } => {
                 self.revoke_token(token_id)?;
                 Ok(json!({ "token_id": token_id, "revoked": true }))
             }
-            Command::Unseal { proof } => {
-                let unsealing = self.unseal(&proof.unlock(secrets)?)?;
-                Ok(describe::unsealing(unsealing))
+            Command::Unseal { proof, accept_rollback } => {
+                let unlock = proof.unlock(secrets)?;
+                let unsealing = if *accept_rollback {
+                    self.unseal_accepting_rollback(&unlock)?
+                } else {
+                    self.unseal(&unlock)?
+                };
+                Ok(describe::unsealing(unsealing.as_ref()))
             }
         }
     }
@@ -332,8 +382,12 @@ impl Admin {
             Some(describe::Inside {
                 tenants: self.tenants()?,
                 tokens: self.tokens()?.len(),
+                damaged_tokens: self.damaged_tokens()?.len(),
+                scrub: self.manager.as_ref().and_then(|manager| manager.last_scrub()),
                 reseal: self.reseal_progress()?,
                 certificate_key: self.vault.certificate_key()?,
+                backups: self.backup_status()?,
+                store: self.vault.condition()?,
             })
         };
         let store_id = self.vault.store_id().to_string();

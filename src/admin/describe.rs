@@ -1,12 +1,19 @@
 //! What a command answers, in JSON: names and numbers, and of a secret only that it is there. A new
 //! token and new shares are the exception: they are shown once, to whoever made them.
 
+use std::path::Path;
+
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
+use super::check::Rescued;
 use crate::auth::TokenInfo;
+use crate::manager::LastScrub;
 use crate::memory::SecretText;
-use crate::tenant::{Connection, Permission};
+use crate::store::Condition;
+use crate::tenant::{Connection, Permission, TenantId};
+use crate::vault::backup::{Drill, KnownBackup};
+use crate::vault::check::{Finding, PartReport, Report};
 use crate::vault::{
     AddedSlot, Certificate, ResealProgress, SlotInfo, SlotKind, StoredTenant, TenantDetails,
     TenantSummary, Unsealing,
@@ -18,7 +25,8 @@ pub(super) fn summary(tenant: &TenantSummary) -> Value {
         "tenant_id": tenant.id.as_str(),
         "engine": details.map(|details| details.engine),
         "enabled": details.map(|details| details.enabled),
-        "sealed": details.is_none(),
+        "sealed": details.is_none() && !tenant.is_damaged,
+        "damaged": tenant.is_damaged,
         "updated_at": details.map(|details| details.updated_at.to_string()),
     })
 }
@@ -83,6 +91,19 @@ pub(super) fn token(token: &TokenInfo) -> Value {
         "scopes": scopes(token),
         "created_at": token.created_at.to_string(),
         "expires_at": token.expires_at.map(|at| at.to_string()),
+        "damaged": false,
+    })
+}
+
+/// A token whose record does not open. It is good for nothing but being revoked.
+pub(super) fn damaged_token(name: &str) -> Value {
+    json!({
+        "token_id": name,
+        "tenant_id": null,
+        "scopes": [],
+        "created_at": null,
+        "expires_at": null,
+        "damaged": true,
     })
 }
 
@@ -122,11 +143,15 @@ pub(super) fn added_slot(added: &AddedSlot) -> Value {
 }
 
 /// `None`: it was open already.
-pub(super) fn unsealing(unsealing: Option<Unsealing>) -> Value {
+pub(super) fn unsealing(unsealing: Option<&Unsealing>) -> Value {
+    let repairs = unsealing.iter().flat_map(|unsealing| &unsealing.repairs);
+    let accepted = unsealing.iter().flat_map(|unsealing| &unsealing.accepted);
     json!({
         "sealed": false,
         "slot": unsealing.map(|unsealing| unsealing.slot),
         "upgraded": unsealing.is_some_and(|unsealing| unsealing.upgraded),
+        "repaired": repairs.map(ToString::to_string).collect::<Vec<_>>(),
+        "accepted": accepted.collect::<Vec<_>>(),
     })
 }
 
@@ -144,13 +169,119 @@ pub(super) fn removed(tenants: &[String], certificates: &[Certificate]) -> Value
     json!({ "removed": tenants, "certificates": certificates })
 }
 
+/// What a check found.
+pub(crate) fn report(report: &Report) -> Value {
+    let finding = |finding: &Finding| {
+        json!({
+            "message": finding.message,
+            "tenant_id": finding.tenant.as_ref().map(TenantId::as_str),
+            "way_out": finding.way_out,
+        })
+    };
+    let part = |part: &PartReport| {
+        json!({
+            "part": part.part.as_str(),
+            "verdict": part.verdict.as_str(),
+            "checked": part.checked,
+            "findings": part.findings.iter().map(finding).collect::<Vec<_>>(),
+            "omitted": part.omitted,
+        })
+    };
+    json!({
+        "verdict": report.verdict().as_str(),
+        "parts": report.parts.iter().map(part).collect::<Vec<_>>(),
+    })
+}
+
+/// What was rescued into `directory`, and what was not.
+pub(crate) fn rescued(rescued: &Rescued, directory: &Path) -> Value {
+    let Rescued { vault, has_audit_log } = rescued;
+    let incomplete = vault
+        .incomplete
+        .iter()
+        .map(|(tenant, fields)| json!({ "tenant_id": tenant.as_str(), "lost_fields": fields }));
+    let lost = vault.lost.iter().map(|lost| {
+        json!({ "tenant_id": lost.tenant.as_ref().map(TenantId::as_str), "handle": lost.handle })
+    });
+    json!({
+        "directory": directory.display().to_string(),
+        "tenants": vault.tenants,
+        "incomplete": incomplete.collect::<Vec<_>>(),
+        "lost": lost.collect::<Vec<_>>(),
+        "tokens": vault.tokens,
+        "lost_tokens": vault.lost_tokens,
+        "records": vault.records,
+        "newest_commit": vault.commits.0,
+        "rescued_commit": vault.commits.1,
+        "audit_log": has_audit_log,
+    })
+}
+
+pub(super) fn backup(backup: &KnownBackup) -> Value {
+    json!({
+        "backup_id": backup.id.to_string(),
+        "path": backup.path.display().to_string(),
+        "created_at": backup.created_at.to_string(),
+        "commit": backup.commit,
+        "records": backup.records,
+        "bytes": backup.bytes,
+        "verified_at": backup.verified_at.map(|at| at.to_string()),
+        "scheduled": backup.is_scheduled,
+    })
+}
+
+/// Each with whether it is where it was.
+pub(super) fn backups(backups: &[KnownBackup]) -> Value {
+    let listed = backups.iter().map(|known| {
+        let mut value = backup(known);
+        value["present"] = json!(known.is_there());
+        value
+    });
+    listed.collect()
+}
+
+pub(super) fn forgotten(backup: &KnownBackup) -> Value {
+    json!({ "backup_id": backup.id.to_string(), "forgotten": true })
+}
+
+/// A backup that stood its drill: every part is what was written.
+pub(crate) fn drill(drill: &Drill) -> Value {
+    json!({
+        "backup_id": drill.id.to_string(),
+        "path": drill.path.display().to_string(),
+        "store_id": drill.store_id.to_string(),
+        "created_at": drill.created_at.to_string(),
+        "commit": drill.commit,
+        "bytes": drill.bytes,
+        "intact": true,
+        "parts": {
+            "head": "intact",
+            "keyring": "intact",
+            "records": "intact",
+            "certificates": "intact",
+            "seal": "intact",
+        },
+        "records": drill.records,
+        "opened": drill.opened,
+        "tenants": drill.tenants,
+        "unopened_tenants": drill.unopened_tenants,
+        "tokens": drill.tokens,
+        "certificates": drill.certificates,
+    })
+}
+
 /// What only an open vault knows.
 pub(super) struct Inside {
     pub(super) tenants: Vec<TenantSummary>,
     pub(super) tokens: usize,
+    pub(super) damaged_tokens: usize,
+    /// Of a service that checks what is stored.
+    pub(super) scrub: Option<LastScrub>,
     pub(super) reseal: ResealProgress,
     /// What signs deletion certificates: the public key, in hex.
     pub(super) certificate_key: String,
+    pub(super) backups: Value,
+    pub(super) store: Condition,
 }
 
 /// `opened` is nothing while the vault is sealed.
@@ -168,11 +299,31 @@ pub(super) fn status(
         "slots": slots,
         "tenants": null,
         "tokens": null,
+        "damaged_tokens": null,
         "reseal": null,
+        "scrub": null,
         "certificate_key": null,
+        "backups": null,
+        "store": null,
         "locked_memory_kib": locked_memory(),
     });
-    if let Some(Inside { tenants, tokens, reseal: progress, certificate_key }) = opened {
+    if let Some(inside) = opened {
+        let Inside {
+            tenants,
+            tokens,
+            damaged_tokens,
+            scrub,
+            reseal: progress,
+            certificate_key,
+            backups,
+            store,
+        } = inside;
+        value["scrub"] = json!(scrub.map(|scrub| json!({
+            "last_at": scrub.at.to_string(),
+            "verdict": scrub.verdict.as_str(),
+            "checked": scrub.checked,
+            "findings": scrub.findings,
+        })));
         let count = |is_counted: fn(&TenantDetails) -> bool| {
             tenants
                 .iter()
@@ -181,10 +332,25 @@ pub(super) fn status(
                 .count()
         };
         let (open, enabled) = (count(|_| true), count(|details| details.enabled));
-        value["tenants"] =
-            json!({ "total": tenants.len(), "enabled": enabled, "sealed": tenants.len() - open });
+        let damaged = tenants.iter().filter(|tenant| tenant.is_damaged).count();
+        value["tenants"] = json!({
+            "total": tenants.len(),
+            "enabled": enabled,
+            "sealed": tenants.len() - open - damaged,
+            "damaged": damaged,
+        });
         value["tokens"] = json!(tokens);
+        value["damaged_tokens"] = json!(damaged_tokens);
         value["certificate_key"] = json!(certificate_key);
+        value["backups"] = backups;
+        value["store"] = json!({
+            "commit": store.number,
+            "records": store.pairs,
+            "journal_bytes": store.journal_bytes,
+            "read_only": store.read_only,
+            "full": store.is_full,
+            "checked": store.is_checked,
+        });
         value["reseal"] = json!({ "total": progress.total, "remaining": progress.remaining });
     }
     value

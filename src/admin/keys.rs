@@ -22,7 +22,33 @@ impl Admin {
             return Ok(None);
         }
         let unseal = || Ok(self.vault.unseal(unlock)?);
-        self.change("vault.unseal", &About::default(), |_| (None, None), unseal).map(Some)
+        let unsealing = self.change("vault.unseal", &About::default(), |_| (None, None), unseal)?;
+        self.record(&unsealing)?;
+        Ok(Some(unsealing))
+    }
+
+    /// The same, where older copies are taken for what there is.
+    pub fn unseal_accepting_rollback(&self, unlock: &Unlock) -> Result<Option<Unsealing>, Error> {
+        if !self.vault.is_sealed() {
+            return Ok(None);
+        }
+        let resource = Some("accepting a rollback".to_owned());
+        let about = About { tenant: None, resource };
+        let unseal = || Ok(self.vault.unseal_accepting_rollback(unlock)?);
+        let unsealing = self.change("vault.unseal", &about, |_| (None, None), unseal)?;
+        self.record(&unsealing)?;
+        Ok(Some(unsealing))
+    }
+
+    /// Records what an unsealing repaired and accepted, which is known only afterwards.
+    fn record(&self, unsealing: &Unsealing) -> Result<(), Error> {
+        let repairs = unsealing.repairs.iter().map(|it| ("store.repair", it.to_string()));
+        let accepted = unsealing.accepted.iter().map(|it| ("rollback.accept", it.clone()));
+        for (action, sentence) in repairs.chain(accepted) {
+            let about = About { tenant: None, resource: Some(sentence) };
+            self.change(action, &about, |()| (None, None), || Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Destroys every key in memory. With a running service, calls under way finish, and nothing

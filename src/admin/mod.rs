@@ -9,6 +9,8 @@
 //! An action that changes something is announced in the audit log first, then done, then concluded
 //! there; when the announcement cannot be written, it is not done. All methods may block.
 
+mod backup;
+mod check;
 mod command;
 mod describe;
 mod keys;
@@ -26,7 +28,10 @@ use crate::memory::SecretText;
 use crate::tenant::{InvalidTenantId, Permissions, ResolvedTenant, TenantId};
 use crate::vault::{self, Change, ChangeKind, StoredTenant, TenantCredentialVault, TenantSummary};
 
+pub use backup::{Restore, verify_backup};
+pub use check::{Rescued, audit_log, examine, salvage};
 pub use command::{Command, Progress, Proof, SlotRequest};
+pub(crate) use describe::{report as describe_report, rescued as describe_rescued};
 pub(crate) use words::{said, with_cause};
 
 /// An operator at work.
@@ -157,9 +162,14 @@ impl Admin {
         self.change("token.create", &about, made, create)
     }
 
-    /// Every token, oldest first.
+    /// Every token that opens, oldest first.
     pub fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
         Ok(self.auth.tokens()?)
+    }
+
+    /// The names of the tokens whose records are damaged, for [`Admin::revoke_token`].
+    pub fn damaged_tokens(&self) -> Result<Vec<String>, Error> {
+        Ok(self.vault.damaged_tokens()?)
     }
 
     /// Makes a token worthless, at once.

@@ -110,6 +110,7 @@ impl Decision {
             | ErrorCode::Cancelled
             | ErrorCode::DatabaseUnavailable
             | ErrorCode::IntegrityError
+            | ErrorCode::StorageFull
             | ErrorCode::InternalError
             | ErrorCode::PoolExhausted
             | ErrorCode::QueryFailed

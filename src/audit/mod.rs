@@ -16,6 +16,7 @@
 
 mod entry;
 mod reader;
+mod verify;
 mod writer;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use crate::tenant::TenantId;
 
 pub use entry::{Actor, Decision, Entry, RequestId};
 pub use reader::{Filter, read};
+pub use verify::{Problem, Verified, copy, verify};
 
 /// The audit log of one data directory, open for appending. Clones share it.
 #[derive(Clone, Debug)]

@@ -8,9 +8,11 @@
 //! 2 usage, 3 refused, 4 integrity, 75 try again. No secret is taken from the command line.
 
 mod audit;
+mod backup;
 mod certificate;
 mod demo;
 mod failure;
+mod fsck;
 mod init;
 mod key;
 mod output;
@@ -27,6 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::audit::{Actor, Log};
@@ -36,7 +39,7 @@ use crate::config::Settings;
 use crate::memory::{self, SecretText};
 use crate::store::DataDir;
 use crate::telemetry;
-use crate::vault::{TenantCredentialVault, Unlock};
+use crate::vault::{TenantCredentialVault, Unlock, Unsealing};
 
 use failure::Failure;
 use key::KeySource;
@@ -79,7 +82,7 @@ enum Command {
     /// Serve one tenant's MCP on standard input and output, for desktop clients
     Stdio(serve::StdioArguments),
     /// Load the keys of a service that runs sealed, or of one tenant
-    Unseal(vault::SealArguments),
+    Unseal(vault::UnsealArguments),
     /// Destroy the keys in a running service's memory, or those of one tenant
     Seal(vault::SealArguments),
     /// Show what there is and how it is; needs no key
@@ -98,12 +101,17 @@ enum Command {
     TenantKey(vault::TenantKeyCommand),
     /// Finish what a change of keys began, now
     Reseal,
+    /// Back up, try backups, restore
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Import, show and remove tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
     /// Make and revoke the tokens that clients log in with
     #[command(subcommand)]
     Token(token::Command),
+    /// Check everything that is stored, and rescue what can be
+    Fsck(fsck::Arguments),
     /// Read the audit log
     #[command(subcommand)]
     Audit(audit::Command),
@@ -126,7 +134,8 @@ pub fn run() -> ExitCode {
     let settings = || Settings::load(cli.common.config.as_deref()).map_err(Failure::from);
     let result = hardened.and_then(|()| settings()).and_then(|settings| {
         telemetry::start(settings.log.level.into(), settings.log.format);
-        let mut context = Context { common: cli.common, settings, output, environment };
+        let common = cli.common;
+        let mut context = Context { common, settings, output, environment, stopping: None };
         match cli.command {
             Command::Init => init::run(&context),
             Command::Demo(arguments) => demo::run(&mut context, &arguments),
@@ -140,8 +149,10 @@ pub fn run() -> ExitCode {
             Command::Root(command) => vault::root(&context, &command),
             Command::TenantKey(command) => vault::tenant_key(&context, command),
             Command::Reseal => vault::reseal(&context),
+            Command::Backup(command) => backup::run(&mut context, command),
             Command::Tenant(command) => tenant::run(&context, command),
             Command::Token(command) => token::run(&context, command),
+            Command::Fsck(arguments) => fsck::run(&context, &arguments),
             Command::Audit(command) => audit::run(&context, command),
             Command::Certificate(command) => certificate::run(&context, command),
         }
@@ -163,6 +174,8 @@ struct Context {
     /// A passphrase that came by the environment, already removed from there. What runs for long
     /// lets go of it.
     environment: Option<SecretText>,
+    /// Cancelled by a signal, once somebody wants to know.
+    stopping: Option<CancellationToken>,
 }
 
 /// A vault with its audit log.
@@ -177,11 +190,26 @@ impl Context {
         &self.common.data_dir
     }
 
+    /// Whether no signal has come that asks to end.
+    fn goes_on(&self) -> bool {
+        self.stopping.as_ref().is_none_or(|stopping| !stopping.is_cancelled())
+    }
+
     /// Unseals the vault with the key of whatever source is given.
     fn open(&self) -> Result<Opened, Failure> {
         let directory = DataDir::open(self.data_dir())?;
         let key = self.key()?;
         Opened::unsealed(directory, &key.unlock()?, &self.settings)
+    }
+
+    /// The same, where older copies are taken for what there is.
+    fn open_accepting_rollback(&self) -> Result<Opened, Failure> {
+        let directory = DataDir::open(self.data_dir())?;
+        let key = self.key()?;
+        let opened = Opened::sealed(directory, &self.settings)?;
+        tell(opened.admin().unseal_accepting_rollback(&key.unlock()?)?.as_ref());
+        warn_if_unlocked();
+        Ok(opened)
     }
 
     /// Opens the vault without a key.
@@ -208,7 +236,7 @@ impl Opened {
     /// Unseals the vault in `directory`; the attempt is recorded, whether it succeeds or not.
     fn unsealed(directory: DataDir, unlock: &Unlock, settings: &Settings) -> Result<Self, Failure> {
         let opened = Self::sealed(directory, settings)?;
-        opened.admin().unseal(unlock)?;
+        tell(opened.admin().unseal(unlock)?.as_ref());
         warn_if_unlocked();
         Ok(opened)
     }
@@ -216,6 +244,14 @@ impl Opened {
     fn admin(&self) -> Admin {
         let auth = Auth::new(Arc::clone(&self.vault), self.log.clone(), Arc::clone(&self.clock));
         Admin::new(Arc::clone(&self.vault), Arc::new(auth), self.log.clone(), operator())
+    }
+}
+
+/// Says what an unsealing found, a line each.
+fn tell(unsealing: Option<&Unsealing>) {
+    let Some(Unsealing { repairs, accepted, .. }) = unsealing else { return };
+    for sentence in repairs.iter().map(ToString::to_string).chain(accepted.iter().cloned()) {
+        output::complain(&sentence);
     }
 }
 

@@ -5,7 +5,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::key::{Key, Surroundings};
-use super::{Context, Failure, Opened, operator};
+use super::{Context, Failure, Opened, operator, tell};
 use crate::admin::{Command, Progress};
 use crate::audit::Actor;
 use crate::control::{self, ClientError};
@@ -13,7 +13,7 @@ use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::store::{self, DataDir};
 
-enum Place {
+pub(super) enum Place {
     Here(DataDir),
     /// With the error of trying to have the directory here.
     Service(store::Error),
@@ -41,7 +41,7 @@ impl Context {
                 };
             }
         };
-        if matches!(command, Command::Seal | Command::Unseal { .. }) {
+        if matches!(command, Command::Seal | Command::Unseal { accept_rollback: false, .. }) {
             let message = "no service runs on this data directory: its keys are in no memory";
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
@@ -51,11 +51,11 @@ impl Context {
                 Some(unlock) => unlock?,
                 None => self.key()?.unlock()?,
             };
-            admin.unseal(&unlock)?;
+            tell(admin.unseal(&unlock)?.as_ref());
         }
         let mut show = |progress| {
             bar.show(progress);
-            true
+            self.goes_on()
         };
         let mut answer = admin.execute(command, secrets, &mut show)?;
         if matches!(command, Command::RootRotate { .. } | Command::TenantKeyRotate { .. }) {
@@ -80,7 +80,12 @@ impl Context {
         Surroundings { environment, key_command: self.settings.vault.key_command.as_deref() }
     }
 
-    fn place(&self) -> Result<Place, Failure> {
+    /// Whether a service has the data directory.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self.place(), Ok(Place::Service(_)))
+    }
+
+    pub(super) fn place(&self) -> Result<Place, Failure> {
         match DataDir::open(self.data_dir()) {
             Ok(directory) => Ok(Place::Here(directory)),
             Err(error @ store::Error::InUse { .. }) if control::is_present(self.data_dir()) => {
@@ -99,10 +104,10 @@ fn login_name() -> String {
 
 /// A progress bar that appears with the first progress. On a terminal only.
 #[derive(Default)]
-struct Bar(std::cell::OnceCell<ProgressBar>);
+pub(super) struct Bar(std::cell::OnceCell<ProgressBar>);
 
 impl Bar {
-    fn show(&self, progress: Progress) {
+    pub(super) fn show(&self, progress: Progress) {
         let bar = self.0.get_or_init(|| {
             let bar = ProgressBar::new(progress.total);
             let style = "{bar:40} {pos}/{len} records, {eta} left; safe to interrupt";

@@ -28,6 +28,10 @@ pub(super) struct ServeArguments {
     /// Start without a key; nobody is served until `tenantry unseal`
     #[arg(long)]
     sealed: bool,
+    /// Take older copies of header, keyring or store for what there is: what was written since then
+    /// is lost
+    #[arg(long, conflicts_with = "sealed")]
+    accept_rollback: bool,
 }
 
 #[derive(Args, Debug)]
@@ -42,7 +46,11 @@ pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result
     context.settings.check_listen(address)?;
     // Before the passphrase is asked for: a taken port makes that vain.
     let listener = listen(address)?;
-    let opened = if arguments.sealed { context.open_sealed()? } else { context.open()? };
+    let opened = match arguments {
+        ServeArguments { sealed: true, .. } => context.open_sealed()?,
+        ServeArguments { accept_rollback: true, .. } => context.open_accepting_rollback()?,
+        ServeArguments { .. } => context.open()?,
+    };
     context.environment = None;
     runtime()?.block_on(async {
         let manager = start(opened, &context.settings, context.data_dir());
@@ -88,6 +96,10 @@ pub(super) fn start(
     let options = settings.pool_options(data_directory);
     let manager = TenantMcpManager::with_clock(opened.vault, opened.log, options, opened.clock);
     manager.reseal_in_background(settings.vault.reseal_records_per_second);
+    manager.scrub_in_background(settings.store.scrub_records_per_second);
+    if let Some(schedule) = settings.backup_schedule() {
+        manager.back_up_in_background(schedule);
+    }
     Arc::new(manager)
 }
 

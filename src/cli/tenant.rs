@@ -283,6 +283,7 @@ fn list(context: &Context) -> Result<(), Failure> {
     let tenants = answer.as_array().map(Vec::as_slice).unwrap_or_default();
     let cells = tenants.iter().map(|tenant| {
         let state = match (&tenant["sealed"], &tenant["enabled"]) {
+            _ if tenant["damaged"] == true => "damaged",
             (Value::Bool(true), _) => "sealed",
             (_, Value::Bool(true)) => "enabled",
             _ => "disabled",

@@ -58,7 +58,13 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
                     .map(|name| cell(token, name))
                     .into();
                 let has_end = !token["expires_at"].is_null();
-                cells.push(if has_end { cell(token, "expires_at") } else { "never".to_owned() });
+                cells.push(if token["damaged"] == true {
+                    "damaged: revoke it".to_owned()
+                } else if has_end {
+                    cell(token, "expires_at")
+                } else {
+                    "never".to_owned()
+                });
                 cells
             });
             let headings = ["token", "tenant", "scopes", "created", "expires"];

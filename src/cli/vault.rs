@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::key::{self, Key};
-use super::output::{cell, flatten, moment, table_of};
+use super::output::{cell, complain, flatten, moment, table_of};
 use super::passphrase::{prompt, prompt_new};
 use super::tenant::parse_id;
 use super::{Context, Failure};
@@ -23,6 +23,16 @@ use crate::vault::KeyFile;
 pub(super) struct SealArguments {
     /// Only this tenant
     tenant: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UnsealArguments {
+    /// Only this tenant
+    tenant: Option<String>,
+    /// Take older copies of header, keyring or store for what there is: what was written since then
+    /// is lost. Also without a service
+    #[arg(long, conflicts_with = "tenant")]
+    accept_rollback: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,16 +110,22 @@ pub(super) enum TenantKeyCommand {
     },
 }
 
-pub(super) fn unseal(context: &Context, arguments: SealArguments) -> Result<(), Failure> {
-    let tenant = checked(arguments.tenant)?;
+pub(super) fn unseal(context: &Context, arguments: UnsealArguments) -> Result<(), Failure> {
+    let UnsealArguments { tenant, accept_rollback } = arguments;
+    let tenant = checked(tenant)?;
     let Key { proof, secrets } = context.proof()?;
     let command = match &tenant {
         Some(tenant) => Command::TenantUnseal { proof, tenant: tenant.clone() },
-        None => Command::Unseal { proof },
+        None => Command::Unseal { proof, accept_rollback },
     };
     let answer = context.operate(&command, &secrets)?;
+    let lists = ["repaired", "accepted"].into_iter().filter_map(|list| answer[list].as_array());
+    for sentence in lists.flatten() {
+        complain(sentence.as_str().unwrap_or_default());
+    }
     context.output.answer(&answer, || match (tenant, answer["slot"].as_u64()) {
         (Some(tenant), _) => format!("{tenant} is unsealed"),
+        (None, Some(_)) if accept_rollback => "what is there now is accepted".to_owned(),
         (None, Some(slot)) => format!("unsealed by slot {slot}"),
         (None, None) => "was not sealed".to_owned(),
     });
@@ -322,18 +338,30 @@ impl NewPassphrase {
 }
 
 /// Makes a key file that only its owner can read, unless there is a file.
-fn make_key_file(path: &Path) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::io(format!("making {}", path.display()), &error);
-    let mut options = OpenOptions::new();
-    let mut file = match options.write(true).create_new(true).mode(0o600).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
-        file => file.map_err(failed)?,
-    };
+pub(super) fn make_key_file(path: &Path) -> Result<(), Failure> {
     let text = KeyFile::generate()?.to_text();
-    #[expect(clippy::disallowed_methods, reason = "the key file is where this key is kept")]
-    let written = file.write_all(text.expose_secret().as_bytes());
-    // On the disk before anything can be opened only with it.
-    written.and_then(|()| file.sync_all()).map_err(failed)
+    let make = || -> std::io::Result<()> {
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        // Whole or not there: a part of a key would be taken for a key file by who repeats this.
+        let mut new = path.as_os_str().to_owned();
+        new.push(".new");
+        match std::fs::remove_file(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
+        #[expect(clippy::disallowed_methods, reason = "the key file is where this key is kept")]
+        file.write_all(text.expose_secret().as_bytes())?;
+        // On the disk before anything can be opened only with it.
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let parent = path.parent().filter(|parent| *parent != Path::new(""));
+        std::fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    make().map_err(|error| Failure::io(format!("making {}", path.display()), &error))
 }
 
 /// An id that a tenant can have.
@@ -350,9 +378,7 @@ pub(super) fn confirm_removal(ids: &[String]) -> Result<(), Failure> {
         return Err(Failure::usage("without a terminal to confirm it at, --yes is needed"));
     }
     for id in ids {
-        super::output::complain(&format!(
-            "The keys of {id} will be destroyed, for good. Type its id to go on:"
-        ));
+        complain(&format!("The keys of {id} will be destroyed, for good. Type its id to go on:"));
         let mut typed = String::new();
         let failed = |error: std::io::Error| Failure::io("asking", &error);
         std::io::stdin().read_line(&mut typed).map_err(failed)?;

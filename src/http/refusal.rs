@@ -50,6 +50,7 @@ fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::DatabaseUnavailable
         | ErrorCode::PoolExhausted
         | ErrorCode::VaultSealed => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
         ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::InvalidArgument
         | ErrorCode::InvalidTenant

@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
-use super::erase::{erase_file, exchange, overwrite};
+use super::erase::{erase_directory, erase_file, exchange, overwrite};
+use super::space;
 
 /// A data directory that this process has for itself until the value is dropped.
 #[derive(Debug)]
@@ -36,8 +37,12 @@ impl DataDir {
     /// The name of the count of failed attempts to unseal.
     pub const ATTEMPTS: &'static str = "attempts";
     const LOCK: &'static str = "lock";
+    /// Says that there is nothing yet that anybody would miss: it is there until the header is.
+    const UNFINISHED: &'static str = "unfinished";
+    const UNFINISHED_NEW: &'static str = "unfinished.new";
 
-    /// Makes `path` a data directory that only its owner can enter. Its parent must exist.
+    /// Makes `path` a data directory that only its owner can enter. Its parent must exist. What a
+    /// creation left that was interrupted is erased.
     ///
     /// # Errors
     ///
@@ -55,11 +60,13 @@ impl DataDir {
                 if path.join(Self::HEADER).exists() {
                     return Err(Error::AlreadyInitialised { path: shown });
                 }
+                let is_left_over = path.join(Self::UNFINISHED).exists();
                 let entries = fs::read_dir(&path).map_err(Error::io(format!("read {shown}")))?;
                 for entry in entries {
                     let entry = entry.map_err(Error::io(format!("read {shown}")))?;
                     // What a creation leaves that ended before anything was made.
-                    if entry.file_name() != Self::LOCK {
+                    let name = entry.file_name();
+                    if name != Self::LOCK && name != Self::UNFINISHED_NEW && !is_left_over {
                         return Err(Error::NotEmpty { path: shown });
                     }
                 }
@@ -68,7 +75,26 @@ impl DataDir {
             }
             Err(source) => return Err(Error::Io { action: format!("create {shown}"), source }),
         }
-        Self::lock(path)
+        let directory = Self::lock(path)?;
+        directory.clear()?;
+        directory.write_atomically(Self::UNFINISHED, &[])?;
+        Ok(directory)
+    }
+
+    /// Erases what an interrupted creation left, but for the lock and the mark that there is one.
+    fn clear(&self) -> Result<(), Error> {
+        let clear = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.path)? {
+                let entry = entry?;
+                if entry.file_type()?.is_dir() {
+                    erase_directory(&entry.path())?;
+                } else if entry.file_name() != Self::LOCK && entry.file_name() != Self::UNFINISHED {
+                    erase_file(&entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        clear().map_err(Error::io(format!("clear {}", self.path.display())))
     }
 
     /// Takes hold of the initialised data directory at `path`.
@@ -86,9 +112,10 @@ impl DataDir {
                     return Err(Error::Exposed { path: path.display().to_string() });
                 }
                 let directory = Self::lock(path)?;
-                for name in [Self::HEADER, Self::KEYRING, Self::ATTEMPTS] {
+                for name in [Self::HEADER, Self::KEYRING, Self::ATTEMPTS, "anchor"] {
                     directory.erase(&format!("{name}.new"))?;
                 }
+                directory.erase(Self::UNFINISHED)?;
                 Ok(directory)
             }
             Ok(false) => Err(Error::NotInitialised { path: path.display().to_string() }),
@@ -104,6 +131,21 @@ impl DataDir {
     /// The engine's directory.
     pub fn store_path(&self) -> PathBuf {
         self.path.join("store")
+    }
+
+    /// The journal's directory.
+    pub fn journal_path(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// The file that says which commit was the last.
+    pub fn anchor_path(&self) -> PathBuf {
+        self.path.join("anchor")
+    }
+
+    /// The directory of what was exported before a migration.
+    pub fn exports_path(&self) -> PathBuf {
+        self.path.join("exports")
     }
 
     /// The file with the key slots.
@@ -147,7 +189,14 @@ impl DataDir {
     /// once this returns, the new one. The old bytes are overwritten; a crash before that leaves
     /// them as `name.new`, for [`DataDir::open`] to erase.
     pub fn write_atomically(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        replace(&self.path, name, bytes)
+        match replace(&self.path, name, bytes) {
+            // A small file is what the ballast is for.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+                space::release(&self.path)?;
+                replace(&self.path, name, bytes)
+            }
+            result => result,
+        }
     }
 
     /// Overwrites and removes file `name`, if there is one. After a crash it may be there with its
@@ -203,7 +252,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Writes `bytes` beside file `name` of `directory`, puts them in its place and erases what was
 /// there.
-fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let path = directory.join(name);
     let temporary = directory.join(format!("{name}.new"));
     let prepare = || -> io::Result<()> {
@@ -220,7 +269,7 @@ fn replace(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Error> {
 }
 
 /// Gives the file at `new` the name `path`, and erases the file that had it.
-fn put_in_place(
+pub(super) fn put_in_place(
     new: &Path,
     path: &Path,
     exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,

@@ -1,11 +1,11 @@
 //! A store that forgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
-use super::{Batch, Error, Pair, Store, Tree};
+use super::{Batch, Condition, Error, Pair, Snapshot, Store, Tree, Walk};
 
 /// A [`Store`] in memory, for tests: atomic, not durable.
 #[derive(Default)]
@@ -63,6 +63,38 @@ impl Store for MemoryStore {
     /// Nothing to do: what was removed is in no file.
     fn rewrite(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// A copy of what there is.
+    fn walk(&self) -> Result<Box<dyn Walk>, Error> {
+        let pairs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let pairs = pairs.iter().map(|((tree, key), value)| (*tree, (key.clone(), value.clone())));
+        Ok(Box::new(Copy(pairs.collect())))
+    }
+
+    fn condition(&self) -> Condition {
+        let pairs = self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u64;
+        Condition { pairs, is_checked: true, ..Condition::default() }
+    }
+
+    /// Nothing to do: there is no journal.
+    fn release_journal(&self, _number: u64) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// The pairs of a [`MemoryStore`] at one moment.
+struct Copy(VecDeque<(Tree, Pair)>);
+
+impl Walk for Copy {
+    fn next(&mut self) -> Result<Vec<(Tree, Pair)>, Error> {
+        let next = self.0.len().min(512);
+        Ok(self.0.drain(..next).collect())
+    }
+
+    fn finish(self: Box<Self>) -> Result<Snapshot, Error> {
+        let changes = self.0.into_iter().map(|(tree, (key, value))| (tree, key, Some(value)));
+        Ok(Snapshot { changes: changes.collect(), manifest: Vec::new(), number: 0, pairs: 0 })
     }
 }
 

@@ -10,15 +10,28 @@
 //! [`Store::apply`] returns. [`DataDir`] is the one place that knows where things are.
 //!
 //! Protects against: a kill or a power failure at any moment (`sled` alone does not, see the
-//! comments in `sled.rs` and `durable.rs`); two processes on one directory. Does not protect
-//! against: files changed behind its back. `sled` answers some damage with an older state or with
-//! less; authenticity is the vault's business.
+//! comments in `sled` and `durable.rs`); two processes on one directory; files that are damaged,
+//! altered, missing or older than they should be: they are repaired where that is provably right, or
+//! the store does not open. Does not protect against: all of the directory put back as it was
+//! earlier; what a value says, which is the vault's business.
 
+mod anchor;
 mod directory;
 mod durable;
 mod erase;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+mod inspection;
+mod integrity;
+mod journal;
 mod memory;
+mod migrate;
+mod pairs;
+mod scratch;
 mod sled;
+mod space;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::io;
@@ -26,8 +39,13 @@ use std::io;
 use crate::error::ErrorCode;
 
 pub use directory::DataDir;
+pub use inspection::{Inspection, Part, PartInspection, Remnant};
+pub use integrity::IntegrityKey;
 pub use memory::MemoryStore;
-pub use sled::SledStore;
+#[expect(unused_imports, reason = "for backups")]
+pub(crate) use pairs::{Entry, PairsReader, PairsWriter, UnreadablePairs};
+pub use scratch::Scratch;
+pub use sled::{Lookup, SledStore};
 
 /// Longest key, in bytes.
 pub const MAX_KEY: usize = 64;
@@ -73,6 +91,110 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// [`Error::NotRewritten`], and the store goes on as it was. After any other error removed
     /// values may remain until the store is opened again.
     fn rewrite(&self) -> Result<(), Error>;
+
+    /// Begins a walk over every pair of every tree, beside reads and batches.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`]: a store that takes no writes cannot say what it holds for certain.
+    fn walk(&self) -> Result<Box<dyn Walk>, Error>;
+
+    /// How the store is. From memory.
+    fn condition(&self) -> Condition;
+
+    /// Says that a verified backup holds everything up to commit `number`: the journal before it may
+    /// go, and from then on a damaged store is rebuilt from that backup.
+    fn release_journal(&self, number: u64) -> Result<(), Error>;
+}
+
+/// A walk over every pair of a store, which ends with a state of the store to the bit: what the walk
+/// has passed and what has changed behind it meanwhile are the pairs of one commit.
+///
+/// Dropped before its end, it costs nothing more.
+pub trait Walk: Send {
+    /// The next pairs, at most 512, in the order of trees and keys; none at the end.
+    fn next(&mut self) -> Result<Vec<(Tree, Pair)>, Error>;
+
+    /// Ends the walk between two commits: what changed behind it, and the commit that this makes it
+    /// the state of. Every pair that is left is passed first, so that what was never asked for by
+    /// [`Walk::next`] comes as a change.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] when what was met is not what the commits made: a pair is missing, is
+    /// older than it should be, or was altered.
+    fn finish(self: Box<Self>) -> Result<Snapshot, Error>;
+}
+
+/// The end of a [`Walk`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// What changed after the walk had passed it; `None` was removed. In the order of trees and keys.
+    pub changes: Vec<Changed>,
+    /// The manifest of the commit that the walk is now the state of, as it is stored:
+    /// authenticated by the integrity key of the store.
+    pub manifest: Vec<u8>,
+    /// The number of that commit.
+    pub number: u64,
+    /// How many pairs there are.
+    pub pairs: u64,
+}
+
+/// A key, and what it has now; `None` was removed.
+pub type Changed = (Tree, Vec<u8>, Option<Vec<u8>>);
+
+/// How a store is.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Condition {
+    /// The number of the last commit.
+    pub number: u64,
+    /// How many pairs there are.
+    pub pairs: u64,
+    /// Bytes of the journal.
+    pub journal_bytes: u64,
+    /// Why the store takes no writes, if it does not.
+    pub read_only: Option<String>,
+    /// Whether so little room is left on the disk that writes are refused.
+    pub is_full: bool,
+    /// Whether the pairs have been compared with the manifest since the store was opened.
+    pub is_checked: bool,
+}
+
+/// Settings of a store on disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "config fills it field by field")]
+pub struct Options {
+    /// How much of the disk is taken in advance, to be given up when others have filled it. At most
+    /// a sixteenth of the disk is taken.
+    pub ballast_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ballast_bytes: 64 << 20 }
+    }
+}
+
+/// What was done at an opening to have the newest commit: one sentence for operators.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Repair {
+    part: Part,
+    text: String,
+}
+
+impl Repair {
+    /// What was repaired.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+}
+
+impl fmt::Display for Repair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// A key and its value.
@@ -93,11 +215,27 @@ pub enum Tree {
 impl Tree {
     /// Every tree.
     pub const ALL: [Self; 3] = [Self::Meta, Self::Tenant, Self::Token];
+
+    /// What stands for it in files. Zero stands for none.
+    fn number(self) -> u8 {
+        match self {
+            Self::Meta => 1,
+            Self::Tenant => 2,
+            Self::Token => 3,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|tree| tree.number() == number)
+    }
 }
 
 /// Changes that belong together. A later change of a key replaces an earlier one.
 #[derive(Default)]
 pub struct Batch(Vec<Operation>);
+
+/// A pair to be set, or a key to be removed.
+type Change<'a> = (Tree, &'a [u8], Option<&'a [u8]>);
 
 struct Operation {
     tree: Tree,
@@ -125,6 +263,13 @@ impl Batch {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    fn changes(&self) -> impl Iterator<Item = Change<'_>> + Clone {
+        self.0.iter().map(|operation| {
+            let Operation { tree, key, value } = operation;
+            (*tree, key.as_slice(), value.as_deref())
+        })
     }
 
     fn check_sizes(&self) -> Result<(), Error> {
@@ -175,6 +320,40 @@ pub enum Error {
         "writes would not be durable: this program's sync_file_range is not the one that sled calls"
     )]
     Durability,
+    /// The store's parts have not seen the same commits, and none has all that was seen.
+    #[error(
+        "the store is behind: commit {newest} was made, {found} is what is there ({behind}); rebuild \
+         it from a backup (fsck --rebuild-from), or accept the loss (--accept-rollback)"
+    )]
+    RolledBack {
+        /// The newest commit that any part has seen.
+        newest: u64,
+        /// The newest one that can be opened.
+        found: u64,
+        /// Which parts are behind, and by how much.
+        behind: String,
+    },
+    /// The disk has little room left, and writes are refused before it has none.
+    #[error(
+        "the disk is nearly full: {free} bytes are free and {reserve} are kept back; make room, and \
+         writes go on without a restart"
+    )]
+    Full {
+        /// What is free, in bytes.
+        free: u64,
+        /// What is not given to writes, in bytes.
+        reserve: u64,
+    },
+    /// A newer version of this program wrote the store.
+    #[error(
+        "the store has version {found}, and this program knows up to {supported}; use a newer one"
+    )]
+    TooNew {
+        /// Its version.
+        found: u32,
+        /// Ours.
+        supported: u32,
+    },
     /// The engine failed while working. The store is read-only from then on.
     #[error("the store failed, and takes no writes until it is opened again")]
     Engine(#[source] ::sled::Error),
@@ -236,7 +415,10 @@ impl Error {
             | Self::Exposed { .. }
             | Self::NotEmpty { .. }
             | Self::NotInitialised { .. } => ErrorCode::InvalidArgument,
-            Self::Damaged { .. } => ErrorCode::IntegrityError,
+            Self::Damaged { .. } | Self::RolledBack { .. } | Self::TooNew { .. } => {
+                ErrorCode::IntegrityError
+            }
+            Self::Full { .. } => ErrorCode::StorageFull,
             Self::Durability
             | Self::Engine(_)
             | Self::InUse { .. }

@@ -29,6 +29,8 @@ pub(super) struct Deletion {
     pub(super) tombstone: Tombstone,
     /// When the last level was reached.
     pub(super) now: Timestamp,
+    /// Those that are known to hold the tenant still.
+    pub(super) backups: Vec<String>,
 }
 
 /// The public key of the signing key that `seed` is the seed of, in hex.
@@ -38,7 +40,7 @@ pub(super) fn public_key(seed: &Key) -> String {
 
 impl Deletion {
     pub(super) fn certify(&self, seed: &Key) -> Certificate {
-        let Self { store_id, tombstone, now } = self;
+        let Self { store_id, tombstone, now, backups } = self;
         let signing = seed.signing_key();
         let tenant = hex(&tombstone.handle.0);
         let terms = match tombstone.last_term {
@@ -47,10 +49,19 @@ impl Deletion {
             1 => "1".to_owned(),
             last => format!("1 to {last}"),
         };
+        let backups = match &backups[..] {
+            [] => "none known".to_owned(),
+            // One line, whatever they are called.
+            all => all
+                .iter()
+                .map(|name| name.escape_default().to_string())
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
         let mut text = format!(
             "{TITLE}\nstore {store_id}\ntenant {tenant}\nterms of its key destroyed: {terms}\n\
              keys destroyed {}\nstore rewritten {now}\nlevels S0 S1\n\
-             backups that still hold it: none known\n{SIGNER}{}\n",
+             backups that still hold it: {backups}\n{SIGNER}{}\n",
             tombstone.removed_at(),
             hex(signing.verifying_key().as_bytes()),
         );
@@ -96,7 +107,7 @@ impl Certificate {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         write!(text, "{byte:02x}").expect("writing to a string does not fail");
@@ -133,20 +144,21 @@ mod tests {
     use super::*;
     use crate::vault::{Error, Handle};
 
-    fn certificate() -> Certificate {
+    fn certificate(backups: &[&str]) -> Certificate {
+        let backups = backups.iter().map(|name| (*name).to_owned()).collect();
         let seed = Key::fill_with(|key| {
             key.fill(7);
             Ok::<_, Error>(())
         });
         let removed = Timestamp::from_second(1_795_305_600).unwrap();
         let tombstone = Tombstone::new(Handle([0x53; 16]), 3, removed);
-        let deletion = Deletion { store_id: StoreId([0x11; 16]), tombstone, now: removed };
-        deletion.certify(&seed.unwrap())
+        let store_id = StoreId([0x11; 16]);
+        Deletion { store_id, tombstone, now: removed, backups }.certify(&seed.unwrap())
     }
 
     #[test]
     fn a_certificate_verifies_and_says_who_signed_it_and_what_was_destroyed() {
-        let certificate = certificate();
+        let certificate = certificate(&[]);
         let verified = Certificate::verify(certificate.as_str()).unwrap();
         assert_eq!(verified, certificate);
         assert_eq!(verified.name(), "53".repeat(16));
@@ -159,8 +171,19 @@ mod tests {
     }
 
     #[test]
+    fn the_backups_are_on_one_line_whatever_they_are_called() {
+        let line = |backups: &[&str]| {
+            let certificate = certificate(backups);
+            assert_eq!(Certificate::verify(certificate.as_str()), Some(certificate.clone()));
+            certificate.line("backups that still hold it: ").unwrap().to_owned()
+        };
+        assert_eq!(line(&[]), "none known");
+        assert_eq!(line(&["/mnt/one", "two\nsigned by me"]), "/mnt/one, two\\nsigned by me");
+    }
+
+    #[test]
     fn a_certificate_that_was_changed_anywhere_does_not_verify() {
-        let text = certificate().as_str().to_owned();
+        let text = certificate(&["a"]).as_str().to_owned();
         for at in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;

@@ -49,6 +49,8 @@ pub(super) enum RecordKind {
     Token = 4,
     /// A piece of a tenant's root certificates.
     Certificate = 5,
+    /// A backup that was made.
+    Backup = 6,
 }
 
 /// Where a record lives; the associated data of its envelope, beside the tenant.
@@ -85,6 +87,7 @@ impl RecordKind {
             Self::Credential => "credential",
             Self::Token => "token",
             Self::Certificate => "certificate",
+            Self::Backup => "backup",
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::error::ErrorCode;
 use crate::store;
 use crate::tenant::TenantId;
 
+use super::backup::BackupPart;
 use super::command::KeyCommandProblem;
 use super::kdf::{KdfCost, MIN_PASSPHRASE};
 use super::shares::{MAX_COUNT, MIN_THRESHOLD};
@@ -12,6 +13,64 @@ use super::shares::{MAX_COUNT, MIN_THRESHOLD};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A backup that is not what was written, all of it.
+    #[error(
+        "the backup {path} is damaged or was altered ({part}: {reason}); nothing of it was kept, use \
+         another one"
+    )]
+    BackupDamaged {
+        /// Where it is.
+        path: String,
+        /// Which part of it was found out first.
+        part: BackupPart,
+        /// What was found, in few words.
+        reason: String,
+    },
+    /// A backup replaces nothing.
+    #[error("{path} is there already; choose another name, or move it away")]
+    BackupExists {
+        /// Where a backup was to be.
+        path: String,
+    },
+    /// Whoever waited for it did not want it any more.
+    #[error("interrupted; nothing of it was kept")]
+    BackupInterrupted,
+    /// It is sealed with another slot than the present one.
+    #[error(
+        "this backup was made with another slot than the present one: give the passphrase or key file \
+         that opens it"
+    )]
+    BackupKeyNeeded,
+    /// It is there, and its drill could not be held.
+    #[error("the backup {path} was made, but not tried ({source}); `tenantry backup verify` does")]
+    BackupNotVerified {
+        /// Where it is.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<Error>,
+    },
+    /// Not a place for a backup.
+    #[error("the path of a backup is absolute, UTF-8, and has at most 3000 bytes")]
+    BackupPath,
+    /// Something else opens backups than what is given.
+    #[error(
+        "a backup opens with a passphrase or a key file: give --new-passphrase-file or \
+         --slot-key-file"
+    )]
+    BackupSlotKind,
+    /// Nothing is there that would open a backup.
+    #[error(
+        "nothing is set up that opens a backup; `tenantry backup create` does that once, with what \
+         opens the vault"
+    )]
+    BackupSlotMissing,
+    /// What is there cannot be forgotten.
+    #[error("{path} is still there; delete it first")]
+    BackupThere {
+        /// Where it is.
+        path: String,
+    },
     /// Two ids that a person or a file system takes for one another.
     #[error("tenant id {tenant} differs from {existing} only in case; choose another id")]
     CaseConflict {
@@ -37,6 +96,12 @@ pub enum Error {
     /// The header opens, but not all of it is what was written.
     #[error("the header is damaged or was altered; restore it from a backup")]
     HeaderDamaged,
+    /// The header is genuine, and another one belongs to the store.
+    #[error(
+        "header and store do not belong together: one of them is an older copy; restore both from a \
+         backup, or accept the older one with --accept-rollback"
+    )]
+    HeaderOutdated,
     /// An external program did not give a key, or not keep one.
     #[error("key command {program}: {problem}")]
     KeyCommand {
@@ -57,14 +122,21 @@ pub enum Error {
     /// Not what was written, or not of this vault.
     #[error("the keyring is damaged, altered, or of another vault; restore it from a backup")]
     KeyringDamaged,
-    /// There are records whose key the keyring does not have.
-    #[error("the keyring is older than the store; restore the one that belongs to it")]
+    /// The keyring is genuine, and another one belongs to the store; or there are records whose key
+    /// it does not have.
+    #[error(
+        "keyring and store do not belong together: one of them is an older copy; restore both from a \
+         backup, or accept the older one with --accept-rollback"
+    )]
     KeyringOutdated,
     /// Without this slot the vault could not be opened offline.
     #[error(
         "that slot is the last that opens without another service; add a passphrase, key file or shares first"
     )]
     LastOfflineSlot,
+    /// No backup has this id.
+    #[error("no known backup has this id; `tenantry backup list` shows those there are")]
+    NoSuchBackup,
     /// No slot has this number.
     #[error("no slot has number {0}; `tenantry slot list` shows those there are")]
     NoSuchSlot(u16),
@@ -187,7 +259,12 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::CaseConflict { .. }
+            Self::BackupExists { .. }
+            | Self::BackupPath
+            | Self::BackupSlotKind
+            | Self::BackupSlotMissing
+            | Self::BackupThere { .. }
+            | Self::CaseConflict { .. }
             | Self::CostOutOfRange
             | Self::Duplicate(_)
             | Self::LastOfflineSlot
@@ -206,19 +283,25 @@ impl Error {
             | Self::ShareTwice(_)
             | Self::SharesMixed
             | Self::TooLarge { .. } => ErrorCode::InvalidArgument,
+            Self::BackupInterrupted => ErrorCode::Cancelled,
+            Self::BackupNotVerified { source, .. } => source.code(),
             Self::Disabled(_) => ErrorCode::TenantDisabled,
-            Self::HeaderDamaged
+            Self::BackupDamaged { .. }
+            | Self::HeaderDamaged
+            | Self::HeaderOutdated
             | Self::KeyringDamaged
             | Self::KeyringOutdated
             | Self::RecordDamaged { .. }
             | Self::UnsupportedVersion(_) => ErrorCode::IntegrityError,
+            Self::NoSuchBackup => ErrorCode::ResourceNotFound,
             Self::NotConfigured => ErrorCode::TenantNotConfigured,
             Self::KeyCommand { .. } | Self::OutOfMemory { .. } | Self::Random(_) => {
                 ErrorCode::InternalError
             }
             Self::Store(error) => error.code(),
             Self::Throttled { .. } => ErrorCode::QuotaExceeded,
-            Self::Sealed
+            Self::BackupKeyNeeded
+            | Self::Sealed
             | Self::TenantSealed(_)
             | Self::TooFewShares { .. }
             | Self::WrongKey(_)

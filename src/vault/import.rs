@@ -55,7 +55,7 @@ impl TenantCredentialVault {
     }
 
     /// Stores `tenants`, all of them in one commit or none. One that is as it was costs no write,
-    /// and one that is disabled stays so.
+    /// one that is disabled stays so, and of a damaged one what does not open is replaced.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl TenantCredentialVault {
     /// - [`Error::Store`]: nothing is visible. After a failure of the disk it is known only at the
     ///   next unsealing whether all are stored, or none.
     pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
-        self.unsealed(|vault| vault.import(tenants))
+        self.changing(|vault| vault.import(tenants))
     }
 
     /// Lets removed tenants be imported again, as new ones. Others stay as they are.
@@ -73,7 +73,7 @@ impl TenantCredentialVault {
     ///
     /// [`Error::Sealed`], [`Error::Store`].
     pub fn readmit(&self, ids: &[TenantId]) -> Result<(), Error> {
-        self.unsealed(|vault| {
+        self.changing(|vault| {
             let mut writing = vault.writing();
             let tombstones = ids.iter().filter_map(|id| writing.keyring.tombstone(id));
             let handles: Vec<_> = tombstones.map(|tombstone| tombstone.handle).collect();
@@ -123,9 +123,7 @@ impl Unsealed {
         if compared.iter().any(|compared| compared.current.is_none()) {
             self.save_keyring(&mut writing, keyring)?;
         }
-        if !batch.is_empty() {
-            self.records.store().apply(batch)?;
-        }
+        self.witness.apply(batch)?;
         self.publish(entries);
         Ok(compared.into_iter().map(|compared| compared.change).collect())
     }
@@ -174,24 +172,36 @@ impl Unsealed {
 
     fn compare(&self, tenant: &ResolvedTenant, entry: &Entry) -> Result<ChangeKind, Error> {
         let mut fields = Vec::new();
-        let stored = self.records.config(entry)?;
-        if stored != tenant.config {
-            let (mut old, new) = (describe(&stored), describe(&tenant.config));
-            for (name, value) in new {
-                if old.remove(&name).as_ref() != Some(&value) {
-                    fields.push(name);
+        match self.records.config(entry) {
+            Ok(stored) if stored == tenant.config => {}
+            Ok(stored) => {
+                let (mut old, new) = (describe(&stored), describe(&tenant.config));
+                for (name, value) in new {
+                    if old.remove(&name).as_ref() != Some(&value) {
+                        fields.push(name);
+                    }
+                }
+                fields.extend(old.into_keys());
+            }
+            // What does not open is replaced, which mends it.
+            Err(Error::RecordDamaged { .. }) => {
+                fields.push(CONFIG.to_owned());
+                let has_certificates = certificates(&tenant.config).is_some();
+                if has_certificates || entry.directory.field(CERTIFICATES).is_some() {
+                    fields.push(CERTIFICATES.to_owned());
                 }
             }
-            fields.extend(old.into_keys());
+            Err(error) => return Err(error),
         }
         let secrets = secrets(&tenant.credentials);
         for (name, secret) in &secrets {
             let same = match entry.directory.field(name) {
                 None => false,
-                Some(field) => {
-                    let opened = self.records.credential(entry, field)?;
-                    bool::from(opened.ct_eq(secret_bytes(secret)))
-                }
+                Some(field) => match self.records.credential(entry, field) {
+                    Ok(opened) => bool::from(opened.ct_eq(secret_bytes(secret))),
+                    Err(Error::RecordDamaged { .. }) => false,
+                    Err(error) => return Err(error),
+                },
             };
             if !same {
                 fields.push(name.clone());

@@ -74,6 +74,11 @@ impl Key {
         mac.finalize().into_bytes().into()
     }
 
+    /// HMAC-SHA256 of what is yet to come.
+    pub(super) fn begin_mac(&self) -> Hmac<Sha256> {
+        Hmac::new_from_slice(self.bytes()).expect("HMAC takes keys of any length")
+    }
+
     /// Seals `message` in place. `salt` must never have been used with this key before.
     pub(super) fn seal(&self, salt: &[u8], place: &[u8], message: &mut [u8]) -> Seal {
         let derivation = Derivation::new(self, salt, place, message.len());

@@ -60,6 +60,10 @@ impl KeyFile {
         SecretText::from(text.as_str())
     }
 
+    pub(super) fn duplicate(&self) -> Self {
+        Self(self.0.duplicate())
+    }
+
     pub(super) fn key(&self) -> &Key {
         &self.0
     }

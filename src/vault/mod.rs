@@ -14,16 +14,18 @@
 //! it is used.
 //!
 //! Protects against: reading the data directory; moving, swapping or editing what is in it; tenant
-//! ids read off the store's keys; a copy of the directory that is older than a change of keys; guesses
-//! at the passphrase that go through this program. Does not protect against: an older copy of the
-//! whole directory put back; a reader of this process's memory, where tenant keys are while it is
+//! ids read off the store's keys; an older copy of a part of the directory put back; a copy of the
+//! directory that is older than a change of keys; guesses at the passphrase that go through this
+//! program. Does not protect against: an older copy of the whole directory put back; a reader of this process's memory, where tenant keys are while it is
 //! unsealed and opened credentials for [`Options::credential_ttl`]; a passphrase that can be guessed
 //! with a copy of the header.
 
 mod attempts;
+pub mod backup;
 mod bech32;
 mod cache;
 mod certificate;
+pub mod check;
 mod codec;
 mod command;
 mod envelope;
@@ -39,6 +41,7 @@ mod kdf;
 mod key;
 mod key_file;
 mod keyring;
+mod opening;
 mod record;
 mod removal;
 mod reseal;
@@ -49,6 +52,7 @@ mod shares;
 mod slot;
 mod token;
 mod unsealed;
+mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -61,14 +65,15 @@ use jiff::Timestamp;
 
 use crate::clock::Clock;
 use crate::memory::SecretText;
-use crate::store::{self, DataDir, SledStore, Store};
+use crate::store::{self, Batch, DataDir, Repair, SledStore, Store as _};
 use crate::tenant::{Credentials, TenantConfig, TenantId};
 
 use header::{Header, OpenHeader};
 use keyring::{Keyring, TenantKeys};
+use opening::Rollback;
 use record::Directory;
-use sealed::SealedStore;
 use unsealed::Unsealed;
+use witness::Witness;
 
 pub use certificate::Certificate;
 pub use command::{KeyCommand, KeyCommandProblem};
@@ -91,8 +96,13 @@ pub struct TenantCredentialVault {
     state: RwLock<Option<Unsealed>>,
     /// Held while something is unlocked and while the header changes, and taken before `state`.
     unlocking: Mutex<()>,
-    /// Opened with the first key, and kept open while sealed.
-    store: OnceLock<Arc<dyn Store>>,
+    /// Held while a backup is made, and taken before `unlocking`.
+    backing_up: Mutex<()>,
+    /// The store, and which header and keyring belong to it. Opened with the first key, and kept
+    /// open while sealed.
+    witness: OnceLock<Arc<Witness>>,
+    /// Of the store, not yet told to anybody.
+    repairs: Mutex<Vec<Repair>>,
     store_id: StoreId,
     options: Options,
     clock: Arc<dyn Clock>,
@@ -109,16 +119,22 @@ pub struct Options {
     /// Whether a slot whose key derivation costs less than new ones may is given the default cost
     /// when it is next opened.
     pub upgrade_cost: bool,
+    /// Those of the store.
+    pub store: store::Options,
 }
 
 /// How an unsealing went.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Unsealing {
     /// The slot that opened.
     pub slot: u16,
     /// Whether its cost was below the default and has been raised.
     pub upgraded: bool,
+    /// What was repaired in the store, since the last unsealing.
+    pub repairs: Vec<Repair>,
+    /// Which older copies were accepted, a sentence each.
+    pub accepted: Vec<String>,
 }
 
 /// Which vault this is: random, made with it, in the clear on the disk.
@@ -130,8 +146,10 @@ pub struct StoreId([u8; 16]);
 pub struct TenantSummary {
     /// Who.
     pub id: TenantId,
-    /// What is known beyond that; nothing of a tenant that is sealed.
+    /// What is known beyond that; nothing of a tenant that is sealed, or damaged.
     pub details: Option<TenantDetails>,
+    /// Whether its configuration does not open as it should. It is not served; it can be removed.
+    pub is_damaged: bool,
 }
 
 /// A line's details.
@@ -217,11 +235,19 @@ pub fn create(
     let slot = NewSlot::passphrase(passphrase, cost);
     let (mut header, _) = OpenHeader::create(store_id, &slot, clock.now())?;
 
-    drop(SledStore::create(&directory.store_path())?);
-    Keyring::create()?.save(store_id, header.keyring_key(), |bytes| {
-        Ok(directory.write_atomically(DataDir::KEYRING, bytes)?)
+    let mut keyring = Keyring::create()?;
+    // What is kept free for a store that is full is made when it is opened.
+    let options = store::Options { ballast_bytes: 0 };
+    let store = SledStore::create(directory, &keyring.integrity_key(), &options)?;
+    let header_bytes = header.encode()?;
+    keyring.save(store_id, header.keyring_key(), |keyring_bytes| {
+        let mut batch = Batch::default();
+        witness::name(&mut batch, &header_bytes, keyring_bytes);
+        store.apply(batch)?;
+        Ok(directory.write_atomically(DataDir::KEYRING, keyring_bytes)?)
     })?;
-    Ok(directory.write_atomically(DataDir::HEADER, &header.encode()?)?)
+    drop(store);
+    Ok(directory.write_atomically(DataDir::HEADER, &header_bytes)?)
 }
 
 impl TenantCredentialVault {
@@ -240,7 +266,9 @@ impl TenantCredentialVault {
         Ok(Self {
             state: RwLock::new(None),
             unlocking: Mutex::default(),
-            store: OnceLock::new(),
+            backing_up: Mutex::default(),
+            witness: OnceLock::new(),
+            repairs: Mutex::default(),
             store_id,
             options,
             clock,
@@ -260,21 +288,48 @@ impl TenantCredentialVault {
     ///
     /// - [`Error::WrongPassphrase`], [`Error::WrongKey`] after one key derivation per slot.
     /// - [`Error::Throttled`] after five of those in a row.
-    /// - [`Error::HeaderDamaged`], [`Error::KeyringDamaged`], [`Error::KeyringOutdated`],
-    ///   [`Error::RecordDamaged`], [`store::Error::Damaged`]: restore from a backup.
+    /// - [`Error::HeaderDamaged`], [`Error::KeyringDamaged`], [`Error::RecordDamaged`],
+    ///   [`store::Error::Damaged`]: restore from a backup.
+    /// - [`Error::HeaderOutdated`], [`Error::KeyringOutdated`], [`store::Error::RolledBack`]: an older
+    ///   copy of something was put back. Restore from a backup, or
+    ///   [`Self::unseal_accepting_rollback`].
     pub fn unseal(&self, unlock: &Unlock) -> Result<Unsealing, Error> {
+        self.unseal_with(unlock, Rollback::Refused)
+    }
+
+    /// The same, where an older copy of header, keyring or store is taken for what there is, as far
+    /// as the parts fit together. What was written since then is lost, and from then on the lost
+    /// state is the one that is refused.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::unseal`].
+    pub fn unseal_accepting_rollback(&self, unlock: &Unlock) -> Result<Unsealing, Error> {
+        self.unseal_with(unlock, Rollback::Accepted)
+    }
+
+    fn unseal_with(&self, unlock: &Unlock, rollback: Rollback) -> Result<Unsealing, Error> {
         let _unlocking = self.unlocking();
-        let (mut header, slot) = self.unlock(unlock)?;
-        let upgraded = self.upgrade(&mut header, &slot, unlock)?;
+        let (mut header, slot, bytes) = self.open_header(std::slice::from_ref(unlock))?;
+        let mut unsealing = Unsealing { slot: slot.id, ..Unsealing::default() };
         if self.is_sealed() {
-            let unsealed = self.load(&mut header)?;
+            let opened = self.open_below(&bytes, &header, rollback)?;
+            let (unsealed, accepted) = self.load(&mut header, opened)?;
+            unsealing.accepted = accepted;
+            unsealing.upgraded = self.upgrade(&mut header, &slot, unlock)?;
             *self.state.write().unwrap_or_else(PoisonError::into_inner) = Some(unsealed);
+        } else {
+            self.attest(&bytes, &mut header)?;
+            unsealing.upgraded = self.upgrade(&mut header, &slot, unlock)?;
         }
-        Ok(Unsealing { slot: slot.id, upgraded })
+        let mut repairs = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+        unsealing.repairs = std::mem::take(&mut *repairs);
+        Ok(unsealing)
     }
 
     /// Lets go of every key and everything that was opened, once the operations under way have
-    /// ended. What callers still hold of credentials is wiped when they let go of it.
+    /// ended. What callers still hold of credentials is wiped when they let go of it. The store stays
+    /// open, and with it what authenticates it: its integrity key opens nothing.
     pub fn seal(&self) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -289,46 +344,13 @@ impl TenantCredentialVault {
         work(state.as_ref().ok_or(Error::Sealed)?)
     }
 
-    /// Nothing is opened, and so nothing written, for who has no key. Called under `unlocking` only.
-    fn store(&self) -> Result<Arc<dyn Store>, Error> {
-        if let Some(store) = self.store.get() {
-            return Ok(Arc::clone(store));
-        }
-        let store = SledStore::open(&self.directory.store_path())?;
-        Ok(Arc::clone(self.store.get_or_init(|| Arc::new(store))))
-    }
-
-    /// Opens keyring and store with the keys of `header`.
-    fn load(&self, header: &mut OpenHeader) -> Result<Unsealed, Error> {
-        let bytes = self.directory.read(DataDir::KEYRING, keyring::MAX_LENGTH)?;
-        let bytes = bytes.ok_or(Error::KeyringDamaged)?;
-        let open = |key| Keyring::open(&bytes, self.store_id, key, header.root());
-        let opened = match (open(header.keyring_key()), header.previous_keyring_key()) {
-            (Err(_), Some(previous)) => open(previous).map(|(keyring, _)| (keyring, true)),
-            (opened, _) => opened,
-        };
-        let (mut keyring, is_outdated) = opened?;
-        let sealed = SealedStore::new(self.store()?, self.store_id);
-        let contents = sealed.contents(&mut keyring)?;
-        if is_outdated {
-            keyring.save(self.store_id, header.keyring_key(), |bytes| {
-                Ok(self.directory.write_atomically(DataDir::KEYRING, bytes)?)
-            })?;
-        }
-        if header.is_outdated() || header.previous_keyring_key().is_some() {
-            header.forget_previous_keyring_key();
-            self.write_header(header)?;
-        }
-        let unsealed = Unsealed::new(
-            sealed,
-            keyring,
-            header.keyring_key().duplicate(),
-            contents.tenants,
-            (Arc::clone(&self.directory), Arc::clone(&self.clock)),
-            &self.options,
-        )?;
-        unsealed.finish_removals(&unsealed.writing().keyring, &contents.left_over)?;
-        Ok(unsealed)
+    /// The same for what may write the keyring: the store knows the new one when it ends.
+    fn changing<T>(&self, work: impl FnOnce(&Unsealed) -> Result<T, Error>) -> Result<T, Error> {
+        self.unsealed(|vault| {
+            let done = work(vault)?;
+            vault.witness.settle()?;
+            Ok(done)
+        })
     }
 
     /// Which vault this is.
@@ -336,12 +358,21 @@ impl TenantCredentialVault {
         self.store_id
     }
 
+    /// How its store is. From memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`] before it was unsealed for the first time.
+    pub fn condition(&self) -> Result<store::Condition, Error> {
+        Ok(self.store()?.condition())
+    }
+
     /// The directory it is in.
     pub fn directory(&self) -> &DataDir {
         &self.directory
     }
 
-    /// Every tenant, sorted by id.
+    /// Every tenant, sorted by id. One that is damaged is among them, and says so.
     pub fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
         self.unsealed(Unsealed::tenants)
     }
@@ -417,7 +448,11 @@ impl fmt::Debug for TenantCredentialVault {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { credential_ttl: Duration::from_mins(5), upgrade_cost: true }
+        Self {
+            credential_ttl: Duration::from_mins(5),
+            upgrade_cost: true,
+            store: store::Options::default(),
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! | S0 | the keyring without the tenant, a tombstone in it, caches emptied, records and tokens removed | any caller |
 //! | S1 | the keyring under a new key, its former generations overwritten, the store rewritten | someone who copies the directory later and has the passphrase |
 //!
-//! Does not hold against copies that were made before, backups among them, nor against what a disk
-//! keeps of overwritten files.
+//! Does not hold against copies that were made before, nor against what a disk keeps of overwritten
+//! files. The backups that are known and hold the tenant are named in the certificate.
 
 use std::sync::Arc;
 
+use super::backup;
 use super::certificate::{self, Certificate, Deletion};
 use super::header::OpenHeader;
 use super::key::Key;
@@ -19,6 +20,13 @@ use super::unsealed::Unsealed;
 use super::{Error, Fold, Handle, TenantCredentialVault};
 use crate::store::{Batch, Tree};
 use crate::tenant::TenantId;
+
+/// What is to be said of a tenant that was removed.
+struct Destroyed {
+    tombstone: Tombstone,
+    /// That hold it still.
+    backups: Vec<String>,
+}
 
 impl TenantCredentialVault {
     /// The public key that signs certificates, in hex: for whoever is to rely on them.
@@ -48,13 +56,13 @@ impl TenantCredentialVault {
     ) -> Result<Vec<Certificate>, Error> {
         let _unlocking = self.unlocking();
         let (mut header, _) = self.unlock(unlock)?;
-        let (destroyed, signing) = self.unsealed(|vault| self.destroy(vault, &mut header, ids))?;
+        let (destroyed, signing) = self.changing(|vault| self.destroy(vault, &mut header, ids))?;
         // It takes seconds, and no key.
         self.store()?.rewrite()?;
         let now = self.clock.now();
-        let certify = |tombstone: Tombstone| {
-            let certificate =
-                Deletion { store_id: self.store_id, tombstone, now }.certify(&signing);
+        let certify = |Destroyed { tombstone, backups }| {
+            let store_id = self.store_id;
+            let certificate = Deletion { store_id, tombstone, now, backups }.certify(&signing);
             let (name, text) = (certificate.name(), certificate.as_str().as_bytes());
             self.directory.write_certificate(&name, text)?;
             Ok(certificate)
@@ -69,38 +77,45 @@ impl TenantCredentialVault {
         vault: &Unsealed,
         header: &mut OpenHeader,
         ids: &[TenantId],
-    ) -> Result<(Vec<Tombstone>, Arc<Key>), Error> {
+    ) -> Result<(Vec<Destroyed>, Arc<Key>), Error> {
         let mut writing = vault.writing();
         let find = |id: &TenantId| {
-            let present = vault.entry(id).ok().map(|entry| entry.keys.handle);
-            let handle = present.or_else(|| writing.keyring.former_handle(id));
-            handle.map(|handle| (id.clone(), handle)).ok_or(Error::NotConfigured)
+            let present = vault.entry(id).ok();
+            let created = present.as_ref().map(|entry| entry.directory.created_at);
+            let handle = present.map(|entry| entry.keys.handle);
+            let handle = handle.or_else(|| writing.keyring.former_handle(id));
+            handle.map(|handle| (id.clone(), handle, created)).ok_or(Error::NotConfigured)
         };
+        let known = vault.known_backups()?;
         let doomed = ids.iter().map(find).collect::<Result<Vec<_>, Error>>()?;
         let now = self.clock.now();
         self.change_keyring_key(header, vault, &mut writing, |vault, writing| {
             vault.change_keyring(writing, |keyring| {
-                for (id, handle) in &doomed {
+                for (id, handle, _) in &doomed {
                     keyring.remove(id, *handle, now);
                 }
                 Ok(())
             })?;
             // Before anything else can fail: whose keys are gone is not served any more.
             let mut index = vault.index_mut();
-            for (id, _) in &doomed {
+            for (id, ..) in &doomed {
                 index.tenants.remove(&id.folded());
                 index.sealed.remove(&id.folded());
                 vault.forget(id);
             }
             Ok(())
         })?;
-        let handles: Vec<Handle> = doomed.iter().map(|(_, handle)| *handle).collect();
+        let handles: Vec<Handle> = doomed.iter().map(|(_, handle, _)| *handle).collect();
         vault.finish_removals(&writing.keyring, &handles)?;
         vault.requeue(&mut writing);
-        let tombstones = doomed.iter().map(|(id, _)| writing.keyring.tombstone(id));
-        let tombstones: Option<Vec<_>> = tombstones.collect();
+        let destroyed = doomed.iter().map(|(id, _, created)| {
+            let tombstone = writing.keyring.tombstone(id)?;
+            let backups = backup::holders(&known, *created, tombstone.removed_at());
+            Some(Destroyed { tombstone, backups })
+        });
+        let destroyed: Option<Vec<_>> = destroyed.collect();
         let signing = Arc::clone(writing.keyring.signing_seed());
-        Ok((tombstones.ok_or(Error::KeyringDamaged)?, signing))
+        Ok((destroyed.ok_or(Error::KeyringDamaged)?, signing))
     }
 }
 
@@ -134,6 +149,6 @@ impl Unsealed {
                 }
             }
         }
-        Ok(store.apply(batch)?)
+        self.witness.apply(batch)
     }
 }

@@ -12,8 +12,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::backup;
 use super::envelope;
-use super::keyring::{Keyring, TenantKeys};
+use super::keyring::{BackupSlot, Keyring, TenantKeys};
 use super::sealed;
 use super::unsealed::{Index, Unsealed, Writing};
 use super::{Entry, Error, Fold, Handle, TenantCredentialVault};
@@ -136,13 +137,12 @@ impl TenantCredentialVault {
     ///
     /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`], [`Error::Store`].
     pub fn rotate_tenant_key(&self, id: &TenantId) -> Result<u32, Error> {
-        self.unsealed(|vault| vault.rotate_tenant_key(id))
+        self.changing(|vault| vault.rotate_tenant_key(id))
     }
 
     /// Seals about `at_most` more records under their tenants' newest keys; once there are none
     /// left, proves that no record is under an old one, and destroys the old ones.
     ///
-    /// One durable batch, during which writes wait and reads go on. A batch of a thousand takes some
     /// One durable batch, during which writes wait and reads go on: some 50 ms for a thousand
     /// (`./dev bench --bench vault`).
     ///
@@ -150,7 +150,7 @@ impl TenantCredentialVault {
     ///
     /// [`Error::Sealed`], [`Error::Store`]. What was done is done, and the next call goes on.
     pub fn reseal(&self, at_most: usize) -> Result<ResealProgress, Error> {
-        self.unsealed(|vault| vault.reseal(at_most))
+        self.changing(|vault| vault.reseal(at_most))
     }
 
     /// How far [`Self::reseal`] is.
@@ -193,8 +193,13 @@ impl Unsealed {
         Ok(term)
     }
 
-    /// Gives everybody a new key and another handle. Writes the keyring, and no record.
-    pub(super) fn begin_reseal(&self, writing: &mut Writing) -> Result<(), Error> {
+    /// Gives everybody a new key and another handle, and backups the slot `backup`. Writes the
+    /// keyring, and no record.
+    pub(super) fn begin_reseal(
+        &self,
+        writing: &mut Writing,
+        backup: Option<BackupSlot>,
+    ) -> Result<(), Error> {
         let tenants: Vec<(Handle, TenantId)> = {
             let index = self.index();
             let tenants = index.tenants.values();
@@ -205,6 +210,7 @@ impl Unsealed {
             for (handle, _) in &tenants {
                 keyring.add_term(*handle)?;
             }
+            keyring.set_backup(backup);
             keyring.add_term(Handle::SYSTEM)
         })?;
         self.adopt_keys(&writing.keyring)?;
@@ -274,7 +280,7 @@ impl Unsealed {
             }
             Tokens::After(_) | Tokens::Settled | Tokens::Unproven => None,
         };
-        self.apply(batch)?;
+        self.witness.apply(batch)?;
         let mut index = self.index_mut();
         for (folded, entry, moved) in taken {
             writing.queue.take_off(&entry);
@@ -287,10 +293,6 @@ impl Unsealed {
             writing.queue.tokens = tokens;
         }
         if writing.queue.is_exhausted() { self.destroy_old_terms(writing) } else { Ok(0) }
-    }
-
-    fn apply(&self, batch: Batch) -> Result<(), Error> {
-        if batch.is_empty() { Ok(()) } else { Ok(self.records.store().apply(batch)?) }
     }
 
     /// Seals what is not yet under the active term, and moves what is not yet there. Answers how
@@ -318,7 +320,29 @@ impl Unsealed {
         Ok(count)
     }
 
-    /// Seals up to `limit` tokens after `after` anew. Answers the key of the last one, or none when
+    /// Seals the records of the known backups anew. Answers whether one of them does not open.
+    fn reseal_backups(&self, batch: &mut Batch, system: &TenantKeys) -> Result<bool, Error> {
+        let mut is_damaged = false;
+        for (key, envelope) in self.records.store().scan(Tree::Meta, backup::RECORD_PREFIX)? {
+            if envelope::term(&envelope) == Some(system.active().number) {
+                continue;
+            }
+            let place = backup::place(&self.records, &key);
+            match envelope::open(system, &place, &envelope) {
+                Ok(opened) => {
+                    let sealed = envelope::seal(system, &place, &opened)?;
+                    batch.put(Tree::Meta, key, sealed);
+                }
+                Err(error) => {
+                    tracing::error!(error.code = %error.code(), %error, "a backup was not re-sealed");
+                    is_damaged = true;
+                }
+            }
+        }
+        Ok(is_damaged)
+    }
+
+    /// Seals up to `limit` tokens after `after` anew, and known backups first. Answers the key of the last one, or none when
     /// there are no more, and whether one of them does not open, which is left as it is.
     fn reseal_tokens(
         &self,
@@ -328,6 +352,9 @@ impl Unsealed {
     ) -> Result<(Option<Vec<u8>>, bool), Error> {
         let mut is_damaged = false;
         let system = Arc::clone(&self.index().system);
+        if after.is_none() {
+            is_damaged |= self.reseal_backups(batch, &system)?;
+        }
         let mut count = 0;
         while count < limit {
             let page = limit - count;
@@ -428,12 +455,15 @@ impl Unsealed {
         Ok(outdated)
     }
 
+    /// How many tokens, and known backups, are under an old term.
     fn count_tokens(&self, system: &TenantKeys) -> Result<usize, Error> {
-        let (mut count, mut after) = (0, None::<Vec<u8>>);
+        let active = Some(system.active().number);
+        let backups = self.records.store().scan(Tree::Meta, backup::RECORD_PREFIX)?;
+        let mut count = backups.iter().filter(|(_, it)| envelope::term(it) != active).count();
+        let mut after = None::<Vec<u8>>;
         loop {
             let pairs = self.records.store().scan_after(Tree::Token, after.as_deref(), 1_024)?;
             let Some((last, _)) = pairs.last() else { return Ok(count) };
-            let active = Some(system.active().number);
             count += pairs.iter().filter(|(_, token)| envelope::term(token) != active).count();
             after = Some(last.clone());
         }
@@ -458,7 +488,7 @@ impl Unsealed {
         let moved = entry.keys.moved();
         let mut batch = Batch::default();
         self.reseal_tenant(&mut batch, &entry, &moved)?;
-        self.apply(batch)?;
+        self.witness.apply(batch)?;
         let keys = writing.keyring.replace(entry.keys.handle, moved);
         writing.queue.waiting.retain(|folded| *folded != id.folded());
         self.index_mut().tenants.insert(id.folded(), Arc::new(entry.with_keys(keys)));

@@ -7,13 +7,15 @@
 use std::sync::{MutexGuard, PoisonError};
 
 use super::attempts::Attempts;
+use super::backup;
 use super::header::{self, Header, OpenHeader};
 use super::kdf::KdfCost;
 use super::slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
 use super::unsealed::{Unsealed, Writing};
+use super::witness::Part;
 use super::{Error, TenantCredentialVault};
 use crate::memory::SecretText;
-use crate::store::DataDir;
+use crate::store::{self, DataDir};
 
 pub(super) fn read_header(directory: &DataDir) -> Result<Vec<u8>, Error> {
     directory.read(DataDir::HEADER, header::MAX_LENGTH)?.ok_or(Error::HeaderDamaged)
@@ -36,6 +38,7 @@ impl TenantCredentialVault {
         let (mut header, _) = self.unlock(unlock)?;
         let added = header.add_slot(new, self.clock.now())?;
         self.write_header(&mut header)?;
+        self.witness()?.settle()?;
         Ok(added)
     }
 
@@ -50,6 +53,7 @@ impl TenantCredentialVault {
         let (mut header, _) = self.unlock(unlock)?;
         let removed = header.remove_slot(id)?;
         self.write_header(&mut header)?;
+        self.witness()?.settle()?;
         Ok(removed)
     }
 
@@ -77,10 +81,12 @@ impl TenantCredentialVault {
         self.write_header(&mut header)?;
         let written = read_header(&self.directory)?;
         let (mut header, _) = OpenHeader::open(&written, &Unlock::passphrase(new))?;
+        self.attest(&written, &mut header)?;
         for id in former {
             header.remove_slot(id)?;
         }
         self.write_header(&mut header)?;
+        self.witness()?.settle()?;
         Ok(added.slot)
     }
 
@@ -88,6 +94,9 @@ impl TenantCredentialVault {
     /// anew. Whoever has a former header and a former passphrase opens nothing that is written from
     /// now on; with `reseal`, which gives every tenant a new key, nothing at all once
     /// [`Self::reseal`] is done. Answers the slots that are gone.
+    ///
+    /// With `reseal` the slot of backups is made anew as well, if one of `unlocks` opens it; else
+    /// there is none until [`Self::create_backup`] makes one. Backups that there are open as before.
     ///
     /// Costs two key derivations per passphrase slot and two files; 10,000 tenants add 20 ms
     /// (`./dev bench --bench vault`). No record is written.
@@ -107,18 +116,26 @@ impl TenantCredentialVault {
     ) -> Result<Vec<SlotInfo>, Error> {
         let _unlocking = self.unlocking();
         let (mut header, _) = self.unlock_with_any(unlocks)?;
-        self.unsealed(|vault| {
+        self.changing(|vault| {
             let mut writing = vault.writing();
             let writing = &mut *writing;
             if reseal {
                 writing.check_reseal()?;
             }
             let dropped = header.rotate_root(unlocks, drop_others)?;
+            let mut backup = None;
             if reseal {
                 header.change_tenant_seal_key()?;
+                if let Some(slot) = writing.keyring.backup() {
+                    backup = backup::renewed_slot(&header, slot, unlocks, self.clock.now())?;
+                }
             }
             self.change_keyring_key(&mut header, vault, writing, |vault, writing| {
-                if reseal { vault.begin_reseal(writing) } else { vault.rewrite_keyring(writing) }
+                if reseal {
+                    vault.begin_reseal(writing, backup)
+                } else {
+                    vault.rewrite_keyring(writing)
+                }
             })?;
             Ok(dropped)
         })
@@ -155,14 +172,29 @@ impl TenantCredentialVault {
         self.unlocking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the header, and says which slot opened. To be called by whoever has
-    /// [`Self::unlocking`].
+    /// One backup at a time.
+    pub(super) fn backing_up(&self) -> MutexGuard<'_, ()> {
+        self.backing_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the header, which is the present one, and says which slot opened. To be called by
+    /// whoever has [`Self::unlocking`]. The store is open then.
     pub(super) fn unlock(&self, unlock: &Unlock) -> Result<(OpenHeader, SlotInfo), Error> {
         self.unlock_with_any(std::slice::from_ref(unlock))
     }
 
-    /// Each of `unlocks` counts as an attempt.
     fn unlock_with_any(&self, unlocks: &[Unlock]) -> Result<(OpenHeader, SlotInfo), Error> {
+        let (mut header, slot, bytes) = self.open_header(unlocks)?;
+        self.attest(&bytes, &mut header)?;
+        Ok((header, slot))
+    }
+
+    /// Opens whichever header there is with the first of `unlocks` that does, each of which counts
+    /// as an attempt. Answers the file as well.
+    pub(super) fn open_header(
+        &self,
+        unlocks: &[Unlock],
+    ) -> Result<(OpenHeader, SlotInfo, Vec<u8>), Error> {
         let bytes = read_header(&self.directory)?;
         let mut refused = Error::Sealed;
         for unlock in unlocks {
@@ -174,9 +206,9 @@ impl TenantCredentialVault {
             }
             before.another(self.clock.now())?.save(&self.directory)?;
             match OpenHeader::open(&bytes, unlock) {
-                Ok(opened) => {
+                Ok((header, slot)) => {
                     Attempts::default().save(&self.directory)?;
-                    return Ok(opened);
+                    return Ok((header, slot, bytes));
                 }
                 Err(error) => {
                     if !error.is_wrong_key() {
@@ -201,17 +233,22 @@ impl TenantCredentialVault {
         if !self.options.upgrade_cost || cost.is_enough() {
             return Ok(false);
         }
-        match header.renew_passphrase_slot(slot.id, unlock, KdfCost::DEFAULT) {
-            Ok(()) => self.write_header(header).map(|()| true),
-            // On a machine that small it stays as it is.
-            Err(Error::OutOfMemory { .. }) => Ok(false),
+        let mut renew = || {
+            header.renew_passphrase_slot(slot.id, unlock, KdfCost::DEFAULT)?;
+            self.write_header(header)?;
+            self.witness()?.settle()
+        };
+        match renew() {
+            Ok(()) => Ok(true),
+            // On a machine that small, or that full, it stays as it is.
+            Err(Error::OutOfMemory { .. } | Error::Store(store::Error::Full { .. })) => Ok(false),
             Err(error) => Err(error),
         }
     }
 
+    /// Writes the header. The former one is the store's as well until its witness settles.
     pub(super) fn write_header(&self, header: &mut OpenHeader) -> Result<(), Error> {
-        let bytes = header.encode()?;
-        Ok(self.directory.write_atomically(DataDir::HEADER, &bytes)?)
+        self.witness()?.replace(Part::Header, &header.encode()?)
     }
 }
 

@@ -21,7 +21,7 @@ impl TenantCredentialVault {
     pub fn seal_tenant(&self, unlock: &Unlock, id: &TenantId) -> Result<(), Error> {
         let _unlocking = self.unlocking();
         let (header, _) = self.unlock(unlock)?;
-        self.unsealed(|vault| {
+        self.changing(|vault| {
             let mut writing = vault.writing();
             // Who is sealed does not move, and would be left behind.
             vault.reseal_now(&mut writing, id)?;
@@ -46,7 +46,7 @@ impl TenantCredentialVault {
     pub fn unseal_tenant(&self, unlock: &Unlock, id: &TenantId) -> Result<(), Error> {
         let _unlocking = self.unlocking();
         let (header, _) = self.unlock(unlock)?;
-        self.unsealed(|vault| {
+        self.changing(|vault| {
             let mut writing = vault.writing();
             match vault.entry(id) {
                 Err(Error::TenantSealed(_)) => {}

@@ -16,8 +16,8 @@ use crate::store::{Batch, Pair, Store, Tree};
 use crate::tenant::{Credentials, TenantConfig};
 
 /// A record's key in the store.
-type RecordKey = [u8; RECORD_KEY_LENGTH];
-const RECORD_KEY_LENGTH: usize = Handle::LENGTH + 2 + 8;
+pub(super) type RecordKey = [u8; RECORD_KEY_LENGTH];
+pub(super) const RECORD_KEY_LENGTH: usize = Handle::LENGTH + 2 + 8;
 
 /// A store and the name that its envelopes are bound to.
 #[derive(Debug)]
@@ -46,6 +46,11 @@ impl SealedStore {
 
     pub(super) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// The store, for whoever reads it for longer.
+    pub(super) fn shared(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
     }
 
     /// Every tenant whose keys are in `keyring`, which learns who has moved to another handle.
@@ -283,7 +288,8 @@ pub(super) fn secret_bytes(secret: &SecretText) -> &[u8] {
     secret.expose_secret().as_bytes()
 }
 
-fn record_key(handle: Handle, field: u16, version: u64) -> RecordKey {
+/// Where a record of the tenant at `handle` is.
+pub(super) fn record_key(handle: Handle, field: u16, version: u64) -> RecordKey {
     let mut key = [0; RECORD_KEY_LENGTH];
     let (prefix, rest) = key.split_at_mut(Handle::LENGTH);
     prefix.copy_from_slice(&handle.0);

@@ -3,6 +3,7 @@
 //! The secret is never stored. A record lies under `HMAC-SHA256(K_lookup, "k\0" ‖ secret)`, so the
 //! store can neither be searched for a token nor be turned into tokens.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -30,8 +31,10 @@ pub struct TokenRecord {
 }
 
 /// A token record is written once.
-const VERSION: u64 = 1;
-const FIELD: u16 = 0;
+pub(super) const VERSION: u64 = 1;
+pub(super) const FIELD: u16 = 0;
+/// Enough that no two tokens have them in common.
+const DAMAGED_NAME_BYTES: usize = 12;
 
 impl TenantCredentialVault {
     /// Stores `record` under `secret`.
@@ -49,12 +52,18 @@ impl TenantCredentialVault {
         self.unsealed(|vault| vault.find_token(secret))
     }
 
-    /// Every token, the oldest first.
+    /// Every token that opens, the oldest first; [`Self::damaged_tokens`] are the others.
     pub fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
-        self.unsealed(Unsealed::tokens)
+        self.unsealed(|vault| Ok(vault.tokens()?.0))
     }
 
-    /// Removes the token called `token_id`; whether there was one.
+    /// What [`Self::remove_token`] knows the tokens by whose records do not open, and which are good
+    /// for nothing: their public ids are in what does not open.
+    pub fn damaged_tokens(&self) -> Result<Vec<String>, Error> {
+        self.unsealed(|vault| Ok(vault.tokens()?.1))
+    }
+
+    /// Removes the token called `token_id`, or the damaged one of that name; whether there was one.
     pub fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
         self.unsealed(|vault| vault.remove_token(token_id))
     }
@@ -75,7 +84,7 @@ impl Unsealed {
         let mut batch = Batch::default();
         let system = Arc::clone(&self.index().system);
         batch.put(Tree::Token, key, envelope::seal(&system, &self.token_place(&key), &payload)?);
-        Ok(self.records.store().apply(batch)?)
+        self.witness.apply(batch)
     }
 
     fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
@@ -91,17 +100,21 @@ impl Unsealed {
         })
     }
 
-    fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
+    /// The records that open, and the names of the others.
+    fn tokens(&self) -> Result<(Vec<TokenRecord>, Vec<String>), Error> {
         let _writing = self.writing();
-        let pairs = self.records.store().scan(Tree::Token, &[])?;
-        let mut tokens = pairs
-            .iter()
-            .map(|(key, envelope)| self.open_token(key, envelope))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (mut tokens, mut damaged) = (Vec::new(), Vec::new());
+        for (key, envelope) in self.records.store().scan(Tree::Token, &[])? {
+            match self.open_token(&key, &envelope) {
+                Ok(token) => tokens.push(token),
+                Err(Error::RecordDamaged { .. }) => damaged.push(damaged_name(&key)),
+                Err(error) => return Err(error),
+            }
+        }
         tokens.sort_by(|one, other| {
             (one.created_at, &one.token_id).cmp(&(other.created_at, &other.token_id))
         });
-        Ok(tokens)
+        Ok((tokens, damaged))
     }
 
     fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
@@ -109,12 +122,16 @@ impl Unsealed {
         let mut batch = Batch::default();
         for (key, envelope) in self.records.store().scan(Tree::Token, &[])? {
             // One that does not open cannot be used either, and must not keep others valid.
-            if self.open_token(&key, &envelope).is_ok_and(|token| token.token_id == token_id) {
+            let is_meant = match self.open_token(&key, &envelope) {
+                Ok(token) => token.token_id == token_id,
+                Err(_) => damaged_name(&key) == token_id,
+            };
+            if is_meant {
                 batch.remove(Tree::Token, key);
             }
         }
         let found = !batch.is_empty();
-        self.records.store().apply(batch)?;
+        self.witness.apply(batch)?;
         Ok(found)
     }
 
@@ -132,4 +149,13 @@ impl Unsealed {
     fn token_key(&self, secret: &[u8]) -> [u8; 32] {
         self.lookup_key.mac(&[b"k\0", secret])
     }
+}
+
+/// What a token is called whose record does not open: part of its store key, which is a keyed digest.
+pub(super) fn damaged_name(key: &[u8]) -> String {
+    let mut name = "damaged_".to_owned();
+    for byte in key.iter().take(DAMAGED_NAME_BYTES) {
+        write!(name, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    name
 }

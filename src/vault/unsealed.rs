@@ -10,16 +10,19 @@ use super::keyring::{Keyring, TenantKeys};
 use super::record::{Directory, FieldId};
 use super::reseal::Queue;
 use super::sealed::{self, SealedStore};
+use super::witness::{Part, Witness};
 use super::{
     Entry, Error, Fold, Handle, Options, StoreId, StoredTenant, TenantDetails, TenantSummary,
 };
 use crate::clock::Clock;
-use crate::store::{Batch, DataDir};
+use crate::store::Batch;
 use crate::tenant::{Credentials, TenantId};
 
 /// Every key, and what was opened with them.
 pub(super) struct Unsealed {
     pub(super) records: SealedStore,
+    /// Through which everything is written.
+    pub(super) witness: Arc<Witness>,
     /// Held for the whole of every write, and taken before `index`.
     writing: Mutex<Writing>,
     pub(super) lookup_key: Arc<Key>,
@@ -27,7 +30,6 @@ pub(super) struct Unsealed {
     index: RwLock<Index>,
     credentials: Cache<Credentials>,
     stored: Cache<StoredTenant>,
-    pub(super) directory: Arc<DataDir>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -52,11 +54,11 @@ pub(super) struct Index {
 
 impl Unsealed {
     pub(super) fn new(
-        records: SealedStore,
+        (records, witness): (SealedStore, Arc<Witness>),
         keyring: Keyring,
         keyring_key: Key,
         tenants: HashMap<String, Arc<Entry>>,
-        (directory, clock): (Arc<DataDir>, Arc<dyn Clock>),
+        clock: Arc<dyn Clock>,
         options: &Options,
     ) -> Result<Self, Error> {
         let system = Arc::clone(keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?);
@@ -65,13 +67,13 @@ impl Unsealed {
         let queue = Queue::of(&index, &keyring, HashSet::new());
         Ok(Self {
             records,
+            witness,
             lookup_key: Arc::clone(keyring.lookup_key()),
             fingerprint_key: Arc::clone(keyring.fingerprint_key()),
             writing: Mutex::new(Writing { keyring, keyring_key, queue }),
             index: RwLock::new(index),
             credentials: Cache::new(options.credential_ttl, Arc::clone(&clock)),
             stored: Cache::new(options.credential_ttl, Arc::clone(&clock)),
-            directory,
             clock,
         })
     }
@@ -89,18 +91,25 @@ impl Unsealed {
         ids.sort_unstable();
         let summary = |id: TenantId| {
             let read = self.read(&id, |entry| self.records.config(entry));
-            let details = match read {
-                Ok((entry, config)) => Some(TenantDetails {
-                    engine: config.connection.engine(),
-                    enabled: entry.directory.enabled,
-                    updated_at: entry.directory.updated_at,
-                }),
-                Err(Error::TenantSealed(_)) => None,
-                Err(error) => return Err(error),
+            let (details, is_damaged) = match read {
+                Ok((entry, config)) => {
+                    let details = TenantDetails {
+                        engine: config.connection.engine(),
+                        enabled: entry.directory.enabled,
+                        updated_at: entry.directory.updated_at,
+                    };
+                    (Some(details), false)
+                }
+                Err(Error::TenantSealed(_)) => (None, false),
+                // The others are as they were.
+                Err(Error::RecordDamaged { .. }) => (None, true),
+                // Removed since the list was made.
+                Err(Error::NotConfigured) => return None,
+                Err(error) => return Some(Err(error)),
             };
-            Ok(TenantSummary { id, details })
+            Some(Ok(TenantSummary { id, details, is_damaged }))
         };
-        ids.into_iter().map(summary).collect()
+        ids.into_iter().filter_map(summary).collect()
     }
 
     pub(super) fn tenant(&self, id: &TenantId) -> Result<StoredTenant, Error> {
@@ -160,7 +169,7 @@ impl Unsealed {
         };
         let mut batch = Batch::default();
         self.put_directory(&mut batch, &entry.keys, &directory, Some(&entry.directory))?;
-        self.records.store().apply(batch)?;
+        self.witness.apply(batch)?;
         let keys = Arc::clone(&entry.keys);
         self.publish([Entry { keys, directory: Arc::new(directory) }]);
         Ok(())
@@ -192,14 +201,15 @@ impl Unsealed {
         Ok(result)
     }
 
-    /// Writes `keyring`, which is in force from then on.
+    /// Writes `keyring`, which is in force from then on. The former one is the store's as well until
+    /// the next batch.
     pub(super) fn save_keyring(
         &self,
         writing: &mut Writing,
         mut keyring: Keyring,
     ) -> Result<(), Error> {
         keyring.save(self.store_id(), &writing.keyring_key, |bytes| {
-            Ok(self.directory.write_atomically(DataDir::KEYRING, bytes)?)
+            self.witness.replace(Part::Keyring, bytes)
         })?;
         writing.keyring = keyring;
         Ok(())

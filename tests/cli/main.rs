@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should fail the test")]
 
+mod backup;
+mod fsck;
 mod kill;
 #[path = "../support/mod.rs"]
 mod support;

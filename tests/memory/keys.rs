@@ -93,7 +93,7 @@ pub(crate) fn of(data: &Path, openers: &[Opener], ids: &[&str]) -> Vec<Secret> {
 
 fn of_keyring(data: &Path, key: &[u8], ids: &[&str]) -> Vec<Secret> {
     let file = fs::read(data.join("keyring")).unwrap();
-    assert_eq!(file[..5], *b"MVKR\x02");
+    assert_eq!(file[..5], *b"MVKR\x03");
     let end = file.len() - 16;
     let place = [b"mcpv.keyring.v1\0", &file[..29]].concat();
     let content = open(key, &file[29..61], &place, &file[97..end], &file[end..]);
@@ -104,6 +104,8 @@ fn of_keyring(data: &Path, key: &[u8], ids: &[&str]) -> Vec<Secret> {
     for name in ["lookup", "fingerprint", "signing"] {
         secrets.push(Secret::new(name, content.take(32), true));
     }
+    // Of the store, which stays open: it opens nothing.
+    content.take(32);
     if content.number(1) == 1 {
         index = content.take(32);
         secrets.push(Secret::new("next index", index, true));

@@ -192,8 +192,12 @@ async fn status_and_slots_need_no_key_and_tell_no_secret() {
     assert_eq!(status(false, true)["tenants"], Value::Null);
     let server = tenants.sandbox.serve();
     let running = status(true, false);
-    assert_eq!(running["tenants"], json!({ "total": 2, "enabled": 2, "sealed": 0 }));
+    assert_eq!(running["tenants"], json!({ "total": 2, "enabled": 2, "sealed": 0, "damaged": 0 }));
     assert_eq!((&running["tokens"], &running["reseal"]["remaining"]), (&json!(2), &json!(0)));
+    assert_eq!(
+        (&running["store"]["read_only"], &running["store"]["checked"]),
+        (&Value::Null, &json!(true))
+    );
     let mut command = tenants.sandbox.keyless_command(&["status"]);
     let text = crate::support::finish(&mut command).ok().stdout;
     assert!(text.contains("tenants.total"), "{text}");

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::TwoTenants;
 use crate::control::{SERVED, list_tools};
-use crate::support::{Finished, Sandbox, finish};
+use crate::support::{Finished, Sandbox, Server, finish};
 
 const NEW_PASSPHRASE: &str = "canary-another-passphrase-19";
 
@@ -168,4 +168,48 @@ async fn a_removed_tenant_is_gone_at_once_and_certified() {
     // Once more: it is as removed as it was.
     sandbox.run(&["tenant", "remove", "--yes", "tenant001"]).ok();
     sandbox.run(&["tenant", "remove", "--yes", "tenant009"]).failed(1, &["TENANT_NOT_CONFIGURED"]);
+}
+
+#[tokio::test]
+async fn an_older_header_is_refused_until_the_rollback_is_accepted_and_that_is_recorded() {
+    let tenants = TwoTenants::new();
+    let sandbox = &tenants.sandbox;
+    let header = sandbox.data_dir().join("header");
+    let former = std::fs::read(&header).unwrap();
+    let roll_back = || {
+        let key_file = sandbox.path("key_file");
+        sandbox.run(&["slot", "add", "key-file", key_file.to_str().unwrap()]).ok();
+        std::fs::write(&header, &former).unwrap();
+    };
+    let said = "the header is not the one that belonged to the store";
+
+    roll_back();
+    sandbox.run(&["tenant", "list"]).failed(4, &["--accept-rollback"]);
+    sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).failed(4, &["--accept-rollback"]);
+    let serve = ["serve", "--accept-rollback", "--listen", "127.0.0.1:0"];
+    let server = Server::start(&mut sandbox.command(&serve));
+    assert_eq!(list_tools(&server, &tenants.tokens[0]).await, SERVED);
+    assert!(server.stop().ok().stderr.contains(said));
+
+    roll_back();
+    let server = sandbox.serve_sealed();
+    sandbox.run(&["unseal"]).failed(4, &["--accept-rollback"]);
+    let unsealed = sandbox.run(&["unseal", "--accept-rollback"]).ok();
+    assert!(unsealed.stderr.contains(said), "{}", unsealed.stderr);
+    assert_eq!(list_tools(&server, &tenants.tokens[0]).await, SERVED);
+    server.stop().ok();
+
+    roll_back();
+    assert!(sandbox.run(&["unseal", "--accept-rollback"]).ok().stderr.contains(said));
+    let again = sandbox.run(&["unseal", "--accept-rollback"]).ok();
+    assert!(!again.stderr.contains(said), "{}", again.stderr);
+    sandbox.run(&["tenant", "list"]).ok();
+
+    let accepted: Vec<_> = sandbox
+        .audit(&[])
+        .into_iter()
+        .filter(|entry| entry["action"] == "rollback.accept" && entry["decision"] == "allowed")
+        .collect();
+    assert_eq!(accepted.len(), 3, "{accepted:?}");
+    assert!(accepted.iter().all(|entry| entry["resource"].as_str().unwrap().starts_with(said)));
 }

@@ -108,6 +108,7 @@ impl Sandbox {
             .env_remove("TENANTRY_PASSPHRASE")
             // The vault costs next to nothing to open, and should stay so.
             .env("TENANTRY_VAULT__UPGRADE_KDF", "false")
+            .env("TENANTRY_STORE__BALLAST_MIB", "0")
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(arguments)

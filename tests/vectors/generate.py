@@ -124,6 +124,15 @@ def header_2():
 
 def keyring_2():
     """The system, a tenant that moves, a sealed tenant, a tombstone."""
+    return keyring_of(2)
+
+
+def keyring_3():
+    """The same with an integrity key, and with what backups are sealed with."""
+    return keyring_of(3)
+
+
+def keyring_of(version):
 
     def terms(*all_terms):
         return struct.pack(">I", len(all_terms)) + b"".join(
@@ -136,7 +145,10 @@ def keyring_2():
     place = b"mcpv.tenantseal.v1\0" + STORE_ID + sealed_uuid + sealed_handle
     commitment, ciphertext, tag = seal(tenant_seal_key, sealed_salt, place, terms((4, 1, b"\x59" * 32)))
 
-    content = b"\x41" * 32 + b"\x42" * 32 + b"\x43" * 32 + b"\x44" * 32 + b"\x01" + b"\x45" * 32
+    content = b"\x41" * 32 + b"\x42" * 32 + b"\x43" * 32 + b"\x44" * 32
+    if version == 3:
+        content += b"\x46" * 32
+    content += b"\x01" + b"\x45" * 32
     content += struct.pack(">I", 2)
     content += bytes(16) + bytes(16) + b"\x00" + terms((1, 1, b"\x51" * 32))
     content += b"\x52" * 16 + b"\x53" * 16 + b"\x01" + b"\x56" * 16
@@ -144,8 +156,10 @@ def keyring_2():
     content += struct.pack(">I", 1) + sealed_uuid + sealed_handle + struct.pack(">I", len(sealed_id)) + sealed_id
     content += sealed_salt + commitment + struct.pack(">I", len(ciphertext)) + ciphertext + tag
     content += struct.pack(">I", 1) + b"\x61" * 16 + b"\x62" * 16 + struct.pack(">IQ", 3, 1_795_305_600)
+    if version == 3:
+        content += b"\x01" + struct.pack(">I", 19) + b"a header of backups" + b"\x47" * 32
     salt = bytes(range(0x60, 0x80))
-    head = b"MVKR" + struct.pack(">BQ", 2, 8) + STORE_ID
+    head = b"MVKR" + struct.pack(">BQ", version, 8) + STORE_ID
     key = b"\xc1" * 32
     commitment, sealed, tag = seal(key, salt, b"mcpv.keyring.v1\0" + head, content)
     file = head + salt + commitment + struct.pack(">I", len(sealed)) + sealed + tag
@@ -277,16 +291,132 @@ def key_file():
     return {"key": key, "key_file": f"tenantry-key-1:{bech32m('tenantry-key', key)}\n".encode()}
 
 
+INTEGRITY = bytes(range(0x70, 0x90))
+META, TENANT, TOKEN = 1, 2, 3
+STORE_VERSION = 2
+
+
+def integrity_mac(purpose, message):
+    return mac(expand(INTEGRITY, b"mcpv." + purpose + b".v1", 32), message)
+
+
+def add(numbers):
+    return (sum(int.from_bytes(number, "big") for number in numbers) % (1 << 256)).to_bytes(32, "big")
+
+
+def elements(pairs):
+    return [
+        integrity_mac(b"pair", struct.pack(">BH", tree, len(key)) + key + value) for (tree, key), value in pairs.items()
+    ]
+
+
+def state(pairs, salt):
+    """What a manifest and a frame have of `pairs`, a dict of values by tree and key."""
+    counts = [sum(1 for tree, _ in pairs if tree == wanted) for wanted in (META, TENANT, TOKEN)]
+    return struct.pack(">3Q", *counts) + salt + add([*elements(pairs), integrity_mac(b"mask", salt)])
+
+
+def manifest_of(number, pairs, chain, salt):
+    content = b"MVMF" + struct.pack(">BIQ", 1, STORE_VERSION, number) + state(pairs, salt) + chain
+    return content + integrity_mac(b"manifest", content)
+
+
+def entries(changes):
+    stream = b""
+    for (tree, key), value in changes:
+        stream += struct.pack(">BB", tree, len(key)) + key
+        stream += b"\xff\xff" if value is None else struct.pack(">H", len(value)) + value
+    return stream
+
+
+def pairs_of(changes, manifest):
+    return b"MVPR\x01" + entries(changes) + struct.pack(">BH", 0, len(manifest)) + manifest
+
+
+PAIRS = {
+    (META, b"header"): bytes(range(0x30)),
+    (TENANT, b"\x53" * 26): b"\xe1" * 348,
+    (TENANT, b"\x54" * 26): b"",
+    (TOKEN, b"\x55" * 32): b"\xe3" * 92,
+}
+
+
+def manifest():
+    salt, chain = b"\x81" * 16, b"\x82" * 32
+    return {
+        "integrity_key": INTEGRITY, "entries": entries(PAIRS.items()), "set": add(elements(PAIRS)),
+        "salt": salt, "chain": chain, "manifest": manifest_of(258, PAIRS, chain, salt),
+    }
+
+
+def pairs():
+    """With a pair that is replaced, one that is removed, and one that was never there."""
+    changes = list(PAIRS.items())
+    changes.insert(0, ((META, b"header"), b"before"))
+    changes.insert(2, ((TOKEN, b"\x66" * 32), b"removed later"))
+    changes += [((TOKEN, b"\x66" * 32), None), ((TENANT, b"\x67"), None)]
+    of_all = manifest_of(258, PAIRS, b"\x82" * 32, b"\x81" * 16)
+    return {
+        "integrity_key": INTEGRITY, "entries": entries(PAIRS.items()), "manifest": of_all,
+        "pairs": pairs_of(changes, of_all), "base": pairs_of(PAIRS.items(), of_all),
+    }
+
+
+def anchor():
+    """Both slots, without the zeros that fill each up to 4 KiB."""
+
+    def slot(number, chain):
+        content = b"MVAN" + struct.pack(">BQ", 1, number) + chain
+        return content + integrity_mac(b"anchor", content)
+
+    chains = {"chain_258": b"\x83" * 32, "chain_259": b"\x84" * 32}
+    return {
+        "integrity_key": INTEGRITY, **chains,
+        "slot_even": slot(258, chains["chain_258"]), "slot_odd": slot(259, chains["chain_259"]),
+    }
+
+
+def journal():
+    """One segment of an empty store's first three commits."""
+    commits = [
+        [((META, b"header"), b"one"), ((TENANT, b"\x53" * 26), b"\xe1" * 348)],
+        [((META, b"header"), b"two"), ((TOKEN, b"\x55" * 32), b"\xe3" * 92), ((TOKEN, b"\x56" * 32), b"")],
+        [((TENANT, b"\x53" * 26), None)],
+    ]
+    salts = [bytes([0x85 + number]) * 16 for number in range(len(commits) + 1)]
+    chain = b"\x84" * 32
+    result = {"integrity_key": INTEGRITY, "chain": chain, "salts": b"".join(salts)}
+    segment = b"MVJL" + manifest_of(0, {}, chain, salts[0])
+    held = {}
+    for number, changes in enumerate(commits, 1):
+        for place, value in changes:
+            held[place] = value
+            if value is None:
+                del held[place]
+        content = struct.pack(">QI", number, STORE_VERSION) + state(held, salts[number]) + entries(changes)
+        content = struct.pack(">I", len(content) + 32) + content
+        chain = integrity_mac(b"journal", chain + content)
+        segment += content + chain
+    result["segment"] = segment
+    result["base"] = pairs_of(held.items(), manifest_of(len(commits), held, chain, b"\x89" * 16))
+    return result
+
+
 EXPECT = {
     header: "opens with the passphrase; the next header is version 2",
-    keyring: "opens with what the root key derives; the next keyring is version 2",
+    keyring: "opens with what the root key derives; the next keyring is version 3",
     envelope: "opens under the tenant key at the store key, and nowhere else",
     header_2: "opens with each of the four keys and with the passphrase",
-    keyring_2: "opens under the keyring key; the sealed tenant under the tenant seal key",
+    keyring_2: "opens under the keyring key, without an integrity key; the next keyring is version 3",
+    keyring_3: "opens under the keyring key; the sealed tenant under the tenant seal key",
     two_keys: "envelope_1 opens under tenant_key_1; envelope_1 under tenant_key_2 and envelope_2 under tenant_key_1 "
     "are refused: commitment; envelope_2 under tenant_key_2 is refused: payload",
     shares: "any three shares give the secret; two are refused: too few",
     key_file: "reads as the key",
+    manifest: "is that of commit 258 and of the pairs in entries, whose set hash is set",
+    pairs: "both read as the pairs in entries, and the manifest",
+    anchor: "says commit 259",
+    journal: "three commits; base is what they make",
 }
 
 for make, expect in EXPECT.items():

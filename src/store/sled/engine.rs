@@ -3,33 +3,60 @@
 //! A half-written snapshot must go before opening; opening can panic or hang on damage; the
 //! configuration file is never synced; a closed engine is let go of a moment later.
 
-use std::any::Any;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use ::sled::transaction::{
+    ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
+};
+
 use super::super::directory::sync_directory;
-use super::super::{Error, Tree};
+use super::super::integrity::{IntegrityKey, Manifest, State};
+use super::super::{Change, Error, Pair, Tree};
 
 const OPEN_BASE: Duration = Duration::from_mins(1);
 /// Slowest disk that the time limit of an opening allows for, bytes per second.
 const OPEN_RATE: u64 = 50_000_000;
+/// Changes that one transaction makes at most: reads wait for it, some milliseconds.
+const STEP: usize = 256;
 const RELEASE_ATTEMPTS: u32 = 500;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// In the engine's default tree: how often the store was opened, u64 big endian. A store without it
 /// was never completely created, or has lost its contents.
 const OPENINGS: &[u8] = b"openings";
+/// Its own words are for the log.
+pub(super) const PANICKED: &str = "the engine panicked";
+/// Also there: which commit the trees are the state of.
+const MANIFEST: &[u8] = b"manifest";
 
 /// An open `sled` and its trees.
 #[derive(Debug)]
 pub(super) struct Engine {
-    pub(super) database: ::sled::Db,
-    pub(super) trees: [::sled::Tree; Tree::ALL.len()],
+    path: PathBuf,
+    /// `None` only while it is dropped.
+    open: Option<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: ::sled::Db,
+    /// Those of [`Tree`], then the default tree, so that one transaction spans data and manifest.
+    trees: [::sled::Tree; Tree::ALL.len() + 1],
+}
+
+/// A change, and what it replaces.
+pub(super) struct Difference<'a> {
+    pub(super) change: Change<'a>,
+    pub(super) before: Option<::sled::IVec>,
 }
 
 impl Engine {
@@ -58,9 +85,188 @@ impl Engine {
         }
     }
 
-    /// How often this engine, and those that it is a copy of, were opened.
-    pub(super) fn openings(&self) -> Result<u64, Error> {
-        Ok(openings(&self.database)?.unwrap_or(0))
+    /// Bytes of its files, as far as it knows.
+    pub(super) fn size(&self) -> u64 {
+        self.opened().database.size_on_disk().unwrap_or(u64::MAX)
+    }
+
+    /// The manifest, as it is stored.
+    pub(super) fn manifest(&self) -> Result<Option<Vec<u8>>, Error> {
+        let manifest = self.confined(|| self.opened().database.get(MANIFEST))?;
+        Ok(manifest.map(|manifest| manifest.to_vec()))
+    }
+
+    /// The value of `key`.
+    pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<::sled::IVec>, Error> {
+        self.confined(|| self.tree(tree).get(key))
+    }
+
+    /// The pairs whose keys begin with `prefix`.
+    pub(super) fn scan(&self, tree: Tree, prefix: &[u8]) -> Result<Vec<Pair>, Error> {
+        self.confined(|| self.tree(tree).scan_prefix(prefix).map(owned).collect())
+    }
+
+    /// The first `limit` pairs beyond `after`.
+    pub(super) fn scan_after(
+        &self,
+        tree: Tree,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Pair>, Error> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        self.confined(|| self.tree(tree).range::<&[u8], _>(range).take(limit).map(owned).collect())
+    }
+
+    /// Makes the `changes` of the commit between two manifests. Many are made in several steps, each
+    /// all or nothing, so that reads go on between them and the engine, which keeps what a
+    /// transaction replaces until its end, takes little memory: up to the last step there is the
+    /// number of the commit before and what the pairs are at that moment, from which the journal
+    /// completes it.
+    pub(super) fn write_commit(
+        &self,
+        key: &IntegrityKey,
+        before: &Manifest,
+        changes: &[Difference<'_>],
+        after: &Manifest,
+    ) -> Result<(), Error> {
+        let (last, earlier) = match changes.len().saturating_sub(1) / STEP * STEP {
+            0 => (changes, &[][..]),
+            at => (&changes[at..], &changes[..at]),
+        };
+        let mut partial = *before;
+        for step in earlier.chunks(STEP) {
+            for Difference { change: (tree, name, value), before } in step {
+                if let Some(before) = before {
+                    partial.state.remove(key.element(*tree, name, before));
+                }
+                if let Some(value) = value {
+                    partial.state.add(key.element(*tree, name, value));
+                }
+            }
+            self.write(step, &partial.encode(key)?)?;
+        }
+        self.write(last, &after.encode(key)?)
+    }
+
+    /// Makes `changes` and sets the manifest, all or nothing. In memory; the disk has them after
+    /// [`Self::flush`].
+    pub(super) fn write(&self, changes: &[Difference<'_>], manifest: &[u8]) -> Result<(), Error> {
+        self.confined(|| {
+            let written = self.opened().trees.transaction(|trees: &Vec<TransactionalTree>| {
+                for Difference { change: (tree, key, value), .. } in changes {
+                    match value {
+                        Some(value) => trees[*tree as usize].insert(*key, *value)?,
+                        None => trees[*tree as usize].remove(*key)?,
+                    };
+                }
+                trees[Tree::ALL.len()].insert(MANIFEST, manifest)?;
+                Ok::<_, ConflictableTransactionError<Infallible>>(())
+            });
+            match written {
+                Ok(()) => Ok(()),
+                Err(TransactionError::Abort(never)) => match never {},
+                Err(TransactionError::Storage(error)) => Err(error),
+            }
+        })
+    }
+
+    /// Waits until everything written is on the disk.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        self.confined(|| self.opened().database.flush().map(drop))
+    }
+
+    /// Loads pairs into an engine that nobody serves from yet.
+    pub(super) fn load(
+        &self,
+        pairs: impl Iterator<Item = Result<(Tree, Pair), Error>>,
+    ) -> Result<(), Error> {
+        for pair in pairs {
+            let (tree, (name, value)) = pair?;
+            self.confined(|| self.tree(tree).insert(name, value))?;
+        }
+        Ok(())
+    }
+
+    /// Sets one pair, or removes it, outside of any transaction: for an engine that nobody serves
+    /// from yet. Answers what it makes of `state`.
+    pub(super) fn replace(
+        &self,
+        key: &IntegrityKey,
+        mut state: State,
+        (tree, name, value): Change<'_>,
+    ) -> Result<State, Error> {
+        let before = self.confined(|| match value {
+            Some(value) => self.tree(tree).insert(name, value),
+            None => self.tree(tree).remove(name),
+        })?;
+        if let Some(before) = before {
+            state.remove(key.element(tree, name, &before));
+        }
+        if let Some(value) = value {
+            state.add(key.element(tree, name, value));
+        }
+        Ok(state)
+    }
+
+    /// What of `changes`, of which a later one of a key replaces an earlier one, differs from what is
+    /// there, and what that makes of `state`.
+    pub(super) fn compare<'a>(
+        &self,
+        key: &IntegrityKey,
+        mut state: State,
+        changes: impl Iterator<Item = Change<'a>>,
+    ) -> Result<(Vec<Difference<'a>>, State), Error> {
+        let changes: BTreeMap<_, _> =
+            changes.map(|(tree, name, value)| ((tree, name), value)).collect();
+        let mut differences = Vec::with_capacity(changes.len());
+        for ((tree, name), value) in changes {
+            let before = self.get(tree, name)?;
+            if before.as_deref() == value {
+                continue;
+            }
+            if let Some(before) = &before {
+                state.remove(key.element(tree, name, before));
+            }
+            if let Some(value) = value {
+                state.add(key.element(tree, name, value));
+            }
+            differences.push(Difference { change: (tree, name, value), before });
+        }
+        Ok((differences, state))
+    }
+
+    /// What all pairs together are.
+    pub(super) fn state(&self, key: &IntegrityKey, number: u64) -> Result<State, Error> {
+        let mut state = State { number, ..State::default() };
+        self.confined(|| {
+            for tree in Tree::ALL {
+                for pair in self.tree(tree) {
+                    let (name, value) = pair?;
+                    state.add(key.element(tree, &name, &value));
+                }
+            }
+            Ok(())
+        })?;
+        Ok(state)
+    }
+
+    /// Every pair, in the order of trees and keys, one page of the engine in memory at a time.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = Result<(Tree, Pair), Error>> {
+        Tree::ALL.into_iter().flat_map(move |tree| {
+            let mut pairs = self.tree(tree).iter();
+            std::iter::from_fn(move || {
+                let next = self.confined(|| pairs.next().map(owned).transpose());
+                next.transpose().map(|pair| pair.map(|pair| (tree, pair)))
+            })
+        })
+    }
+
+    /// The engine has hundreds of places where it panics on damage.
+    fn confined<T>(&self, work: impl FnOnce() -> ::sled::Result<T>) -> Result<T, Error> {
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => result.map_err(Error::Engine),
+            Err(_) => Err(damaged(&self.path, PANICKED.to_owned())),
+        }
     }
 
     fn start(path: &Path, database: ::sled::Db, openings: u64) -> Result<Self, Error> {
@@ -72,7 +278,8 @@ impl Engine {
             };
             database.open_tree(name).map_err(Error::Engine)
         };
-        let trees = [tree(Tree::Meta)?, tree(Tree::Tenant)?, tree(Tree::Token)?];
+        let own = ::sled::Tree::clone(&database);
+        let trees = [tree(Tree::Meta)?, tree(Tree::Tenant)?, tree(Tree::Token)?, own];
         // An equal value would write nothing and prove nothing; the count always differs.
         let synced_before = engine_syncs();
         database
@@ -83,11 +290,15 @@ impl Engine {
             return Err(Error::Durability);
         }
         sync_all_files(path)?;
-        Ok(Self { database, trees })
+        Ok(Self { path: path.to_owned(), open: Some(Open { database, trees }) })
     }
 
-    pub(super) fn tree(&self, tree: Tree) -> &::sled::Tree {
-        &self.trees[tree as usize]
+    fn opened(&self) -> &Open {
+        self.open.as_ref().expect("it is there until the engine is dropped")
+    }
+
+    fn tree(&self, tree: Tree) -> &::sled::Tree {
+        &self.opened().trees[tree as usize]
     }
 
     /// Closes the engine whose directory is now at `path`, and waits until its background threads
@@ -108,6 +319,20 @@ impl Engine {
         }
         Err(Error::Io { action: action(), source: io::ErrorKind::TimedOut.into() })
     }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let open = self.open.take();
+        // The engine writes what it has not written yet, and panics when it cannot.
+        if catch_unwind(AssertUnwindSafe(|| drop(open))).is_err() {
+            tracing::warn!("the engine could not be closed in order; the journal has every commit");
+        }
+    }
+}
+
+fn owned(pair: ::sled::Result<(::sled::IVec, ::sled::IVec)>) -> ::sled::Result<Pair> {
+    pair.map(|(key, value)| (key.to_vec(), value.to_vec()))
 }
 
 fn openings(database: &::sled::Db) -> Result<Option<u64>, Error> {
@@ -141,7 +366,7 @@ fn open_engine(path: &Path, cache: u64) -> Result<::sled::Db, Error> {
             Err(Error::Io { action: format!("open the store in {}", path.display()), source })
         }
         Ok(Ok(Err(error))) => Err(damaged(path, error.to_string())),
-        Ok(Err(panic)) => Err(damaged(path, panic_text(&*panic))),
+        Ok(Err(_)) => Err(damaged(path, PANICKED.to_owned())),
         Err(RecvTimeoutError::Timeout) => {
             Err(damaged(path, format!("opening it took longer than {} s", limit.as_secs())))
         }
@@ -161,12 +386,6 @@ fn open_when_released(configuration: &::sled::Config) -> ::sled::Result<::sled::
         }
     }
     configuration.open()
-}
-
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    format!("the engine panicked: {}", text.unwrap_or("no message"))
 }
 
 /// A kill while opening leaves a half-written snapshot, which the next opening takes for the newest

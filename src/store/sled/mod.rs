@@ -1,76 +1,134 @@
-//! The store on disk: `sled` 0.34, opened with care and written by one thread.
+//! The store on disk: a journal, `sled` 0.34 as its index, and an anchor; written by one thread.
 //!
 //! ```text
-//! apply --bounded channel--> committer: take what waits -> one transaction -> flush -> answer all
-//! get, scan -------------------------------------------> engine
-//! rewrite -----------------> committer: copy -> swap directories -> new engine -> erase the old
+//! apply, rewrite, walk --bounded channel--> committer: journal -> anchor -> engine -> answer all
+//! get, scan ------------------------------> engine
+//! open: journal, engine, anchor --which commit has each seen?--> replay, rebuild, repair or refuse
 //! ```
 //!
-//! What `sled` needs from its user, each measured (ARCHITECTURE.md): care in opening (`engine.rs`);
-//! many threads that flush can deadlock; any write error is final; what is removed stays in the
-//! files (`rewrite`). While a transaction runs, reads wait: a batch of 256 records of 350 bytes
-//! takes 5 ms, one of 4,096 takes 50 ms and is hardly faster per record.
+//! The journal is what makes a commit durable. The engine is opened with care (`engine.rs`), and may
+//! be behind, damaged or gone: it is made anew from the journal (`recovery.rs`). What is removed
+//! stays in the files until they are rewritten (`rewrite`). While a transaction runs, reads wait: a
+//! batch of 256 records of 350 bytes takes 5 ms, one of 4,096 takes 50 ms and is hardly faster per
+//! record.
 
+mod committer;
 mod engine;
+mod inspect;
+mod recovery;
 mod rewrite;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod walk;
+mod watchdog;
 
-use std::convert::Infallible;
-use std::fs;
+use std::io::Read;
 use std::mem;
-use std::ops::Bound;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
-use ::sled::transaction::{
-    ConflictableTransactionError, TransactionError, Transactional, TransactionalTree,
-};
-
-use super::erase::exchange;
-use super::{Batch, Error, Pair, Store, Tree};
+use super::integrity::{IntegrityKey, State};
+use super::migrate::MIGRATIONS;
+use super::space::Space;
+use super::{Batch, Condition, DataDir, Error, Options, Pair, Repair, Snapshot, Store, Tree, Walk};
+use committer::Committer;
 use engine::Engine;
-use rewrite::Places;
+use recovery::{Parts, Recovered};
+use walk::{SledWalk, WalkId};
+use watchdog::Watchdog;
 
 /// Batches that may wait for the committer; more block their senders.
 const QUEUE: usize = 1_024;
-/// Most that one commit takes, unless one batch alone is larger.
-const GROUP_BATCHES: usize = 128;
-const GROUP_BYTES: usize = 256 << 10;
 const CACHE_BYTES: u64 = 32 << 20;
+/// Up to so many pairs an opening compares all of them with the manifest before it returns. It takes
+/// about a second; above that it is done beside the work.
+const CHECKED_AT_OPENING: u64 = 500_000;
 
-/// A [`Store`] in a directory of its own.
+/// The value of a key, in a store that is not open yet.
+pub type Lookup<'a> = dyn Fn(Tree, &[u8]) -> Result<Option<Vec<u8>>, Error> + 'a;
+
+/// A [`Store`] in a data directory.
 ///
 /// Dropping it waits for the batches that were sent.
 #[derive(Debug)]
 pub struct SledStore {
-    current: Arc<Current>,
-    read_only: Arc<AtomicBool>,
-    /// `None` only while dropping.
-    commands: Option<SyncSender<Command>>,
+    shared: Arc<Shared>,
+    /// The only sender that says when to stop; walks have others.
+    commands: SyncSender<Command>,
+    walks: AtomicU64,
     committer: Option<JoinHandle<()>>,
+    checker: Option<JoinHandle<()>>,
 }
 
-/// The engine that serves. Only a rewriting replaces it, and waits for the reads in it.
+/// What the committer and those who read have in common.
 #[derive(Debug)]
-struct Current(RwLock<Engine>);
+struct Shared {
+    /// Only a rewriting replaces it, and waits for the reads in it.
+    engine: RwLock<Engine>,
+    is_read_only: AtomicBool,
+    condition: Mutex<Condition>,
+}
 
-impl Current {
-    fn read(&self) -> RwLockReadGuard<'_, Engine> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn new(engine: Engine) -> Self {
+        let condition = Mutex::default();
+        Self { engine: RwLock::new(engine), is_read_only: AtomicBool::new(false), condition }
+    }
+
+    fn engine(&self) -> RwLockReadGuard<'_, Engine> {
+        self.engine.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn replace(&self, engine: Engine) -> Engine {
-        mem::replace(&mut self.0.write().unwrap_or_else(PoisonError::into_inner), engine)
+        mem::replace(&mut self.engine.write().unwrap_or_else(PoisonError::into_inner), engine)
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Acquire)
+    }
+
+    /// No write after one that failed.
+    fn fail(&self, error: &Error) {
+        self.is_read_only.store(true, Ordering::Release);
+        let reason = match std::error::Error::source(error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        tracing::error!(%reason, "the store takes no writes until it is opened again");
+        self.condition().read_only.get_or_insert(reason);
+    }
+
+    fn condition(&self) -> MutexGuard<'_, Condition> {
+        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_commit(&self, state: &State, journal_bytes: u64) {
+        let (number, pairs) = (state.number, state.pairs());
+        let mut condition = self.condition();
+        *condition = Condition { number, pairs, journal_bytes, ..condition.clone() };
+    }
+
+    fn set_full(&self, is_full: bool) {
+        self.condition().is_full = is_full;
+    }
+
+    fn set_checked(&self) {
+        self.condition().is_checked = true;
     }
 }
 
 enum Command {
     Commit(Commit),
     Rewrite { done: Sender<Result<(), Error>> },
+    Release { number: u64, done: Sender<Result<(), Error>> },
+    WalkBegin { id: WalkId },
+    WalkNext { id: WalkId, done: Sender<Result<Vec<(Tree, Pair)>, Error>> },
+    WalkFinish { id: WalkId, done: Sender<Result<Snapshot, Error>> },
+    WalkEnd { id: WalkId },
+    Stop,
 }
 
 struct Commit {
@@ -79,39 +137,139 @@ struct Commit {
 }
 
 impl SledStore {
-    /// Creates an empty store at `path`, where there must be nothing.
-    pub fn create(path: &Path) -> Result<Self, Error> {
-        fs::create_dir(path).map_err(Error::io(format!("create {}", path.display())))?;
-        Self::start(path, Engine::create(path, CACHE_BYTES, 0)?)
+    /// Creates an empty store in `directory`, where there must be none.
+    pub fn create(
+        directory: &DataDir,
+        key: &IntegrityKey,
+        options: &Options,
+    ) -> Result<Self, Error> {
+        Self::start(directory, key, *options, Parts::of(directory).create(key)?)
     }
 
-    /// Opens the store at `path`, and erases what a rewriting that was cut off left beside it.
+    /// Opens the store in `directory` as the newest commit that any of its parts has seen, and says
+    /// what had to be done for that. The pairs are compared with the manifest: before this returns
+    /// up to 500,000 of them, beside the work above that.
+    ///
+    /// With `accept_rollback` it opens as the newest commit that there is, whatever is missing, and
+    /// the next commit has a number above all that were seen.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] also when there is nothing: a missing store is never taken for a new one.
-    pub fn open(path: &Path) -> Result<Self, Error> {
-        let places = Places::of(path);
-        places.repair()?;
-        let engine = Engine::open(path, CACHE_BYTES)?;
-        places.clear()?;
-        Self::start(path, engine)
+    /// - [`Error::RolledBack`]: no part, and no two together, have the newest commit.
+    /// - [`Error::Damaged`]: also when there is nothing: a missing store is never taken for a new one.
+    /// - [`Error::TooNew`].
+    pub fn open(
+        directory: &DataDir,
+        key: &IntegrityKey,
+        options: &Options,
+        accept_rollback: bool,
+    ) -> Result<(Self, Vec<Repair>), Error> {
+        Space::new(directory.path(), options.ballast_bytes).make_room()?;
+        let (recovered, repairs) = Parts::of(directory).open(key, accept_rollback)?;
+        Ok((Self::start(directory, key, *options, recovered)?, repairs))
     }
 
-    fn start(path: &Path, engine: Engine) -> Result<Self, Error> {
+    /// Opens a store of version 1, which had neither journal nor manifest: as it is, it is right.
+    /// What a former attempt left is replaced, once `check`, which may look up values, agrees that
+    /// it is one.
+    pub fn adopt<E: From<Error>>(
+        directory: &DataDir,
+        key: &IntegrityKey,
+        options: &Options,
+        check: impl FnOnce(&Lookup<'_>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        Space::new(directory.path(), options.ballast_bytes).make_room()?;
+        let recovered = Parts::of(directory).adopt(key, |engine| {
+            check(&|tree, key| Ok(engine.get(tree, key)?.map(|value| value.to_vec())))
+        })?;
+        Ok(Self::start(directory, key, *options, recovered)?)
+    }
+
+    /// Opens the store in `directory` whatever its engine is like: that is made anew from `pairs`, as
+    /// a backup has them, and what the journal has beyond them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`]; [`Error::Damaged`] also for pairs of another store or lineage. The store is
+    /// as it was then.
+    pub fn rebuild(
+        directory: &DataDir,
+        key: &IntegrityKey,
+        options: &Options,
+        pairs: &mut dyn Read,
+    ) -> Result<(Self, Vec<Repair>), Error> {
+        Space::new(directory.path(), options.ballast_bytes).make_room()?;
+        let (recovered, repairs) = Parts::of(directory).rebuild(key, pairs)?;
+        Ok((Self::start(directory, key, *options, recovered)?, repairs))
+    }
+
+    fn start(
+        directory: &DataDir,
+        key: &IntegrityKey,
+        options: Options,
+        mut recovered: Recovered,
+    ) -> Result<Self, Error> {
+        upgrade::run(&mut recovered, key, directory, MIGRATIONS)?;
+        let Recovered { engine, journal, anchor, manifest, is_checked } = recovered;
+        let mut space = Space::new(directory.path(), options.ballast_bytes);
+        space.take_ballast()?;
         let (commands, queue) = mpsc::sync_channel(QUEUE);
-        let read_only = Arc::new(AtomicBool::new(false));
-        let current = Arc::new(Current(RwLock::new(engine)));
+        let shared = Arc::new(Shared::new(engine));
+        shared.set_commit(&manifest.state, journal.bytes());
         let committer = Committer {
-            path: path.to_owned(),
-            current: Arc::clone(&current),
-            read_only: Arc::clone(&read_only),
+            path: directory.store_path(),
+            exports_path: directory.exports_path(),
+            key: key.clone(),
+            shared: Arc::clone(&shared),
+            journal,
+            anchor,
+            space,
+            manifest,
+            watchdog: Watchdog::start()?,
+            walks: std::collections::HashMap::new(),
+            unflushed: 0,
         };
         let committer = thread::Builder::new()
             .name("store-committer".to_owned())
             .spawn(move || committer.run(&queue))
             .map_err(Error::io("start the committer thread"))?;
-        Ok(Self { current, read_only, commands: Some(commands), committer: Some(committer) })
+        let mut store = Self {
+            shared,
+            commands,
+            walks: AtomicU64::new(0),
+            committer: Some(committer),
+            checker: None,
+        };
+        if is_checked {
+            store.shared.set_checked();
+        } else {
+            store.checker = Some(store.check_beside()?);
+        }
+        Ok(store)
+    }
+
+    /// Walks over everything. A difference makes the store read-only.
+    fn check_beside(&self) -> Result<JoinHandle<()>, Error> {
+        let mut walk = self.begin_walk()?;
+        thread::Builder::new()
+            .name("store-check".to_owned())
+            .spawn(move || {
+                loop {
+                    match walk.next() {
+                        Ok(pairs) if pairs.is_empty() => break,
+                        Ok(_) => {}
+                        // The store was closed, or has failed and said so.
+                        Err(_) => return,
+                    }
+                }
+                drop(Box::new(walk).finish());
+            })
+            .map_err(Error::io("start a thread to check the store"))
+    }
+
+    fn begin_walk(&self) -> Result<SledWalk, Error> {
+        let id = self.walks.fetch_add(1, Ordering::Relaxed);
+        SledWalk::begin(id, self.commands.clone())
     }
 
     /// Has the committer do the command that sends its outcome to what it is given.
@@ -119,31 +277,23 @@ impl SledStore {
         &self,
         command: impl FnOnce(Sender<Result<(), Error>>) -> Command,
     ) -> Result<(), Error> {
-        if self.read_only.load(Ordering::Acquire) {
+        if self.shared.is_read_only() {
             return Err(Error::ReadOnly);
         }
         let (done, answer) = mpsc::channel();
-        let commands = self.commands.as_ref().ok_or(Error::ReadOnly)?;
-        commands.send(command(done)).map_err(|_| Error::ReadOnly)?;
-        // No answer means that the committer panicked, inside the engine.
+        self.commands.send(command(done)).map_err(|_| Error::ReadOnly)?;
+        // No answer means that the committer panicked.
         answer.recv().unwrap_or(Err(Error::ReadOnly))
     }
 }
 
 impl Store for SledStore {
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let value = self.current.read().tree(tree).get(key).map_err(Error::Engine)?;
-        Ok(value.map(|value| value.to_vec()))
+        Ok(self.shared.engine().get(tree, key)?.map(|value| value.to_vec()))
     }
 
     fn scan(&self, tree: Tree, prefix: &[u8]) -> Result<Vec<Pair>, Error> {
-        self.current
-            .read()
-            .tree(tree)
-            .scan_prefix(prefix)
-            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())))
-            .collect::<Result<_, _>>()
-            .map_err(Error::Engine)
+        self.shared.engine().scan(tree, prefix)
     }
 
     fn scan_after(
@@ -152,20 +302,12 @@ impl Store for SledStore {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Pair>, Error> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.current
-            .read()
-            .tree(tree)
-            .range::<&[u8], _>((from, Bound::Unbounded))
-            .take(limit)
-            .map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec())))
-            .collect::<Result<_, _>>()
-            .map_err(Error::Engine)
+        self.shared.engine().scan_after(tree, after, limit)
     }
 
     fn apply(&self, batch: Batch) -> Result<(), Error> {
         batch.check_sizes()?;
-        if batch.is_empty() && !self.read_only.load(Ordering::Acquire) {
+        if batch.is_empty() && !self.shared.is_read_only() {
             return Ok(());
         }
         self.send(|done| Command::Commit(Commit { batch, done }))
@@ -174,107 +316,29 @@ impl Store for SledStore {
     fn rewrite(&self) -> Result<(), Error> {
         self.send(|done| Command::Rewrite { done })
     }
+
+    fn walk(&self) -> Result<Box<dyn Walk>, Error> {
+        if self.shared.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        Ok(Box::new(self.begin_walk()?))
+    }
+
+    fn condition(&self) -> Condition {
+        self.shared.condition().clone()
+    }
+
+    fn release_journal(&self, number: u64) -> Result<(), Error> {
+        self.send(|done| Command::Release { number, done })
+    }
 }
 
 impl Drop for SledStore {
     fn drop(&mut self) {
-        self.commands = None;
-        if let Some(committer) = self.committer.take() {
-            // A committer that panicked has said so, and made the store read-only.
-            drop(committer.join());
+        // A committer that panicked has said so, and made the store read-only.
+        drop(self.commands.send(Command::Stop));
+        for thread in [self.committer.take(), self.checker.take()].into_iter().flatten() {
+            drop(thread.join());
         }
-    }
-}
-
-/// Owns every write and the only flush.
-struct Committer {
-    path: PathBuf,
-    current: Arc<Current>,
-    read_only: Arc<AtomicBool>,
-}
-
-impl Committer {
-    fn run(self, queue: &Receiver<Command>) {
-        let mut next = queue.recv().ok();
-        while let Some(command) = next.take() {
-            match command {
-                Command::Commit(first) => {
-                    let mut size = first.batch.size();
-                    let mut group = vec![first];
-                    while group.len() < GROUP_BATCHES && size < GROUP_BYTES {
-                        match queue.try_recv() {
-                            Ok(Command::Commit(commit)) => {
-                                size += commit.batch.size();
-                                group.push(commit);
-                            }
-                            Ok(rewrite @ Command::Rewrite { .. }) => {
-                                next = Some(rewrite);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.commit(group);
-                }
-                // Whoever does not wait any more does not need the answer.
-                Command::Rewrite { done } => drop(done.send(self.rewrite())),
-            }
-            next = next.or_else(|| queue.recv().ok());
-        }
-    }
-
-    /// Replaces the engine by a copy of what is live in it, and erases the old one's files.
-    fn rewrite(&self) -> Result<(), Error> {
-        if self.read_only.load(Ordering::Acquire) {
-            return Err(Error::ReadOnly);
-        }
-        let places = Places::of(&self.path);
-        places.copy(&self.current.read())?;
-        let swapped = places
-            .swap(exchange)
-            .and_then(|old| Ok((old, Engine::open(&self.path, CACHE_BYTES)?)))
-            // What the old engine wrote now would be lost.
-            .inspect_err(|_| self.read_only.store(true, Ordering::Release));
-        let (old, engine) = swapped?;
-        self.current.replace(engine).close(old)?;
-        places.clear()
-    }
-
-    fn commit(&self, group: Vec<Commit>) {
-        let failed_before = self.read_only.load(Ordering::Acquire);
-        let result = if failed_before { Err(Error::ReadOnly) } else { self.write(&group) };
-        let mut error = result.err();
-        if error.is_some() {
-            self.read_only.store(true, Ordering::Release);
-        }
-        let failed = error.is_some();
-        for commit in group {
-            // The first gets the cause; the engine's error cannot be copied.
-            let answer = if failed { Err(error.take().unwrap_or(Error::ReadOnly)) } else { Ok(()) };
-            // Whoever does not wait any more does not need the answer.
-            drop(commit.done.send(answer));
-        }
-    }
-
-    fn write(&self, group: &[Commit]) -> Result<(), Error> {
-        let operations = || group.iter().flat_map(|commit| &commit.batch.0);
-        let engine = self.current.read();
-        let written = engine.trees.transaction(|trees: &Vec<TransactionalTree>| {
-            for operation in operations() {
-                let tree = &trees[operation.tree as usize];
-                let key = operation.key.as_slice();
-                match &operation.value {
-                    Some(value) => tree.insert(key, value.as_slice())?,
-                    None => tree.remove(key)?,
-                };
-            }
-            Ok::<_, ConflictableTransactionError<Infallible>>(())
-        });
-        match written {
-            Ok(()) => {}
-            Err(TransactionError::Abort(never)) => match never {},
-            Err(TransactionError::Storage(error)) => return Err(Error::Engine(error)),
-        }
-        engine.database.flush().map(drop).map_err(Error::Engine)
     }
 }

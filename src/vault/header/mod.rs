@@ -131,6 +131,13 @@ impl OpenHeader {
         Ok((header, added))
     }
 
+    /// The header of backups of this vault, which `new` opens: with keys of its own, but for the one
+    /// of sealed tenants.
+    pub(super) fn create_for_backups(&self, new: &NewSlot, now: Timestamp) -> Result<Self, Error> {
+        let (header, _) = Self::create(self.store_id, new, now)?;
+        Ok(Self { tenant_seal_key: self.tenant_seal_key.duplicate(), ..header })
+    }
+
     /// Opens the header `bytes`, and says which slot did. One key derivation per slot that `unlock`
     /// might be for.
     pub(super) fn open(bytes: &[u8], unlock: &Unlock) -> Result<(Self, SlotInfo), Error> {

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{
-    DIGEST_LENGTH, Keyring, SALT_LENGTH, SealedTenant, TenantKeys, Term, TermState, Tombstone,
+    BackupSlot, DIGEST_LENGTH, Keyring, SALT_LENGTH, SealedTenant, TenantKeys, Term, TermState,
+    Tombstone,
 };
 use crate::tenant::{IdRule, TenantId};
 use crate::vault::codec::{Malformed, Reader};
+use crate::vault::header;
 use crate::vault::key::{Key, Seal};
 use crate::vault::{Handle, Uuid};
 
@@ -69,9 +71,11 @@ pub(super) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
         lookup,
         fingerprint,
         signing,
+        integrity,
         entries,
         sealed,
         tombstones,
+        backup,
     } = keyring;
     let next_handles = entries.values().filter(|keys| keys.next_handle.is_some()).count();
     let terms: usize = entries.values().map(|keys| keys.terms.len()).sum();
@@ -80,14 +84,15 @@ pub(super) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
         .map(|sealed| SEALED_LENGTH + sealed.id.as_str().len() + sealed.ciphertext.len())
         .sum();
     let mut content = Content::with_length(
-        4 * Key::LENGTH
+        5 * Key::LENGTH
             + (1 + next_index.as_ref().map_or(0, |_| Key::LENGTH))
             + (4 + entries.len() * ENTRY_LENGTH + next_handles * Handle::LENGTH)
             + terms * TERM_LENGTH
             + (4 + sealed_bytes)
-            + (4 + tombstones.len() * TOMBSTONE_LENGTH),
+            + (4 + tombstones.len() * TOMBSTONE_LENGTH)
+            + (1 + backup.as_ref().map_or(0, |slot| 4 + slot.header.len() + Key::LENGTH)),
     );
-    for key in [index, lookup, fingerprint, signing] {
+    for key in [index, lookup, fingerprint, signing, integrity] {
         content.key(key);
     }
     content.raw(&[next_index.is_some().into()]);
@@ -125,6 +130,12 @@ pub(super) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
         content.raw(&last_term.to_be_bytes());
         content.raw(&removed.to_be_bytes());
     }
+    content.raw(&[backup.is_some().into()]);
+    if let Some(BackupSlot { header, key }) = backup.as_deref() {
+        content.count(header.len());
+        content.raw(header);
+        content.key(key);
+    }
     content.finish()
 }
 
@@ -148,15 +159,39 @@ pub(super) fn open_terms(
 
 pub(super) fn decode(generation: u64, content: &[u8]) -> Result<Keyring, Malformed> {
     let mut reader = Reader::new(content);
-    let mut key = || read_key(&mut reader).map(Arc::new);
+    let mut keyring = read_keys(generation, &mut reader, |reader| read_key(reader).map(Arc::new))?;
+    keyring.backup = reader.optional(read_backup)?.map(Arc::new);
+    reader.finish()?;
+    Ok(keyring)
+}
+
+/// Version 2, of a store that nothing authenticates yet: `integrity` is to.
+pub(super) fn decode_2(
+    generation: u64,
+    content: &[u8],
+    integrity: &Arc<Key>,
+) -> Result<Keyring, Malformed> {
+    let mut reader = Reader::new(content);
+    let keyring = read_keys(generation, &mut reader, |_| Ok(Arc::clone(integrity)))?;
+    reader.finish()?;
+    Ok(keyring)
+}
+
+/// What versions 2 and 3 have in common.
+fn read_keys(
+    generation: u64,
+    reader: &mut Reader<'_>,
+    integrity: impl FnOnce(&mut Reader<'_>) -> Result<Arc<Key>, Malformed>,
+) -> Result<Keyring, Malformed> {
+    let mut key = || read_key(reader).map(Arc::new);
     let (index, lookup, fingerprint, signing) = (key()?, key()?, key()?, key()?);
+    let integrity = integrity(reader)?;
     let next_index = reader.optional(|reader| read_key(reader).map(Arc::new))?;
-    let entries = read_entries(&mut reader, ENTRY_LENGTH, |reader| {
+    let entries = read_entries(reader, ENTRY_LENGTH, |reader| {
         reader.optional(|reader| Ok(Handle(reader.array()?)))
     })?;
-    let sealed = read_sealed(&mut reader)?;
-    let tombstones = read_tombstones(&mut reader)?;
-    reader.finish()?;
+    let sealed = read_sealed(reader)?;
+    let tombstones = read_tombstones(reader)?;
     let moving = entries.values().any(|keys| keys.next_handle.is_some());
     let doubled = sealed.keys().any(|handle| entries.contains_key(handle));
     if doubled || (moving && next_index.is_none()) {
@@ -169,14 +204,21 @@ pub(super) fn decode(generation: u64, content: &[u8]) -> Result<Keyring, Malform
         lookup,
         fingerprint,
         signing,
+        integrity,
         entries,
         sealed,
         tombstones,
+        backup: None,
     })
 }
 
 /// Version 1, whose other keys were derived, and which signed nothing.
-pub(super) fn decode_1(generation: u64, content: &[u8], root: &Key) -> Result<Keyring, Malformed> {
+pub(super) fn decode_1(
+    generation: u64,
+    content: &[u8],
+    root: &Key,
+    integrity: &Arc<Key>,
+) -> Result<Keyring, Malformed> {
     let mut reader = Reader::new(content);
     let entries = read_entries(&mut reader, ENTRY_LENGTH_1, |_| Ok(None))?;
     let (audit_terms, tombstones) = (reader.u32()?, reader.u32()?);
@@ -191,9 +233,11 @@ pub(super) fn decode_1(generation: u64, content: &[u8], root: &Key) -> Result<Ke
         lookup: Arc::new(root.derive("mcpv.index.v1")),
         fingerprint: Arc::new(root.derive("mcpv.fingerprint.v1")),
         signing: Arc::new(root.derive("mcpv.signing.v1")),
+        integrity: Arc::clone(integrity),
         entries,
         sealed: BTreeMap::new(),
         tombstones: BTreeMap::new(),
+        backup: None,
     })
 }
 
@@ -273,4 +317,13 @@ fn read_tombstones(
         tombstones.insert(digest, tombstone);
     }
     Ok(tombstones)
+}
+
+fn read_backup(reader: &mut Reader<'_>) -> Result<BackupSlot, Malformed> {
+    let length = reader.count(1)?;
+    if length as u64 > header::MAX_LENGTH {
+        return Err(Malformed);
+    }
+    let header = reader.raw(length)?.to_vec();
+    Ok(BackupSlot { header, key: read_key(reader)? })
 }

@@ -5,10 +5,14 @@
 //! before the batch that needs it: a key that no record uses is harmless, a record without its key
 //! is lost. A change is made to a copy, which becomes the keyring once it is on the disk.
 //!
+//! What authenticates the store is in here too, so nothing of the store is taken for true before the
+//! keyring is open; that it is the newest keyring, the store says then (`witness.rs`).
+//!
 //! A tenant can be sealed by itself: its keys are then sealed once more, under a key that only the
 //! root key opens and that is not in memory. A tenant that was removed leaves a tombstone.
 
 mod content;
+mod terms;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +23,10 @@ use zeroize::Zeroizing;
 use super::codec::{Malformed, Reader, Writer};
 use super::key::{Key, Seal, random};
 use super::{Error, Handle, StoreId, Uuid};
+use crate::store::IntegrityKey;
 use crate::tenant::TenantId;
+
+pub(super) use terms::{TenantKeys, Term, TermState};
 
 /// Room for three million tenants.
 pub(super) const MAX_LENGTH: u64 = 256 << 20;
@@ -27,7 +34,9 @@ pub(super) const MAX_LENGTH: u64 = 256 << 20;
 const MAGIC: &[u8; 4] = b"MVKR";
 /// Tenants only; everything else was derived from the root key.
 const VERSION_1: u8 = 1;
-const VERSION: u8 = 2;
+/// Without what authenticates the store.
+const VERSION_2: u8 = 2;
+const VERSION: u8 = 3;
 const SALT_LENGTH: usize = 32;
 /// Magic, version, generation, store id.
 const HEAD_LENGTH: usize = 4 + 1 + 8 + 16;
@@ -47,40 +56,23 @@ pub(super) struct Keyring {
     fingerprint: Arc<Key>,
     /// The seed of the key that signs deletion certificates.
     signing: Arc<Key>,
+    /// What authenticates the store. For life: it opens nothing.
+    integrity: Arc<Key>,
     entries: BTreeMap<Handle, Arc<TenantKeys>>,
     sealed: BTreeMap<Handle, Arc<SealedTenant>>,
     tombstones: BTreeMap<[u8; DIGEST_LENGTH], Tombstone>,
+    backup: Option<Arc<BackupSlot>>,
 }
 
-/// The keys of one tenant.
-#[derive(Clone, Debug)]
-pub(super) struct TenantKeys {
-    pub(super) uuid: Uuid,
-    /// Where its records are.
-    pub(super) handle: Handle,
-    /// Where they move to.
-    pub(super) next_handle: Option<Handle>,
-    terms: Vec<Arc<Term>>,
-}
-
-/// A key and the number that its records carry.
+/// What a backup is sealed with, so that making one takes no passphrase. The keyring does not look
+/// into it.
 #[derive(Debug)]
-pub(super) struct Term {
-    pub(super) number: u32,
-    pub(super) state: TermState,
-    pub(super) key: Arc<Key>,
-}
-
-/// What a term's key may do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub(super) enum TermState {
-    /// Seals and opens. Each tenant has exactly one.
-    Active = 1,
-    /// Opens what it sealed.
-    Retained = 2,
-    /// Nothing.
-    Revoked = 3,
+pub(super) struct BackupSlot {
+    /// The header of every backup, encoded: at most [`header::MAX_LENGTH`](super::header::MAX_LENGTH).
+    pub(super) header: Vec<u8>,
+    /// The keyring key in it, which seals the keyring of a backup and authenticates all of it. Not
+    /// the root key: that opens sealed tenants as well.
+    pub(super) key: Key,
 }
 
 /// A tenant whose keys are under a key that is not in memory.
@@ -105,77 +97,19 @@ pub(super) struct Tombstone {
     removed: u64,
 }
 
-impl TenantKeys {
-    pub(super) fn new(uuid: Uuid, handle: Handle, terms: Vec<Term>) -> Result<Self, Malformed> {
-        let active = terms.iter().filter(|term| term.state == TermState::Active).count();
-        let ascending = terms.is_sorted_by(|one, next| one.number < next.number);
-        let terms = terms.into_iter().map(Arc::new).collect();
-        let keys = Self { uuid, handle, next_handle: None, terms };
-        if active == 1 && ascending { Ok(keys) } else { Err(Malformed) }
-    }
-
-    /// The term that seals.
-    pub(super) fn active(&self) -> &Term {
-        let active = self.terms.iter().find(|term| term.state == TermState::Active);
-        active.expect("checked when the value was made")
-    }
-
-    /// The term that opens what carries `number`.
-    pub(super) fn opening(&self, number: u32) -> Option<&Term> {
-        let mut terms = self.terms.iter();
-        let term = terms.find(|term| term.number == number && term.state != TermState::Revoked);
-        term.map(Arc::as_ref)
-    }
-
-    /// Whether all its records are, or are to be, under the active term and at their last handle.
-    pub(super) fn is_settled(&self) -> bool {
-        self.terms.len() == 1 && self.next_handle.is_none()
-    }
-
-    /// With another term that seals from now on.
-    fn with_new_term(&self) -> Result<Self, Error> {
-        let last = self.terms.last().map_or(0, |term| term.number);
-        let number = last.checked_add(1).ok_or(Error::KeyringDamaged)?;
-        let mut terms: Vec<_> = self.terms.iter().map(Term::retained).collect();
-        let key = Arc::new(Key::random()?);
-        terms.push(Arc::new(Term { number, state: TermState::Active, key }));
-        Ok(Self { terms, ..self.clone() })
-    }
-
-    /// With the term that seals and no other.
-    pub(super) fn with_active_term_only(&self) -> Self {
-        let is_active = |term: &&Arc<Term>| term.state == TermState::Active;
-        let terms = self.terms.iter().filter(is_active).cloned().collect();
-        Self { terms, ..self.clone() }
-    }
-
-    /// At the handle that its records have moved to.
-    pub(super) fn moved(&self) -> Self {
-        let handle = self.next_handle.unwrap_or(self.handle);
-        Self { handle, next_handle: None, ..self.clone() }
-    }
-
-    /// How many keys destroying this would destroy.
-    pub(super) fn superseded(&self) -> u64 {
-        self.terms.len() as u64 - 1
-    }
-}
-
-impl Term {
-    fn retained(self: &Arc<Self>) -> Arc<Self> {
-        match self.state {
-            TermState::Active => {
-                let (number, key) = (self.number, Arc::clone(&self.key));
-                Arc::new(Self { number, state: TermState::Retained, key })
-            }
-            TermState::Retained | TermState::Revoked => Arc::clone(self),
-        }
-    }
-}
-
 impl SealedTenant {
     pub(super) fn handle(&self) -> Handle {
         self.handle
+    }
+
+    /// The tenant's keys, opened with `key`.
+    pub(super) fn open(&self, store_id: StoreId, key: &Key) -> Result<TenantKeys, Error> {
+        let place = sealed_place(store_id, self.uuid, self.handle);
+        let mut content = Zeroizing::new(self.ciphertext.clone());
+        key.open(&self.salt, &place, &mut content, &self.seal)
+            .map_err(|_| Error::KeyringDamaged)?;
+        content::open_terms(self.uuid, self.handle, &content)
+            .map_err(|Malformed| Error::KeyringDamaged)
     }
 }
 
@@ -202,12 +136,19 @@ impl Keyring {
             lookup: random()?,
             fingerprint: random()?,
             signing: random()?,
+            integrity: random()?,
             entries: BTreeMap::new(),
             sealed: BTreeMap::new(),
             tombstones: BTreeMap::new(),
+            backup: None,
         };
         keyring.insert(Uuid::SYSTEM, Handle::SYSTEM)?;
         Ok(keyring)
+    }
+
+    /// Counts how often it was written.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn lookup_key(&self) -> &Arc<Key> {
@@ -220,6 +161,21 @@ impl Keyring {
 
     pub(super) fn signing_seed(&self) -> &Arc<Key> {
         &self.signing
+    }
+
+    /// The key of what authenticates the store.
+    pub(super) fn integrity_key(&self) -> IntegrityKey {
+        self.integrity.with_bytes(IntegrityKey::new)
+    }
+
+    /// What backups are sealed with, once there has been one.
+    pub(super) fn backup(&self) -> Option<&Arc<BackupSlot>> {
+        self.backup.as_ref()
+    }
+
+    /// Has the next backups sealed with `slot`; none forgets it.
+    pub(super) fn set_backup(&mut self, slot: Option<BackupSlot>) {
+        self.backup = slot.map(Arc::new);
     }
 
     /// The handle of a new tenant.
@@ -340,6 +296,17 @@ impl Keyring {
         *digest.first_chunk().expect("a digest has 32 bytes")
     }
 
+    /// The sealed tenant whose records are at `handle`.
+    pub(super) fn sealed_at(&self, handle: Handle) -> Option<&Arc<SealedTenant>> {
+        self.sealed.get(&handle)
+    }
+
+    /// Where records of `id` may be: one handle, or two while records move.
+    pub(super) fn handles(&self, id: &TenantId) -> Vec<Handle> {
+        let indices = std::iter::once(&self.index).chain(&self.next_index);
+        indices.map(|index| handle(index, id)).collect()
+    }
+
     /// The sealed tenants.
     pub(super) fn sealed(&self) -> impl Iterator<Item = &Arc<SealedTenant>> {
         self.sealed.values()
@@ -374,12 +341,7 @@ impl Keyring {
     ) -> Result<Arc<TenantKeys>, Error> {
         let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
         let sealed = Arc::clone(sealed.ok_or(Error::NotConfigured)?);
-        let place = sealed_place(store_id, sealed.uuid, sealed.handle);
-        let mut content = Zeroizing::new(sealed.ciphertext.clone());
-        key.open(&sealed.salt, &place, &mut content, &sealed.seal)
-            .map_err(|_| Error::KeyringDamaged)?;
-        let keys = content::open_terms(sealed.uuid, sealed.handle, &content)
-            .map_err(|Malformed| Error::KeyringDamaged)?;
+        let keys = sealed.open(store_id, key)?;
         self.sealed.remove(&sealed.handle);
         Ok(self.replace(sealed.handle, keys))
     }
@@ -397,8 +359,9 @@ impl Keyring {
         write(&self.encode(store_id, key, salt))
     }
 
-    /// Opens the keyring file of `store_id`, and says whether it is of an older version, whose
-    /// other keys come from `root`.
+    /// Opens the keyring file of `store_id`, and says whether it is of an older version: then its
+    /// integrity key is new, and no store is authenticated by it yet. Of version 1, other keys come
+    /// from `root`.
     pub(super) fn open(
         bytes: &[u8],
         store_id: StoreId,
@@ -406,15 +369,36 @@ impl Keyring {
         root: &Key,
     ) -> Result<(Self, bool), Error> {
         let version = match bytes.get(..5).map(|head| head.split_at(4)) {
-            Some((magic, [version @ (VERSION_1 | VERSION)])) if magic == MAGIC => *version,
+            Some((magic, [version @ (VERSION_1 | VERSION_2 | VERSION)])) if magic == MAGIC => {
+                *version
+            }
             Some((magic, [version])) if magic == MAGIC && *version > VERSION => {
                 return Err(Error::UnsupportedVersion("keyring"));
             }
             _ => return Err(Error::KeyringDamaged),
         };
-        let opened = Self::decode(bytes, version, store_id, key, root);
-        let keyring = opened.map_err(|Malformed| Error::KeyringDamaged)?;
-        Ok((keyring, version == VERSION_1))
+        let (generation, content) =
+            Self::unseal(bytes, store_id, key).map_err(|Malformed| Error::KeyringDamaged)?;
+        let decoded = match version {
+            VERSION => content::decode(generation, &content),
+            older => {
+                let integrity = Arc::new(Key::random()?);
+                if older == VERSION_1 {
+                    content::decode_1(generation, &content, root, &integrity)
+                } else {
+                    content::decode_2(generation, &content, &integrity)
+                }
+            }
+        };
+        let keyring = decoded.map_err(|Malformed| Error::KeyringDamaged)?;
+        Ok((keyring, version != VERSION))
+    }
+
+    /// Checks that `bytes` are what a keyring of `store_id` was written as, and answers its
+    /// generation. Its keys are not taken out.
+    pub(super) fn authenticate(bytes: &[u8], store_id: StoreId, key: &Key) -> Result<u64, Error> {
+        let unsealed = Self::unseal(bytes, store_id, key);
+        unsealed.map(|(generation, _)| generation).map_err(|Malformed| Error::KeyringDamaged)
     }
 
     fn encode(&self, store_id: StoreId, key: &Key, salt: [u8; SALT_LENGTH]) -> Vec<u8> {
@@ -438,13 +422,12 @@ impl Keyring {
         writer.finish()
     }
 
-    fn decode(
+    /// The generation and the content of a keyring file.
+    fn unseal(
         bytes: &[u8],
-        version: u8,
         store_id: StoreId,
         key: &Key,
-        root: &Key,
-    ) -> Result<Self, Malformed> {
+    ) -> Result<(u64, Zeroizing<Vec<u8>>), Malformed> {
         let mut reader = Reader::new(bytes);
         let head = reader.raw(HEAD_LENGTH)?;
         let salt: [u8; SALT_LENGTH] = reader.array()?;
@@ -458,22 +441,17 @@ impl Keyring {
         let mut head = Reader::new(head);
         head.raw(MAGIC.len() + 1)?;
         let generation = head.u64()?;
-        if StoreId(head.array()?) != store_id {
-            return Err(Malformed);
-        }
-        if version == VERSION_1 {
-            content::decode_1(generation, &content, root)
-        } else {
-            content::decode(generation, &content)
-        }
+        if StoreId(head.array()?) == store_id { Ok((generation, content)) } else { Err(Malformed) }
     }
 }
 
 /// Decodes `content` as if it had been sealed, in every version.
 #[cfg(fuzzing)]
 pub(super) fn decode(content: &[u8], root: &Key) {
+    let integrity = Arc::new(root.duplicate());
     drop(content::decode(1, content));
-    drop(content::decode_1(1, content, root));
+    drop(content::decode_2(1, content, &integrity));
+    drop(content::decode_1(1, content, root, &integrity));
 }
 
 fn place(head: &[u8]) -> Vec<u8> {

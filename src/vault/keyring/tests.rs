@@ -2,7 +2,8 @@ use super::super::tests::{id, vector};
 use super::*;
 
 const VECTOR_1: &str = include_str!("../../../tests/vectors/keyring.txt");
-const VECTOR: &str = include_str!("../../../tests/vectors/keyring_2.txt");
+const VECTOR_2: &str = include_str!("../../../tests/vectors/keyring_2.txt");
+const VECTOR: &str = include_str!("../../../tests/vectors/keyring_3.txt");
 
 fn fixed(byte: u8) -> Key {
     Key::fill_with(|key| {
@@ -41,6 +42,19 @@ fn term(number: u32, state: TermState, byte: u8) -> Term {
     Term { number, state, key: Arc::new(fixed(byte)) }
 }
 
+impl Keyring {
+    /// The file that version 2 would have written.
+    pub(in crate::vault) fn encode_2(&self, store_id: StoreId, key: &Key) -> Vec<u8> {
+        let content = content::encode(self);
+        let mut content = [&content[..128], &content[160..content.len() - 1]].concat();
+        let head = [&MAGIC[..], &[VERSION_2], &self.generation.to_be_bytes(), &store_id.0].concat();
+        let salt = [7; SALT_LENGTH];
+        let seal = key.seal(&salt, &place(&head), &mut content);
+        let length = u32::try_from(content.len()).unwrap().to_be_bytes();
+        [&head[..], &salt, &seal.commitment, &length, &content, &seal.tag].concat()
+    }
+}
+
 #[test]
 fn the_golden_keyring_opens_and_is_written_byte_for_byte() {
     let bytes = vector(VECTOR, "keyring");
@@ -60,10 +74,14 @@ fn the_golden_keyring_opens_and_is_written_byte_for_byte() {
         (&keyring.lookup, 0x42),
         (&keyring.fingerprint, 0x43),
         (&keyring.signing, 0x44),
+        (&keyring.integrity, 0x46),
         (keyring.next_index.as_ref().unwrap(), 0x45),
     ] {
         assert!(same(one, &fixed(byte)));
     }
+    let backup = Arc::clone(keyring.backup().unwrap());
+    assert_eq!(backup.header, b"a header of backups");
+    assert!(same(&backup.key, &fixed(0x47)));
     assert!(keyring.is_removed(Handle([0x62; 16])));
     let sealed: Vec<_> = keyring.sealed().map(|tenant| tenant.id.clone()).collect();
     assert_eq!(sealed, [id("sealed01")]);
@@ -92,10 +110,44 @@ fn the_golden_keyring_of_version_1_opens_with_what_was_derived_from_the_root_key
 }
 
 #[test]
+fn the_golden_keyring_of_version_2_opens_and_each_time_with_another_integrity_key() {
+    let open = || open(&vector(VECTOR_2, "keyring")).unwrap();
+    let ((keyring, is_outdated), (again, _)) = (open(), open());
+    assert!(is_outdated && keyring.backup().is_none());
+    assert!(!same(&keyring.integrity, &again.integrity));
+    assert_eq!((keyring.entries().count(), keyring.sealed().count()), (2, 1));
+    assert!(keyring.is_removed(Handle([0x62; 16])));
+    // What it is written as is the next version, with the same in it.
+    let written = content::decode(8, &content::encode(&keyring)).unwrap();
+    assert!(same(&written.integrity, &keyring.integrity));
+    let content = content::encode(&written);
+    assert_eq!(content[..128], vector(VECTOR_2, "content")[..128]);
+    assert_eq!(content[160..content.len() - 1], vector(VECTOR_2, "content")[128..]);
+}
+
+#[test]
+fn what_backups_are_sealed_with_is_kept_until_it_is_forgotten() {
+    let mut keyring = Keyring::create().unwrap();
+    let longest = usize::try_from(super::super::header::MAX_LENGTH).unwrap();
+    for header in [vec![1], vec![2; longest]] {
+        keyring.set_backup(Some(BackupSlot { header: header.clone(), key: fixed(7) }));
+        let read = content::decode(1, &content::encode(&keyring)).unwrap();
+        let backup = read.backup().unwrap();
+        assert!(backup.header == header && same(&backup.key, &fixed(7)));
+    }
+    keyring.set_backup(Some(BackupSlot { header: vec![0; longest + 1], key: fixed(7) }));
+    assert!(content::decode(1, &content::encode(&keyring)).is_err());
+    keyring.set_backup(None);
+    assert!(content::decode(1, &content::encode(&keyring)).unwrap().backup().is_none());
+}
+
+#[test]
 fn every_flipped_bit_and_every_truncation_of_a_keyring_is_refused_by_name() {
-    for (bytes, open) in
-        [(vector(VECTOR, "keyring"), open as fn(&[u8]) -> _), (vector(VECTOR_1, "keyring"), open_1)]
-    {
+    for (bytes, open) in [
+        (vector(VECTOR, "keyring"), open as fn(&[u8]) -> _),
+        (vector(VECTOR_2, "keyring"), open),
+        (vector(VECTOR_1, "keyring"), open_1),
+    ] {
         assert!(open(&bytes).is_ok());
         let check = |bytes: &[u8], what: String| {
             let error = open(bytes).err().unwrap();
@@ -120,7 +172,10 @@ fn every_flipped_bit_and_every_truncation_of_a_keyring_is_refused_by_name() {
 fn every_truncation_of_the_content_is_refused_though_it_was_sealed() {
     for (content, decode) in [
         (vector(VECTOR, "content"), (|bytes| content::decode(1, bytes)) as fn(&[u8]) -> _),
-        (vector(VECTOR_1, "content"), |bytes| content::decode_1(1, bytes, &fixed(0))),
+        (vector(VECTOR_2, "content"), |bytes| content::decode_2(1, bytes, &Arc::new(fixed(0)))),
+        (vector(VECTOR_1, "content"), |bytes| {
+            content::decode_1(1, bytes, &fixed(0), &Arc::new(fixed(0)))
+        }),
     ] {
         assert!(decode(&content).is_ok());
         for length in 0..content.len() {
@@ -138,8 +193,8 @@ fn a_content_that_nobody_writes_is_refused() {
         content[at..at + to.len()].copy_from_slice(to);
         content::decode(1, &content)
     };
-    // Where parts begin: 4 keys, flag and next index, count of entries, the system's entry.
-    let (flag, system, second) = (128, 165, 239);
+    // Where parts begin: 5 keys, flag and next index, count of entries, the system's entry.
+    let (flag, system, second) = (160, 197, 271);
     assert!(changed(flag, &[1]).is_ok());
     assert!(changed(flag, &[2]).is_err());
     assert!(changed(system, &[1]).is_err(), "no system");
@@ -236,9 +291,9 @@ fn a_keyring_of_a_later_version_says_so() {
         bytes[at] = to;
         bytes
     };
-    assert!(matches!(open(&changed(4, 3)), Err(Error::UnsupportedVersion("keyring"))));
+    assert!(matches!(open(&changed(4, 4)), Err(Error::UnsupportedVersion("keyring"))));
     assert!(matches!(open(&changed(4, 0)), Err(Error::KeyringDamaged)));
-    let mut other = changed(4, 3);
+    let mut other = changed(4, 4);
     other[0] ^= 1;
     assert!(matches!(open(&other), Err(Error::KeyringDamaged)), "something else");
 }
@@ -344,10 +399,10 @@ fn entries_sealed_tenants_and_tombstones_come_once_and_in_order() {
         changed[at..at + to.len()].copy_from_slice(to);
         content::decode(1, &changed).is_ok()
     };
-    // After 4 keys, the flag and the count: the system's entry, then two that are as long.
+    // After 5 keys, the flag and the count: the system's entry, then two that are as long.
     let entry = 74;
     let bytes = content::encode(&two_tenants());
-    let handle = 133 + 2 * entry + 16;
+    let handle = 165 + 2 * entry + 16;
     assert_eq!(bytes[handle..handle + 16], [2; 16]);
     assert!(with(&bytes, handle, &[3; 16]));
     assert!(!with(&bytes, handle, &[1; 16]), "an entry twice");
@@ -356,7 +411,7 @@ fn entries_sealed_tenants_and_tombstones_come_once_and_in_order() {
     seal(&mut keyring, 1, &fixed(1));
     seal(&mut keyring, 2, &fixed(1));
     let bytes = content::encode(&keyring);
-    let handle = 133 + entry + 4 + (16 + 16 + 13 + 32 + 32 + 4 + 41 + 16) + 16;
+    let handle = 165 + entry + 4 + (16 + 16 + 13 + 32 + 32 + 4 + 41 + 16) + 16;
     assert_eq!(bytes[handle..handle + 16], [2; 16]);
     assert!(with(&bytes, handle, &[3; 16]));
     assert!(!with(&bytes, handle, &[1; 16]), "a sealed tenant twice");
@@ -368,7 +423,8 @@ fn entries_sealed_tenants_and_tombstones_come_once_and_in_order() {
         keyring.remove(&id, Handle([byte; 16]), Timestamp::UNIX_EPOCH);
     }
     let bytes = content::encode(&keyring);
-    let (first, last) = (bytes.len() - 88, bytes.len() - 44);
+    // Before the flag of the backup.
+    let (first, last) = (bytes.len() - 89, bytes.len() - 45);
     assert!(with(&bytes, last, &[0xff; 16]));
     assert!(!with(&bytes, last, &bytes[first..first + 16]), "a tombstone twice");
     assert!(!with(&bytes, first, &[0xff; 16]), "out of order");

@@ -1,16 +1,17 @@
 //! What fails in the middle without a crash, and what damage does to a change of keys.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::keys::{OTHER, check_all, filled, open_passphrase, passphrase, reseal_all};
 use super::*;
-use crate::store::{self, Pair};
+use crate::store::{self, Condition, Pair, Walk};
 
 /// A store that fails when told.
 #[derive(Debug)]
 struct Faulty {
     inner: SledStore,
-    fails_to_apply: AtomicBool,
+    /// So many batches go well.
+    batches_left: AtomicUsize,
     fails_to_scan: AtomicBool,
 }
 
@@ -40,24 +41,42 @@ impl Store for Faulty {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), store::Error> {
-        Self::check(&self.fails_to_apply)?;
+        let left = self
+            .batches_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map_err(|_| store::Error::ReadOnly)?;
         self.inner.apply(batch)
     }
 
     fn rewrite(&self) -> Result<(), store::Error> {
         self.inner.rewrite()
     }
+
+    fn walk(&self) -> Result<Box<dyn Walk>, store::Error> {
+        self.inner.walk()
+    }
+
+    fn condition(&self) -> Condition {
+        self.inner.condition()
+    }
+
+    fn release_journal(&self, number: u64) -> Result<(), store::Error> {
+        self.inner.release_journal(number)
+    }
 }
 
 /// An unsealed vault on the bench's directory, whose store can be made to fail.
 fn faulty(bench: &Bench) -> (TenantCredentialVault, Arc<Faulty>) {
     let vault = bench.sealed().unwrap();
+    let header = root::read_header(&vault.directory).unwrap();
+    let (header, _) = OpenHeader::open(&header, &passphrase(PASSPHRASE)).unwrap();
     let store = Arc::new(Faulty {
-        inner: SledStore::open(&vault.directory.store_path()).unwrap(),
-        fails_to_apply: AtomicBool::new(false),
+        inner: vault.engine(&header),
+        batches_left: AtomicUsize::new(usize::MAX),
         fails_to_scan: AtomicBool::new(false),
     });
-    vault.store.set(Arc::<Faulty>::clone(&store)).unwrap();
+    let witness = Witness::new(Arc::<Faulty>::clone(&store), Arc::clone(&vault.directory));
+    assert!(vault.witness.set(Arc::new(witness)).is_ok());
     vault.unseal(&passphrase(PASSPHRASE)).unwrap();
     (vault, store)
 }
@@ -103,11 +122,13 @@ fn a_readmission_after_a_removal_that_failed_leaves_nothing_of_the_former_tenant
     drop(vault);
     let (vault, store) = faulty(&bench);
     let (tenant, unlock) = (id("tenant001"), passphrase(PASSPHRASE));
-    store.fails_to_apply.store(true, Ordering::Relaxed);
+    // Two headers and a keyring are replaced; the batch that follows is the removal's.
+    store.batches_left.store(3, Ordering::Relaxed);
     assert!(vault.remove_tenants(&unlock, std::slice::from_ref(&tenant)).is_err());
     drop(vault.readmit(std::slice::from_ref(&tenant)));
     drop((vault, store));
     let vault = bench.unseal();
+    assert!(matches!(vault.tenant(&tenant), Err(Error::NotConfigured)), "its keys are gone");
     vault.readmit(std::slice::from_ref(&tenant)).unwrap();
     vault.import(vec![postgres("tenant001")]).unwrap();
     assert_eq!(vault.find_token(b"tenant001").unwrap(), None);

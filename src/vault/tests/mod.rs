@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::ManualClock;
 use crate::error::ErrorCode;
-use crate::store::{Batch, MemoryStore, Tree};
+use crate::store::{Batch, MemoryStore, Store, Tree};
 use crate::tenant::{
     Access, ColumnName, Connection, IdRule, Limits, PostgresTarget, Quotas, RelationName,
     ResolvedTenant, TlsMode,
@@ -78,13 +78,28 @@ pub(super) fn exposed(secret: &SecretText) -> &str {
 
 /// Without the cost of a good passphrase.
 fn options() -> Options {
-    Options { upgrade_cost: false, ..Options::default() }
+    let store = store::Options { ballast_bytes: 0 };
+    Options { upgrade_cost: false, store, ..Options::default() }
 }
 
 impl TenantCredentialVault {
     /// What is inside while it is unsealed.
     fn inside<T>(&self, work: impl FnOnce(&Unsealed) -> T) -> T {
         self.unsealed(|vault| Ok(work(vault))).unwrap()
+    }
+
+    /// What says which files belong to `store`.
+    fn witness_of(&self, store: impl Store) -> Arc<Witness> {
+        Arc::new(Witness::new(Arc::new(store), Arc::clone(&self.directory)))
+    }
+
+    /// The store in the vault's directory, to be put into something.
+    fn engine(&self, header: &OpenHeader) -> SledStore {
+        let keyring = fs::read(self.directory.path().join("keyring")).unwrap();
+        let keyring =
+            Keyring::open(&keyring, self.store_id, header.keyring_key(), header.root()).unwrap().0;
+        let (key, options) = (keyring.integrity_key(), &self.options.store);
+        SledStore::open(&self.directory, &key, options, false).unwrap().0
     }
 
     fn handle(&self, id: &TenantId) -> Handle {
@@ -518,7 +533,11 @@ fn a_token_record_under_another_tokens_key_does_not_open() {
 fn a_reader_beside_writers_sees_one_version_or_another_and_no_error() {
     let bench = Bench::new();
     let mut vault = bench.sealed().unwrap();
-    vault.store = OnceLock::from(Arc::new(MemoryStore::default()) as Arc<dyn Store>);
+    let (store, mut named) = (MemoryStore::default(), Batch::default());
+    let read = |name: &str| fs::read(bench.path().join(name)).unwrap();
+    super::witness::name(&mut named, &read("header"), &read("keyring"));
+    store.apply(named).unwrap();
+    vault.witness = OnceLock::from(vault.witness_of(store));
     vault.options.credential_ttl = Duration::ZERO;
     vault.unseal(&Unlock::Passphrase(PASSPHRASE.into())).unwrap();
     vault.import(vec![postgres("tenant001")]).unwrap();
@@ -538,5 +557,9 @@ fn a_reader_beside_writers_sees_one_version_or_another_and_no_error() {
     });
 }
 
+mod backup;
+mod check;
 mod faults;
+mod golden;
 mod keys;
+mod witness;

@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 use super::super::Error;
 use super::super::directory::sync_directory;
 use super::super::erase::erase_directory;
-use super::engine::{Engine, damaged, panic_text};
+use super::CACHE_BYTES;
+use super::engine::{Engine, PANICKED, damaged};
 
 /// The copy is written once and read once, in order: a small cache serves.
 const COPY_CACHE_BYTES: u64 = 4 << 20;
@@ -79,7 +80,7 @@ impl<'a> Places<'a> {
             Ok(Err(Error::Io { action, source })) => format!("cannot {action}: {source}"),
             Ok(Err(Error::Engine(error))) => error.to_string(),
             Ok(Err(error)) => error.to_string(),
-            Err(panic) => panic_text(&*panic),
+            Err(_) => PANICKED.to_owned(),
         };
         // What cannot be cleared now is cleared by the next rewriting or opening.
         drop(self.clear());
@@ -87,27 +88,55 @@ impl<'a> Places<'a> {
     }
 
     fn copy_and_verify(&self, engine: &Engine) -> Result<(), Error> {
-        self.clear()?;
-        let create = DirBuilder::new().mode(0o700).create(&self.new);
-        create.map_err(Error::io(format!("create {}", self.new.display())))?;
-        let copy = Engine::create(&self.new, COPY_CACHE_BYTES, engine.openings()?)?;
-        for (from, to) in engine.trees.iter().zip(&copy.trees) {
-            // One page of the engine is in memory at a time.
-            for pair in from {
-                pair.and_then(|(key, value)| to.insert(key, value)).map_err(Error::Engine)?;
-            }
+        let copy = self.new_engine()?;
+        // One page of the engine is in memory at a time.
+        copy.load(engine.pairs())?;
+        if let Some(manifest) = engine.manifest()? {
+            copy.write(&[], &manifest)?;
         }
-        copy.database.flush().map_err(Error::Engine)?;
+        copy.flush()?;
         copy.close(&self.new)?;
 
         // Read back from the files: soon there is no other copy.
         let copy = Engine::open(&self.new, COPY_CACHE_BYTES)?;
-        for (from, to) in engine.trees.iter().zip(&copy.trees) {
-            if !equal(from, to).map_err(Error::Engine)? {
+        let mut pairs = copy.pairs();
+        for pair in engine.pairs() {
+            if Some(pair?) != pairs.next().transpose()? {
                 return Err(damaged(&self.new, "the copy is not equal".to_owned()));
             }
         }
+        let is_equal = pairs.next().is_none() && copy.manifest()? == engine.manifest()?;
+        drop(pairs);
+        if !is_equal {
+            return Err(damaged(&self.new, "the copy is not equal".to_owned()));
+        }
         copy.close(&self.new)
+    }
+
+    /// An empty engine beside the store's.
+    pub(super) fn new_engine(&self) -> Result<Engine, Error> {
+        self.clear()?;
+        let create = DirBuilder::new().mode(0o700).create(&self.new);
+        create.map_err(Error::io(format!("create {}", self.new.display())))?;
+        Engine::create(&self.new, COPY_CACHE_BYTES, 0)
+    }
+
+    /// Puts an engine that was made with [`Self::new_engine`] in the place of the store's, which is
+    /// closed or missing and erased.
+    pub(super) fn install(
+        &self,
+        engine: Engine,
+        exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,
+    ) -> Result<Engine, Error> {
+        engine.flush()?;
+        engine.close(&self.new)?;
+        if self.store.exists() {
+            self.swap(exchange)?;
+        } else {
+            rename(&self.new, self.store)?;
+            self.sync()?;
+        }
+        Engine::open(self.store, CACHE_BYTES)
     }
 
     /// Gives the copy the store's name, with `exchange` if that can. The directory of the store
@@ -130,16 +159,6 @@ impl<'a> Places<'a> {
     fn sync(&self) -> Result<(), Error> {
         self.store.parent().map_or(Ok(()), sync_directory)
     }
-}
-
-fn equal(one: &::sled::Tree, other: &::sled::Tree) -> ::sled::Result<bool> {
-    let mut others = other.iter();
-    for pair in one {
-        if Some(pair?) != others.next().transpose()? {
-            return Ok(false);
-        }
-    }
-    Ok(others.next().transpose()?.is_none())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), Error> {

@@ -4,8 +4,10 @@ use std::thread;
 
 use super::super::super::erase::exchange;
 use super::super::super::{Batch, Pair, Store, Tree};
+use super::super::tests::Bench;
 use super::super::{CACHE_BYTES, SledStore};
 use super::*;
+use crate::store::integrity::{IntegrityKey, State};
 
 /// Long enough that the engine cannot hold it in line with the key; its ends are unlike.
 fn canary(number: u32, generation: &str) -> Vec<u8> {
@@ -58,9 +60,7 @@ fn copy_directory(from: &Path, to: &Path) {
 
 #[test]
 fn after_a_rewriting_no_file_holds_what_was_removed_or_replaced() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let store = SledStore::create(&path).unwrap();
+    let (bench, store) = Bench::new();
     put(&store, 0..40, "first");
     put(&store, 0..20, "second");
     let mut removals = Batch::default();
@@ -73,17 +73,17 @@ fn after_a_rewriting_no_file_holds_what_was_removed_or_replaced() {
         "first" => number >= 20,
         _ => (10..20).contains(&number),
     };
-    let files = contents(directory.path());
+    let files = contents(bench.path());
     for generation in ["first-head-00003", "first-tail-00003", "second-tail-00003"] {
         assert!(occurs(generation, &files), "the search must find what is there: {generation}");
     }
-    let link = directory.path().join("link");
-    fs::hard_link(path.join("db"), &link).unwrap();
+    let link = bench.path().join("link");
+    fs::hard_link(bench.directory.store_path().join("db"), &link).unwrap();
 
     store.rewrite().unwrap();
     assert!(fs::read(&link).unwrap().iter().all(|byte| *byte == 0), "the old file is zeros");
     let check = |store: &SledStore| {
-        let files = contents(directory.path());
+        let files = contents(bench.path());
         for number in 0..40 {
             for generation in ["first", "second"] {
                 for part in ["head", "tail"] {
@@ -101,27 +101,21 @@ fn after_a_rewriting_no_file_holds_what_was_removed_or_replaced() {
     };
     check(&store);
     drop(store);
-    check(&SledStore::open(&path).unwrap());
+    check(&bench.open());
 }
 
 #[test]
-fn every_tree_and_the_count_of_openings_are_copied() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    drop(SledStore::create(&path).unwrap());
-    let store = SledStore::open(&path).unwrap();
+fn every_tree_is_copied() {
+    let (_bench, store) = Bench::new();
     let mut batch = Batch::default();
     for (tree, value) in Tree::ALL.into_iter().zip(["meta", "tenant", "token"]) {
         batch.put(tree, *b"key", value);
     }
     store.apply(batch).unwrap();
-    let openings = store.current.read().openings().unwrap();
-    assert_eq!(openings, 2);
     store.rewrite().unwrap();
     for (tree, value) in Tree::ALL.into_iter().zip(["meta", "tenant", "token"]) {
         assert_eq!(store.scan(tree, b"").unwrap(), [(b"key".to_vec(), value.into())]);
     }
-    assert!(store.current.read().openings().unwrap() > openings);
     put(&store, 0..1, "later");
     store.rewrite().unwrap();
     assert_eq!(store.get(Tree::Tenant, &key(0)).unwrap(), Some(canary(0, "later")));
@@ -129,9 +123,7 @@ fn every_tree_and_the_count_of_openings_are_copied() {
 
 #[test]
 fn reads_and_writes_during_a_rewriting_are_answered() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let store = SledStore::create(&path).unwrap();
+    let (bench, store) = Bench::new();
     put(&store, 0..2_000, "first");
     let (reads, writes, ended) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -170,16 +162,15 @@ fn reads_and_writes_during_a_rewriting_are_answered() {
     let expected: BTreeMap<_, _> = expected.collect();
     assert!(store.scan(Tree::Tenant, b"").unwrap().into_iter().eq(expected.clone()));
     drop(store);
-    let store = SledStore::open(&path).unwrap();
+    let store = bench.open();
     assert!(store.scan(Tree::Tenant, b"").unwrap().into_iter().eq(expected));
 }
 
 #[test]
 fn both_ways_to_swap_end_with_the_copy_alone() {
     for exchanges in [true, false] {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store");
-        let store = SledStore::create(&path).unwrap();
+        let (bench, store) = Bench::new();
+        let path = bench.directory.store_path();
         put(&store, 0..20, "first");
         put(&store, 0..20, "second");
         drop(store);
@@ -191,21 +182,19 @@ fn both_ways_to_swap_end_with_the_copy_alone() {
             .unwrap();
         assert_eq!(old, if exchanges { &places.new } else { &places.old });
         engine.close(old).unwrap();
-        let store = SledStore::open(&path).unwrap();
+        let store = bench.open();
         assert_eq!(store.scan(Tree::Tenant, b"").unwrap().len(), 20);
         assert!(!places.new.exists() && !places.old.exists());
-        let files = contents(directory.path());
+        let files = contents(&path);
         assert!(occurs("second-tail-00007", &files) && !occurs("first-tail-00007", &files));
     }
 }
 
 #[test]
 fn a_copy_that_fails_leaves_the_store_as_it_was() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store");
-    let store = SledStore::create(&path).unwrap();
+    let (bench, store) = Bench::new();
     put(&store, 0..20, "first");
-    let obstacle = directory.path().join("store.new");
+    let obstacle = bench.path().join("store.new");
     fs::write(&obstacle, b"not a directory").unwrap();
     let error = store.rewrite().unwrap_err();
     assert!(matches!(error, Error::NotRewritten { .. }), "{error:?}");
@@ -214,26 +203,6 @@ fn a_copy_that_fails_leaves_the_store_as_it_was() {
     fs::remove_file(&obstacle).unwrap();
     store.rewrite().unwrap();
     assert_eq!(store.scan(Tree::Tenant, b"").unwrap().len(), 21);
-}
-
-#[test]
-fn a_copy_with_a_pair_more_less_or_changed_is_not_equal() {
-    let directory = tempfile::tempdir().unwrap();
-    let [one, other] = ["one", "other"].map(|name| {
-        let path = directory.path().join(name);
-        fs::create_dir(&path).unwrap();
-        Engine::create(&path, COPY_CACHE_BYTES, 0).unwrap()
-    });
-    let [one, other] = [one.tree(Tree::Meta), other.tree(Tree::Meta)];
-    for tree in [one, other] {
-        tree.insert(b"a", b"1").unwrap();
-        tree.insert(b"b", b"2").unwrap();
-    }
-    assert!(equal(one, other).unwrap());
-    other.insert(b"b", b"3").unwrap();
-    assert!(!equal(one, other).unwrap());
-    other.remove(b"b").unwrap();
-    assert!(!equal(one, other).unwrap() && !equal(other, one).unwrap());
 }
 
 /// What is under one of the three names when the process ends.
@@ -266,14 +235,20 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let [live, whole, data] =
             ["live", "live.new", "data"].map(|name| directory.path().join(name));
-        let store = SledStore::create(&live).unwrap();
-        put(&store, 0..300, "first");
-        put(&store, 0..100, "second");
-        Places::of(&live).copy(&store.current.read()).unwrap();
-        let pairs = store.scan(Tree::Tenant, b"").unwrap();
-        drop(store);
+        fs::create_dir(&live).unwrap();
+        let engine = Engine::create(&live, CACHE_BYTES, 0).unwrap();
+        let (key_, mut state) = (IntegrityKey::new(&[7; 32]), State::default());
+        for (numbers, generation) in [(0..300, "first"), (0..100, "second")] {
+            for number in numbers {
+                let value = canary(number, generation);
+                let change = (Tree::Tenant, &*key(number), Some(&*value));
+                state = engine.replace(&key_, state, change).unwrap();
+            }
+        }
+        Places::of(&live).copy(&engine).unwrap();
+        let pairs = engine.scan(Tree::Tenant, b"").unwrap();
         // So that the files are at rest.
-        Engine::open(&live, CACHE_BYTES).unwrap().close(&live).unwrap();
+        engine.close(&live).unwrap();
         Self { _directory: directory, live, whole, data, pairs }
     }
 
@@ -310,6 +285,15 @@ impl Scene {
     }
 }
 
+/// As an opening of the store does it.
+fn open(path: &Path) -> Result<Engine, Error> {
+    let places = Places::of(path);
+    places.repair()?;
+    let engine = Engine::open(path, CACHE_BYTES)?;
+    places.clear()?;
+    Ok(engine)
+}
+
 #[test]
 fn whatever_a_crash_leaves_the_store_opens_and_is_complete() {
     use Found::{Empty, Live, Nothing, Part, Unlinked, Whole, Zeros};
@@ -340,10 +324,10 @@ fn whatever_a_crash_leaves_the_store_opens_and_is_complete() {
     for state in states {
         let path = scene.set(state);
         for _ in 0..2 {
-            let store = SledStore::open(&path).unwrap();
-            assert!(store.scan(Tree::Tenant, b"").unwrap() == scene.pairs, "{state:?}");
+            let engine = open(&path).unwrap();
+            assert!(engine.scan(Tree::Tenant, b"").unwrap() == scene.pairs, "{state:?}");
             assert_eq!(fs::read_dir(&scene.data).unwrap().count(), 1, "{state:?}");
-            drop(store);
+            engine.close(&path).unwrap();
         }
     }
 }
@@ -358,15 +342,12 @@ fn nothing_is_erased_or_renamed_unless_the_store_is_whole() {
         if matches!(state[0], Part) {
             fs::remove_file(path.join("conf")).unwrap();
         }
-        let error = SledStore::open(&path).unwrap_err();
+        let error = open(&path).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
         let left = [(state[1], "store.new"), (state[2], "store.old")];
         for (_, name) in left.iter().filter(|(found, _)| !matches!(found, Nothing)) {
             let path = scene.data.join(name);
-            assert_eq!(
-                SledStore::open(&path).unwrap().scan(Tree::Tenant, b"").unwrap(),
-                scene.pairs
-            );
+            assert_eq!(open(&path).unwrap().scan(Tree::Tenant, b"").unwrap(), scene.pairs);
         }
     }
 }

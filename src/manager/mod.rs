@@ -5,6 +5,11 @@
 //! tenant id (embedding code) --------+--> pool --> Lease (a ScopedServer)  |  McpHandler for rmcp
 //! ```
 
+mod backups;
+mod scrub;
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -19,7 +24,14 @@ use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
 use crate::server::McpHandler;
 use crate::tenant::{IdRule, InvalidTenantId, TenantId};
+use crate::vault::backup::Schedule;
 use crate::vault::{self, TenantCredentialVault};
+
+use backups::Backups;
+use scrub::Scrubs;
+
+pub use backups::BackupFailure;
+pub use scrub::LastScrub;
 
 /// How often expired credentials are wiped from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,8 +68,11 @@ pub struct TenantMcpManager {
     auth: Arc<Auth>,
     pool: McpConnectionPool,
     log: Log,
+    clock: Arc<dyn Clock>,
     sweeper: AbortHandle,
     resealer: OnceLock<AbortHandle>,
+    scrubs: OnceLock<(Arc<Scrubs>, AbortHandle)>,
+    backups: OnceLock<(Arc<Backups>, AbortHandle)>,
 }
 
 /// Why there is no server.
@@ -100,11 +115,12 @@ impl TenantMcpManager {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let limiter = Arc::new(Limiter::new(Arc::clone(&clock)));
-        let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), clock));
+        let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), Arc::clone(&clock)));
         let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log.clone(), options);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault))).abort_handle();
-        Self { vault, auth, pool, log, sweeper, resealer: OnceLock::new() }
+        let (resealer, scrubs, backups) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { vault, auth, pool, log, clock, sweeper, resealer, scrubs, backups }
     }
 
     /// Seals what is under an old key under the newest one, from now on, whenever there is such a
@@ -119,6 +135,50 @@ impl TenantMcpManager {
             #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
             tokio::spawn(reseal(vault, log, records_per_second)).abort_handle()
         });
+    }
+
+    /// Checks everything that is stored once a day, up to `records_per_second`, beside the calls that
+    /// are served. The first caller decides; 0 never does. Must be called inside a Tokio runtime.
+    pub fn scrub_in_background(&self, records_per_second: usize) {
+        if records_per_second == 0 {
+            return;
+        }
+        self.scrubs.get_or_init(|| {
+            let scrubs = Arc::new(Scrubs::new(records_per_second, Arc::clone(&self.clock)));
+            let running = Arc::clone(&scrubs).run(Arc::downgrade(&self.vault), self.log.clone());
+            #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
+            let running = tokio::spawn(running);
+            (scrubs, running.abort_handle())
+        });
+    }
+
+    /// What the last daily check found, once there was one.
+    pub fn last_scrub(&self) -> Option<LastScrub> {
+        self.scrubs.get().and_then(|(scrubs, _)| scrubs.last())
+    }
+
+    /// Makes backups as `schedule` says, from now on, whenever the vault is unsealed. The first caller
+    /// decides. Must be called inside a Tokio runtime.
+    pub fn back_up_in_background(&self, schedule: Schedule) {
+        self.backups.get_or_init(|| {
+            let backups = Arc::new(Backups::new(schedule, Arc::clone(&self.clock)));
+            let task = Arc::clone(&backups).run(Arc::downgrade(&self.vault), self.log.clone());
+            #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
+            let task = tokio::spawn(task).abort_handle();
+            (backups, task)
+        });
+    }
+
+    /// When backups are made, if they are, and why the last ones were not.
+    pub fn scheduled_backups(&self) -> Option<(&Schedule, Option<BackupFailure>)> {
+        self.backups.get().map(|(backups, _)| (&backups.schedule, backups.failure()))
+    }
+
+    fn stop_backups(&self) {
+        if let Some((backups, task)) = self.backups.get() {
+            backups.stop();
+            task.abort();
+        }
     }
 
     /// Whether the vault is sealed, so that nobody is served.
@@ -218,21 +278,27 @@ impl TenantMcpManager {
     /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed, opened
     /// credentials dropped. Says how many calls were still under way then.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
-        if let Some(resealer) = self.resealer.get() {
-            resealer.abort();
-        }
+        self.stop_background();
         let cut = self.pool.shutdown(deadline).await;
         self.vault.forget_opened();
         cut
+    }
+
+    fn stop_background(&self) {
+        if let Some(resealer) = self.resealer.get() {
+            resealer.abort();
+        }
+        if let Some((_, scrubber)) = self.scrubs.get() {
+            scrubber.abort();
+        }
+        self.stop_backups();
     }
 }
 
 impl Drop for TenantMcpManager {
     fn drop(&mut self) {
         self.sweeper.abort();
-        if let Some(resealer) = self.resealer.get() {
-            resealer.abort();
-        }
+        self.stop_background();
     }
 }
 

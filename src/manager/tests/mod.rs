@@ -1,0 +1,4 @@
+//! What a service does by itself.
+
+mod backups;
+mod scrub;

@@ -1,0 +1,240 @@
+//! The one thread that writes.
+//!
+//! ```text
+//! take what waits -> what changes, by key -> room on the disk?
+//!   -> journal frame, fdatasync -> anchor, fdatasync -> engine: data and manifest -> answer all
+//! nothing waits -> flush the engine
+//! ```
+//!
+//! What is in the journal is acknowledged whatever becomes of the engine: an opening replays it. So
+//! the engine need not reach the disk for an answer, and is flushed when nobody waits. A failure
+//! leaves it unknown how far a commit came, so the first one is the last: reads go on, and opening
+//! the store again says what is there.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use super::super::anchor::Anchor;
+use super::super::erase::exchange;
+use super::super::integrity::{IntegrityKey, Manifest, State};
+use super::super::journal::Journal;
+use super::super::migrate;
+use super::super::space::Space;
+use super::super::{Error, Pair, Snapshot, Tree};
+use super::engine::Engine;
+use super::rewrite::Places;
+use super::walk::{Passage, WalkId};
+use super::watchdog::Watchdog;
+use super::{CACHE_BYTES, Command, Commit, Shared};
+
+/// Most that one commit takes, unless one batch alone is larger.
+const GROUP_BATCHES: usize = 128;
+const GROUP_BYTES: usize = 256 << 10;
+/// Commits that an opening may have to replay after a crash.
+const UNFLUSHED: u32 = 256;
+/// How long the engine may be behind the journal when nothing is written.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// Everything that writing takes. The engine is shared with those who read.
+pub(super) struct Committer {
+    pub(super) path: PathBuf,
+    pub(super) exports_path: PathBuf,
+    pub(super) key: IntegrityKey,
+    pub(super) shared: Arc<Shared>,
+    pub(super) journal: Journal,
+    pub(super) anchor: Anchor,
+    pub(super) space: Space,
+    /// The newest commit.
+    pub(super) manifest: Manifest,
+    pub(super) watchdog: Watchdog,
+    pub(super) walks: HashMap<WalkId, Passage>,
+    pub(super) unflushed: u32,
+}
+
+impl Committer {
+    pub(super) fn run(mut self, queue: &Receiver<Command>) {
+        let mut next = None;
+        loop {
+            let command = match next.take() {
+                Some(command) => command,
+                None if self.unflushed == 0 => match queue.recv() {
+                    Ok(command) => command,
+                    Err(_) => return,
+                },
+                None => match queue.recv_timeout(IDLE) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.flush();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return self.flush(),
+                },
+            };
+            // Whoever does not wait any more does not need the answer.
+            match command {
+                Command::Commit(first) => {
+                    let group = collect(first, queue, &mut next);
+                    self.commit(group);
+                }
+                Command::Rewrite { done } => drop(done.send(self.rewrite())),
+                Command::Release { number, done } => {
+                    let result = self.writable().and_then(|()| self.journal.release(number));
+                    self.publish();
+                    drop(done.send(result));
+                }
+                Command::WalkBegin { id } => {
+                    self.walks.insert(id, Passage::default());
+                }
+                Command::WalkNext { id, done } => drop(done.send(self.walk_next(id))),
+                Command::WalkFinish { id, done } => drop(done.send(self.walk_finish(id))),
+                Command::WalkEnd { id } => drop(self.walks.remove(&id)),
+                Command::Stop => return self.flush(),
+            }
+        }
+    }
+
+    fn commit(&mut self, group: Vec<Commit>) {
+        let bytes = group.iter().map(|commit| commit.batch.size()).sum();
+        self.watchdog.begin(bytes);
+        let result = self.try_commit(&group, bytes);
+        self.watchdog.end();
+        let failed = result.is_err();
+        let mut error = result.err();
+        for commit in group {
+            // The first gets the cause; it cannot be copied.
+            let answer = match (failed, error.take()) {
+                (false, _) => Ok(()),
+                (true, Some(error)) => Err(error),
+                (true, None) => Err(Error::ReadOnly),
+            };
+            drop(commit.done.send(answer));
+        }
+    }
+
+    fn try_commit(&mut self, group: &[Commit], bytes: usize) -> Result<(), Error> {
+        self.writable()?;
+        let full = self.space.admit(bytes as u64);
+        self.shared.set_full(matches!(full, Err(Error::Full { .. })));
+        full?;
+        let written = self.write(group);
+        if let Err(error) = &written {
+            self.shared.fail(error);
+        }
+        written
+    }
+
+    fn write(&mut self, group: &[Commit]) -> Result<(), Error> {
+        let changes = group.iter().flat_map(|commit| commit.batch.changes());
+        let shared = Arc::clone(&self.shared);
+        let engine = shared.engine();
+        let state = State { number: self.manifest.state.number + 1, ..self.manifest.state };
+        let (differences, state) = engine.compare(&self.key, state, changes)?;
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let changes = differences.iter().map(|difference| difference.change);
+        let manifest = self.journal.append(changes, &state, self.manifest.store_version)?;
+        self.anchor.write(&manifest.position())?;
+        engine.write_commit(&self.key, &self.manifest, &differences, &manifest)?;
+        for passage in self.walks.values_mut() {
+            for difference in &differences {
+                passage.changed(&self.key, difference);
+            }
+        }
+        self.manifest = manifest;
+        self.publish();
+        self.unflushed += 1;
+        if self.unflushed >= UNFLUSHED {
+            engine.flush()?;
+            self.unflushed = 0;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) {
+        self.unflushed = 0;
+        if self.writable().is_ok()
+            && let Err(error) = self.shared.engine().flush()
+        {
+            self.shared.fail(&error);
+        }
+    }
+
+    /// Replaces the engine by a copy of what is live in it, begins the journal anew on it, and
+    /// erases what both had before.
+    fn rewrite(&mut self) -> Result<(), Error> {
+        self.writable()?;
+        let path = self.path.clone();
+        let places = Places::of(&path);
+        places.copy(&self.shared.engine())?;
+        let replaced = self.replace_engine(&places);
+        // What is written now could be lost, or what was removed could stay.
+        replaced.inspect_err(|error| self.shared.fail(error))
+    }
+
+    fn replace_engine(&mut self, places: &Places<'_>) -> Result<(), Error> {
+        let old = places.swap(exchange)?;
+        let engine = Engine::open(&self.path, CACHE_BYTES)?;
+        self.unflushed = 0;
+        self.shared.replace(engine).close(old)?;
+        places.clear()?;
+        let shared = Arc::clone(&self.shared);
+        self.journal.rewrite(shared.engine().pairs())?;
+        migrate::erase_exports(&self.exports_path)?;
+        self.publish();
+        Ok(())
+    }
+
+    fn walk_next(&mut self, id: WalkId) -> Result<Vec<(Tree, Pair)>, Error> {
+        let passage = self.walks.get_mut(&id).ok_or(Error::ReadOnly)?;
+        passage.next(&self.key, &self.shared.engine())
+    }
+
+    fn walk_finish(&mut self, id: WalkId) -> Result<Snapshot, Error> {
+        let mut passage = self.walks.remove(&id).ok_or(Error::ReadOnly)?;
+        // After a failure the engine may have what was not acknowledged, or lack what was.
+        self.writable()?;
+        let changes = passage.finish(&self.key, &self.shared.engine())?;
+        if !passage.is(&self.manifest.state) {
+            let error = passage.difference(&self.path, &self.manifest.state);
+            self.shared.fail(&error);
+            return Err(error);
+        }
+        self.shared.set_checked();
+        let manifest = self.manifest.encode(&self.key)?;
+        let State { number, .. } = self.manifest.state;
+        let pairs = self.manifest.state.pairs();
+        Ok(Snapshot { changes, manifest, number, pairs })
+    }
+
+    fn writable(&self) -> Result<(), Error> {
+        if self.shared.is_read_only() { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
+    fn publish(&self) {
+        self.shared.set_commit(&self.manifest.state, self.journal.bytes());
+    }
+}
+
+/// The commits that go together with `first`; `next` is a command that does not.
+fn collect(first: Commit, queue: &Receiver<Command>, next: &mut Option<Command>) -> Vec<Commit> {
+    let mut size = first.batch.size();
+    let mut group = vec![first];
+    while group.len() < GROUP_BATCHES && size < GROUP_BYTES {
+        match queue.try_recv() {
+            Ok(Command::Commit(commit)) => {
+                size += commit.batch.size();
+                group.push(commit);
+            }
+            Ok(other) => {
+                *next = Some(other);
+                break;
+            }
+            Err(_) => break,
+        }
+    }
+    group
+}
