@@ -254,7 +254,11 @@ fn rewritten(before: &BTreeMap<Vec<u8>, Vec<u8>>, vault: &TenantCredentialVault)
 }
 
 fn open(path: &Path) -> TenantCredentialVault {
-    let options = vault::Options { upgrade_cost: false, credential_ttl: Duration::ZERO };
+    let options = vault::Options {
+        upgrade_cost: false,
+        credential_ttl: Duration::ZERO,
+        ..vault::Options::default()
+    };
     let data = DataDir::open(path).unwrap();
     TenantCredentialVault::open(data, options, Arc::new(SystemClock)).unwrap()
 }
