@@ -335,8 +335,10 @@ fn finish(command: &mut Command) -> Option<Output> {
 /// be logged, where it is confined.
 fn check_ending(output: &Output) -> Result<(), String> {
     let said = String::from_utf8_lossy(&output.stderr);
-    let is_confined =
-        |line: &str| line.contains("ERROR panicked place=") && line.contains("/sled-");
+    // The program logs it; our own child says it as Rust does.
+    let is_said =
+        |line: &str| line.contains("ERROR panicked place=") || line.contains("panicked at ");
+    let is_confined = |line: &str| is_said(line) && line.contains("/sled-");
     if said.lines().any(|line| line.contains("panicked") && !is_confined(line)) {
         return Err(format!("it panics: {said}"));
     }
