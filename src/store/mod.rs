@@ -42,8 +42,7 @@ pub use directory::DataDir;
 pub use inspection::{Inspection, Part, PartInspection, Remnant};
 pub use integrity::IntegrityKey;
 pub use memory::MemoryStore;
-#[expect(unused_imports, reason = "for backups")]
-pub(crate) use pairs::{Entry, PairsReader, PairsWriter, UnreadablePairs};
+pub(crate) use pairs::PairsWriter;
 pub use scratch::Scratch;
 pub use sled::{Lookup, SledStore};
 

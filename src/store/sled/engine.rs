@@ -60,7 +60,7 @@ pub(super) struct Difference<'a> {
 }
 
 impl Engine {
-    /// Makes a new engine at `path`, an empty directory, that continues the count of openings. Its
+    /// Makes a new engine at `path`, an empty directory, that counts as opened `openings` times. Its
     /// cache takes `cache` on-disk bytes; resident memory is five to twelve times that.
     pub(super) fn create(path: &Path, cache: u64, openings: u64) -> Result<Self, Error> {
         Self::start(path, open_engine(path, cache)?, openings)
