@@ -161,6 +161,12 @@ impl<R: Read> PairsReader<R> {
     pub(crate) fn manifest(&self) -> Option<&[u8]> {
         self.manifest.as_deref()
     }
+
+    /// The reader, which stands behind what was read.
+    #[cfg(fuzzing)]
+    pub(super) fn into_inner(self) -> R {
+        self.reader
+    }
 }
 
 /// Reads one entry; none where there is an end mark instead.

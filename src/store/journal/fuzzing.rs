@@ -22,7 +22,8 @@ pub(in crate::store) fn segment(
         newest.state.number += 1;
         let (mut frame, before) = (Vec::new(), newest.position());
         let made = (&newest.state, STORE_VERSION, &[2; 16]);
-        newest.chain = frame::encode(&mut frame, key, &before, batch, made).expect("it is small");
+        newest.chain =
+            frame::encode(&mut frame, key, &before, batch.changes(), made).expect("it is small");
         bytes.extend(frame);
         commits.push(newest);
     }

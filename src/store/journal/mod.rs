@@ -45,6 +45,8 @@ use super::integrity::{IntegrityKey, Manifest, State, random};
 use super::{Change, Error, Pair, Tree};
 use segment::{HEADER, Segment};
 
+#[cfg(fuzzing)]
+pub(super) use base::Base;
 pub(super) use inspection::{Damage, Inspection};
 
 /// What is being erased and may not be taken for what it was.
