@@ -18,7 +18,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
+use super::LargeBatch;
 use super::erase::{erase_directory, erase_file, exchange, overwrite};
+use super::large;
 use super::space;
 
 /// A data directory that this process has for itself until the value is dropped.
@@ -115,6 +117,7 @@ impl DataDir {
                 for name in [Self::HEADER, Self::KEYRING, Self::ATTEMPTS, "anchor"] {
                     directory.erase(&format!("{name}.new"))?;
                 }
+                directory.erase(large::NAME)?;
                 directory.erase(Self::UNFINISHED)?;
                 Ok(directory)
             }
@@ -197,6 +200,15 @@ impl DataDir {
             }
             result => result,
         }
+    }
+
+    /// An empty batch that waits in this directory until it is applied or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn large_batch(&self) -> Result<LargeBatch, Error> {
+        LargeBatch::new(&self.path)
     }
 
     /// Overwrites and removes file `name`, if there is one. After a crash it may be there with its

@@ -84,12 +84,17 @@ impl IntegrityKey {
 
     /// HMAC-SHA256 of the concatenation of `parts`, under the key for `purpose`.
     pub(super) fn mac(&self, purpose: Purpose, parts: &[&[u8]]) -> [u8; MAC_LENGTH] {
-        // The key's own two blocks were hashed at the beginning.
-        let mut mac = self.0[purpose as usize].clone();
+        let mut mac = self.begin_mac(purpose);
         for part in parts {
             mac.update(part);
         }
-        mac.finalize().into_bytes().into()
+        mac.finish()
+    }
+
+    /// Begins what [`Self::mac`] computes, for parts that come one after another.
+    pub(super) fn begin_mac(&self, purpose: Purpose) -> PartialMac {
+        // The key's own two blocks were hashed at the beginning.
+        PartialMac(self.0[purpose as usize].clone())
     }
 
     /// Whether `mac` is that of the concatenation of `parts`, in constant time.
@@ -108,6 +113,19 @@ impl IntegrityKey {
 impl fmt::Debug for IntegrityKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("IntegrityKey")
+    }
+}
+
+/// A MAC of what has come so far.
+pub(super) struct PartialMac(Hmac<Sha256>);
+
+impl PartialMac {
+    pub(super) fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    pub(super) fn finish(self) -> [u8; MAC_LENGTH] {
+        self.0.finalize().into_bytes().into()
     }
 }
 

@@ -5,7 +5,8 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::{PoisonError, RwLock};
 
-use super::{Batch, Condition, Error, Pair, Snapshot, Store, Tree, Walk};
+use super::pairs::Entry;
+use super::{Batch, Condition, Error, LargeBatch, Operation, Pair, Snapshot, Store, Tree, Walk};
 
 /// A [`Store`] in memory, for tests: atomic, not durable.
 #[derive(Default)]
@@ -58,6 +59,19 @@ impl Store for MemoryStore {
             };
         }
         Ok(())
+    }
+
+    fn apply_large(&self, batch: LargeBatch) -> Result<(), Error> {
+        let mut changes = Batch::default();
+        for step in batch.finish()?.steps() {
+            let entries = step?.entries.into_iter();
+            changes.0.extend(entries.map(|Entry { tree, key, value }| Operation {
+                tree,
+                key,
+                value,
+            }));
+        }
+        self.apply(changes)
     }
 
     /// Nothing to do: what was removed is in no file.

@@ -13,7 +13,7 @@
 
 use std::io::{self, Read, Write};
 
-use super::{MAX_KEY, MAX_VALUE, Tree};
+use super::{Change, MAX_KEY, MAX_VALUE, Tree, fits};
 
 const MAGIC: [u8; 4] = *b"MVPR";
 const LAYOUT: u8 = 1;
@@ -82,7 +82,7 @@ pub(super) fn write_entry(
     value: Option<&[u8]>,
 ) -> io::Result<()> {
     let too_large = || io::Error::from(io::ErrorKind::InvalidInput);
-    if key.len() > MAX_KEY || value.is_some_and(|value| value.len() > MAX_VALUE) {
+    if !fits(key, value) {
         return Err(too_large());
     }
     writer.write_all(&[tree.number(), u8::try_from(key.len()).map_err(|_| too_large())?])?;
@@ -100,6 +100,12 @@ pub(crate) struct Entry {
     pub(crate) key: Vec<u8>,
     /// `None` was removed.
     pub(crate) value: Option<Vec<u8>>,
+}
+
+impl Entry {
+    pub(super) fn change(&self) -> Change<'_> {
+        (self.tree, &self.key, self.value.as_deref())
+    }
 }
 
 /// Reads what a [`PairsWriter`] wrote, and not one byte more. It reads a few bytes at a time: give it

@@ -18,6 +18,8 @@ use super::super::{Batch, Change, Error, Operation};
 pub(super) const MAX_FRAME: usize = 1 << 30;
 /// The shortest one, without operations.
 pub(super) const MIN_FRAME: usize = HEAD + MAC_LENGTH;
+/// Most bytes of the entries of one.
+pub(in crate::store) const MAX_ENTRIES: u64 = (MAX_FRAME - MIN_FRAME) as u64;
 const LENGTH_FIELD: usize = 4;
 const HEAD: usize = LENGTH_FIELD + 8 + 4 + State::PAIRS_LENGTH;
 
@@ -32,27 +34,42 @@ pub(super) fn encode<'a>(
     key: &IntegrityKey,
     before: &Position,
     changes: impl Iterator<Item = Change<'a>> + Clone,
-    (state, store_version, salt): (&State, u32, &Salt),
+    made: (&State, u32, &Salt),
 ) -> Result<[u8; MAC_LENGTH], Error> {
     buffer.clear();
     let entry = |(_, key, value): Change<'_>| 4 + key.len() + value.map_or(0, <[u8]>::len);
-    buffer.reserve(MIN_FRAME + changes.clone().map(entry).sum::<usize>());
-    buffer.extend_from_slice(&[0; LENGTH_FIELD]);
-    buffer.extend_from_slice(&state.number.to_be_bytes());
-    buffer.extend_from_slice(&store_version.to_be_bytes());
-    state.encode_pairs(key, salt, buffer);
+    let entries = changes.clone().map(entry).sum();
+    buffer.reserve(MIN_FRAME.saturating_add(entries).min(MAX_FRAME));
+    encode_head(buffer, key, entries as u64, made)?;
     for (tree, key, value) in changes {
         write_entry(buffer, tree, key, value).map_err(|_| Error::TooLarge)?;
     }
-    let length = buffer.len() + MAC_LENGTH;
-    if length > MAX_FRAME {
-        return Err(Error::TooLarge);
-    }
-    let counted = u32::try_from(length - LENGTH_FIELD).map_err(|_| Error::TooLarge)?;
-    buffer[..LENGTH_FIELD].copy_from_slice(&counted.to_be_bytes());
     let chain = key.mac(Purpose::Journal, &[&before.chain, buffer]);
     buffer.extend_from_slice(&chain);
     Ok(chain)
+}
+
+/// Appends to `buffer` what is before the entries in a frame with `entries` bytes of them.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`].
+pub(super) fn encode_head(
+    buffer: &mut Vec<u8>,
+    key: &IntegrityKey,
+    entries: u64,
+    (state, store_version, salt): (&State, u32, &Salt),
+) -> Result<(), Error> {
+    if entries > MAX_ENTRIES {
+        return Err(Error::TooLarge);
+    }
+    let counted = (MIN_FRAME - LENGTH_FIELD) as u64 + entries;
+    let counted = u32::try_from(counted).map_err(|_| Error::TooLarge)?;
+    buffer.extend_from_slice(&counted.to_be_bytes());
+    buffer.extend_from_slice(&state.number.to_be_bytes());
+    buffer.extend_from_slice(&store_version.to_be_bytes());
+    state.encode_pairs(key, salt, buffer);
+    Ok(())
 }
 
 /// What bytes begin with.

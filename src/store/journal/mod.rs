@@ -41,12 +41,15 @@ use std::path::{Path, PathBuf};
 
 use super::directory::{put_in_place, sync_directory};
 use super::erase::{erase_file, exchange};
-use super::integrity::{IntegrityKey, Manifest, State, random};
+use super::integrity::{IntegrityKey, MAC_LENGTH, Manifest, Position, Purpose, State, random};
+use super::large::Spool;
 use super::{Change, Error, Pair, Tree};
+use frame::MIN_FRAME;
 use segment::{HEADER, Segment};
 
 #[cfg(fuzzing)]
 pub(super) use base::Base;
+pub(super) use frame::MAX_ENTRIES;
 pub(super) use inspection::{Damage, Inspection};
 
 /// What is being erased and may not be taken for what it was.
@@ -161,14 +164,7 @@ impl Journal {
         state: &State,
         store_version: u32,
     ) -> Result<Manifest, Error> {
-        if self.has_failed {
-            return Err(Error::ReadOnly);
-        }
-        if self.newest.state.number.checked_add(1) != Some(state.number) {
-            let path = self.directory.display().to_string();
-            let (next, newest) = (state.number, self.newest.state.number);
-            return Err(Error::Damaged { path, reason: format!("commit {next} after {newest}") });
-        }
+        self.check_next(state)?;
         let before = self.newest.position();
         let made = (state, store_version, &random()?);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -182,13 +178,100 @@ impl Journal {
         Ok(self.newest)
     }
 
-    fn write(&mut self, frame: &[u8]) -> Result<(), Error> {
+    /// The same with the changes of `spool`, which are never all in memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::append`]; [`Error::Io`] also when they cannot be read back.
+    pub(super) fn append_large(
+        &mut self,
+        spool: &Spool,
+        state: &State,
+        store_version: u32,
+    ) -> Result<Manifest, Error> {
+        self.check_next(state)?;
+        let before = self.newest.position();
+        let mut head = Vec::with_capacity(MIN_FRAME);
+        frame::encode_head(
+            &mut head,
+            &self.key,
+            spool.length(),
+            (state, store_version, &random()?),
+        )?;
+        let written = self.write_large(&before, &head, spool);
+        self.has_failed = written.is_err();
+        let chain = written?;
+        self.newest = Manifest { state: *state, chain, store_version };
+        Ok(self.newest)
+    }
+
+    /// Whether `state` may be that of the next commit.
+    fn check_next(&self, state: &State) -> Result<(), Error> {
+        if self.has_failed {
+            return Err(Error::ReadOnly);
+        }
+        if self.newest.state.number.checked_add(1) != Some(state.number) {
+            let path = self.directory.display().to_string();
+            let (next, newest) = (state.number, self.newest.state.number);
+            return Err(Error::Damaged { path, reason: format!("commit {next} after {newest}") });
+        }
+        Ok(())
+    }
+
+    /// Writes a frame that begins with `head`, durably, and returns its chain.
+    fn write_large(
+        &mut self,
+        before: &Position,
+        head: &[u8],
+        spool: &Spool,
+    ) -> Result<[u8; MAC_LENGTH], Error> {
+        self.make_room(head.len() as u64 + spool.length() + MAC_LENGTH as u64)?;
+        let mut mac = self.key.begin_mac(Purpose::Journal);
+        mac.update(&before.chain);
+        mac.update(head);
+        let mut offset = self.segments.last().map_or(0, |segment| segment.length);
+        let mut write = |bytes: &[u8]| {
+            self.file.write_all_at(bytes, offset).map_err(|error| self.unwritten(error))?;
+            offset += bytes.len() as u64;
+            Ok::<_, Error>(())
+        };
+        write(head)?;
+        let mut pieces = spool.pieces();
+        loop {
+            let piece = pieces.next()?;
+            if piece.is_empty() {
+                break;
+            }
+            mac.update(piece);
+            write(piece)?;
+        }
+        let chain = mac.finish();
+        write(&chain)?;
+        self.file.sync_data().map_err(|error| self.unwritten(error))?;
+        if let Some(segment) = self.segments.last_mut() {
+            segment.length = offset;
+        }
+        Ok(chain)
+    }
+
+    /// Begins a segment if the newest is too long for a frame of so many bytes.
+    fn make_room(&mut self, frame: u64) -> Result<(), Error> {
         let length = self.segments.last().map_or(0, |segment| segment.length);
-        if length > HEADER as u64 && length + frame.len() as u64 > self.segment_bytes {
+        if length > HEADER as u64 && length + frame > self.segment_bytes {
             let (segment, file) = Segment::create(&self.directory, &self.key, &self.newest)?;
             self.segments.push(segment);
             self.file = file;
         }
+        Ok(())
+    }
+
+    fn unwritten(&self, error: io::Error) -> Error {
+        let path = self.segments.last().map_or(&self.directory, |segment| &segment.path);
+        Error::io(format!("write {}", path.display()))(error)
+    }
+
+    fn write(&mut self, frame: &[u8]) -> Result<(), Error> {
+        self.make_room(frame.len() as u64)?;
         let Some(segment) = self.segments.last_mut() else { return Ok(()) };
         self.file
             .write_all_at(frame, segment.length)

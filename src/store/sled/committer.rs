@@ -4,6 +4,8 @@
 //! take what waits -> what changes, by key -> room on the disk?
 //!   -> journal frame, fdatasync -> anchor, fdatasync -> engine: data and manifest -> answer all
 //! nothing waits -> flush the engine
+//!
+//! a large batch: alone; what changes, the frame and the engine are three passes over its file
 //! ```
 //!
 //! What is in the journal is acknowledged whatever becomes of the engine: an opening replays it. So
@@ -21,6 +23,7 @@ use super::super::anchor::Anchor;
 use super::super::erase::exchange;
 use super::super::integrity::{IntegrityKey, Manifest, State};
 use super::super::journal::Journal;
+use super::super::large::Spool;
 use super::super::migrate;
 use super::super::space::Space;
 use super::super::{Error, Pair, Snapshot, Tree};
@@ -35,6 +38,9 @@ const GROUP_BATCHES: usize = 128;
 const GROUP_BYTES: usize = 256 << 10;
 /// Commits that an opening may have to replay after a crash.
 const UNFLUSHED: u32 = 256;
+/// Steps of a large batch after which the engine is flushed: what it has not written yet is in
+/// memory, about 1.5 MB then.
+const STEPS_UNFLUSHED: usize = 16;
 /// How long the engine may be behind the journal when nothing is written.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -79,6 +85,14 @@ impl Committer {
                     let group = collect(first, queue, &mut next);
                     self.commit(group);
                 }
+                Command::CommitLarge { spool, done } => {
+                    self.watchdog.begin(spool.length());
+                    let result = self.commit_large(&spool);
+                    self.watchdog.end();
+                    // The last to let go of it is whoever waits.
+                    drop(spool);
+                    drop(done.send(result));
+                }
                 Command::Rewrite { done } => drop(done.send(self.rewrite())),
                 Command::Release { number, done } => {
                     let result = self.writable().and_then(|()| self.journal.release(number));
@@ -97,9 +111,9 @@ impl Committer {
     }
 
     fn commit(&mut self, group: Vec<Commit>) {
-        let bytes = group.iter().map(|commit| commit.batch.size()).sum();
+        let bytes = group.iter().map(|commit| commit.batch.size() as u64).sum();
         self.watchdog.begin(bytes);
-        let result = self.try_commit(&group, bytes);
+        let result = self.admitted(bytes, |committer| committer.write(&group));
         self.watchdog.end();
         let failed = result.is_err();
         let mut error = result.err();
@@ -114,16 +128,28 @@ impl Committer {
         }
     }
 
-    fn try_commit(&mut self, group: &[Commit], bytes: usize) -> Result<(), Error> {
+    /// Commits what is not all in memory at once.
+    fn commit_large(&mut self, spool: &Spool) -> Result<(), Error> {
         self.writable()?;
-        let full = self.space.admit(bytes as u64);
+        // Nothing is written yet: what fails here is this batch and not the store.
+        let (state, differs) = self.state_after(spool)?;
+        if !differs {
+            return Ok(());
+        }
+        self.admitted(spool.length(), |committer| committer.write_large(spool, &state))
+    }
+
+    /// Does `write`, a commit of so many bytes, if there is room for it. One that fails is the last.
+    fn admitted(
+        &mut self,
+        bytes: u64,
+        write: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        self.writable()?;
+        let full = self.space.admit(bytes);
         self.shared.set_full(matches!(full, Err(Error::Full { .. })));
         full?;
-        let written = self.write(group);
-        if let Err(error) = &written {
-            self.shared.fail(error);
-        }
-        written
+        write(self).inspect_err(|error| self.shared.fail(error))
     }
 
     fn write(&mut self, group: &[Commit]) -> Result<(), Error> {
@@ -144,6 +170,52 @@ impl Committer {
                 passage.changed(&self.key, difference);
             }
         }
+        self.made(&engine, manifest)
+    }
+
+    /// What the store is after the changes of `spool`, and whether it is another then.
+    fn state_after(&self, spool: &Spool) -> Result<(State, bool), Error> {
+        let engine = self.shared.engine();
+        let mut state = State { number: self.manifest.state.number + 1, ..self.manifest.state };
+        let mut differs = false;
+        for step in spool.steps() {
+            let step = step?;
+            let (differences, after) = engine.compare(&self.key, state, step.changes())?;
+            differs |= !differences.is_empty();
+            state = after;
+        }
+        Ok((state, differs))
+    }
+
+    /// As [`Self::write`], and [`Engine::write_commit`] in it, with one step of the changes in memory
+    /// at a time. What they replace is looked up again, as it was when `state` was worked out: each
+    /// key comes once, and nobody else writes.
+    fn write_large(&mut self, spool: &Spool, state: &State) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let engine = shared.engine();
+        let manifest = self.journal.append_large(spool, state, self.manifest.store_version)?;
+        self.anchor.write(&manifest.position())?;
+        let mut partial = self.manifest;
+        for (made, step) in spool.steps().enumerate() {
+            let step = step?;
+            let (differences, after) = engine.compare(&self.key, partial.state, step.changes())?;
+            partial.state = after;
+            let stored = if step.is_last { &manifest } else { &partial };
+            engine.write(&differences, &stored.encode(&self.key)?)?;
+            for passage in self.walks.values_mut() {
+                for difference in &differences {
+                    passage.changed(&self.key, difference);
+                }
+            }
+            if made % STEPS_UNFLUSHED == STEPS_UNFLUSHED - 1 {
+                engine.flush()?;
+            }
+        }
+        self.made(&engine, manifest)
+    }
+
+    /// The commit of `manifest` is in all parts of the store.
+    fn made(&mut self, engine: &Engine, manifest: Manifest) -> Result<(), Error> {
         self.manifest = manifest;
         self.publish();
         self.unflushed += 1;

@@ -21,13 +21,12 @@ use ::sled::transaction::{
 
 use super::super::directory::sync_directory;
 use super::super::integrity::{IntegrityKey, Manifest, State};
+use super::super::large::STEP;
 use super::super::{Change, Error, Pair, Tree};
 
 const OPEN_BASE: Duration = Duration::from_mins(1);
 /// Slowest disk that the time limit of an opening allows for, bytes per second.
 const OPEN_RATE: u64 = 50_000_000;
-/// Changes that one transaction makes at most: reads wait for it, some milliseconds.
-const STEP: usize = 256;
 const RELEASE_ATTEMPTS: u32 = 500;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// In the engine's default tree: how often the store was opened, u64 big endian. A store without it

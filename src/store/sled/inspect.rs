@@ -15,7 +15,7 @@ use super::super::inspection::{Inspection, Part, PartInspection, Remnant};
 use super::super::integrity::{IntegrityKey, Manifest, State, Unreadable};
 use super::super::journal::{self, Journal};
 use super::super::scratch::Scratch;
-use super::super::{Batch, Condition, DataDir, Error, Pair, Store, Tree, Walk, anchor};
+use super::super::{Batch, Condition, DataDir, Error, LargeBatch, Pair, Store, Tree, Walk, anchor};
 use super::engine::Engine;
 use super::{CACHE_BYTES, SledStore};
 
@@ -297,6 +297,10 @@ impl Store for Still {
     }
 
     fn apply(&self, _batch: Batch) -> Result<(), Error> {
+        Err(Error::ReadOnly)
+    }
+
+    fn apply_large(&self, _batch: LargeBatch) -> Result<(), Error> {
         Err(Error::ReadOnly)
     }
 

@@ -31,9 +31,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
 use super::integrity::{IntegrityKey, State};
+use super::large::Spool;
 use super::migrate::MIGRATIONS;
 use super::space::Space;
-use super::{Batch, Condition, DataDir, Error, Options, Pair, Repair, Snapshot, Store, Tree, Walk};
+use super::{
+    Batch, Condition, DataDir, Error, LargeBatch, Options, Pair, Repair, Snapshot, Store, Tree,
+    Walk,
+};
 use committer::Committer;
 use engine::Engine;
 use recovery::{Parts, Recovered};
@@ -42,7 +46,10 @@ use watchdog::Watchdog;
 
 /// Batches that may wait for the committer; more block their senders.
 const QUEUE: usize = 1_024;
-const CACHE_BYTES: u64 = 32 << 20;
+/// On-disk bytes of the pages that the engine keeps in memory, where they take five times as much. With
+/// 32 MiB random reads of a store of 10,000 tenants are 1.5 times as fast (60,000 per s instead of
+/// 40,000), and so are commits of 64 random keys; walks and openings are not.
+const CACHE_BYTES: u64 = 2 << 20;
 /// Up to so many pairs an opening compares all of them with the manifest before it returns. It takes
 /// about a second; above that it is done beside the work.
 const CHECKED_AT_OPENING: u64 = 500_000;
@@ -122,6 +129,7 @@ impl Shared {
 
 enum Command {
     Commit(Commit),
+    CommitLarge { spool: Arc<Spool>, done: Sender<Result<(), Error>> },
     Rewrite { done: Sender<Result<(), Error>> },
     Release { number: u64, done: Sender<Result<(), Error>> },
     WalkBegin { id: WalkId },
@@ -311,6 +319,16 @@ impl Store for SledStore {
             return Ok(());
         }
         self.send(|done| Command::Commit(Commit { batch, done }))
+    }
+
+    fn apply_large(&self, batch: LargeBatch) -> Result<(), Error> {
+        let is_empty = batch.is_empty();
+        let spool = Arc::new(batch.finish()?);
+        if is_empty && !self.shared.is_read_only() {
+            return Ok(());
+        }
+        // The file is overwritten here, once nobody waits for the committer any more.
+        self.send(|done| Command::CommitLarge { spool: Arc::clone(&spool), done })
     }
 
     fn rewrite(&self) -> Result<(), Error> {

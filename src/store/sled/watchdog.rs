@@ -51,7 +51,7 @@ impl Watchdog {
     }
 
     /// A commit of `bytes` begins.
-    pub(super) fn begin(&self, bytes: usize) {
+    pub(super) fn begin(&self, bytes: u64) {
         self.deadline.set(self.deadline.start.elapsed(), bytes);
     }
 
@@ -67,8 +67,8 @@ impl Deadline {
         Self { start: Instant::now(), at: AtomicU64::new(0) }
     }
 
-    fn set(&self, now: Duration, bytes: usize) {
-        let limit = LIMIT + Duration::from_secs(bytes as u64 / RATE);
+    fn set(&self, now: Duration, bytes: u64) {
+        let limit = LIMIT + Duration::from_secs(bytes / RATE);
         let at = u64::try_from((now + limit).as_millis()).unwrap_or(u64::MAX);
         self.at.store(at, Ordering::Relaxed);
     }

@@ -16,6 +16,14 @@ struct Faulty {
 }
 
 impl Faulty {
+    /// One batch less may go well.
+    fn count(&self) -> Result<(), store::Error> {
+        let left = self
+            .batches_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| store::Error::ReadOnly)
+    }
+
     fn check(flag: &AtomicBool) -> Result<(), store::Error> {
         if flag.load(Ordering::Relaxed) { Err(store::Error::ReadOnly) } else { Ok(()) }
     }
@@ -41,11 +49,13 @@ impl Store for Faulty {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), store::Error> {
-        let left = self
-            .batches_left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        left.map_err(|_| store::Error::ReadOnly)?;
+        self.count()?;
         self.inner.apply(batch)
+    }
+
+    fn apply_large(&self, batch: store::LargeBatch) -> Result<(), store::Error> {
+        self.count()?;
+        self.inner.apply_large(batch)
     }
 
     fn rewrite(&self) -> Result<(), store::Error> {

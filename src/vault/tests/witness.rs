@@ -120,6 +120,13 @@ impl Store for Watched {
         Ok(())
     }
 
+    fn apply_large(&self, batch: store::LargeBatch) -> Result<(), store::Error> {
+        self.watch();
+        self.inner.apply_large(batch)?;
+        self.watch();
+        Ok(())
+    }
+
     fn rewrite(&self) -> Result<(), store::Error> {
         self.watch();
         self.inner.rewrite()?;

@@ -16,7 +16,7 @@ fn put(store: &SledStore, commit: u8) {
     store.apply(pairs).unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         fs::create_dir(to).unwrap();
         for entry in fs::read_dir(from).unwrap() {
@@ -28,7 +28,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn delete(path: &Path) {
+pub(super) fn delete(path: &Path) {
     if path.is_dir() {
         fs::remove_dir_all(path).unwrap();
     } else if path.exists() {
