@@ -124,6 +124,7 @@ enum Command {
 pub fn run() -> ExitCode {
     // Before anything secret is read, and before there is a second thread.
     let hardened = memory::harden();
+    memory::return_freed();
     let environment = passphrase::take_from_environment();
     let cli = Cli::parse();
     let output = Output::new(cli.common.json);

@@ -18,11 +18,13 @@
 
 mod arena;
 mod harden;
+mod heap;
 mod locked;
 mod pages;
 mod text;
 
 pub use arena::{Status, status};
 pub use harden::harden;
+pub use heap::return_freed;
 pub use locked::LockedBytes;
 pub use text::{SecretText, SecretTextBuilder};
