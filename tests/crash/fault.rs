@@ -250,15 +250,21 @@ impl Traced {
             fs::remove_dir_all(root).unwrap();
         } else {
             let end = output.map(|output| format!("{}", output.status)).unwrap_or_default();
-            totals.faults.push(format!(
+            let fault = format!(
                 "{}, {injection} ({end}, {}): {}",
                 self.verb.name,
                 root.display(),
                 faults.join("; ")
-            ));
+            );
+            // At once: all of them take an hour.
+            println!("{fault}");
+            totals.faults.push(fault);
         }
         drop(fs::remove_file(calls));
         totals.add(&verdict);
+        if totals.cases.is_multiple_of(500) {
+            println!("{totals}");
+        }
     }
 
     fn check_state(
