@@ -71,6 +71,9 @@ pub enum Error {
     /// No token has this public id.
     #[error("no such token; `tenantry token list` shows those there are")]
     NoSuchToken,
+    /// A tenant file is not what it was when it was checked.
+    #[error("{0} has changed while it was read; import it again")]
+    TenantFile(String),
     /// Tenants.
     #[error(transparent)]
     Vault(#[from] vault::Error),
@@ -82,7 +85,7 @@ impl Error {
         match self {
             Self::Audit(error) => error.code(),
             Self::Auth(error) => error.code(),
-            Self::InvalidCommand(_) => ErrorCode::InvalidArgument,
+            Self::InvalidCommand(_) | Self::TenantFile(_) => ErrorCode::InvalidArgument,
             Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
             Self::NoSuchToken => ErrorCode::ResourceNotFound,
             Self::Vault(error) => error.code(),
@@ -108,20 +111,28 @@ impl Admin {
         Self { vault, auth, log, operator, manager: Some(manager) }
     }
 
-    /// What importing `tenants` would change.
-    pub fn plan_import(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
-        Ok(self.vault.plan(tenants)?)
+    /// What importing the tenants `ids` would change; `read` gives the one at a place among them.
+    pub fn plan_import(
+        &self,
+        ids: &[TenantId],
+        read: impl FnMut(usize) -> Result<ResolvedTenant, Error>,
+    ) -> Result<Vec<Change>, Error> {
+        self.vault.plan_each(ids, read)
     }
 
-    /// Imports `tenants`, all or none.
-    pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
-        let ids: Vec<_> = tenants.iter().map(|tenant| tenant.config.id.to_string()).collect();
-        let about = About { resource: Some(ids.join(" ")), ..About::default() };
+    /// Imports the tenants `ids`, all or none; `read` gives the one at a place among them.
+    pub fn import(
+        &self,
+        ids: &[TenantId],
+        read: impl FnMut(usize) -> Result<ResolvedTenant, Error>,
+    ) -> Result<Vec<Change>, Error> {
+        let names: Vec<_> = ids.iter().map(TenantId::as_str).collect();
+        let about = About { resource: Some(names.join(" ")), ..About::default() };
         let changed = |changes: &Vec<Change>| {
             let is_change = |change: &&Change| !matches!(change.kind, ChangeKind::Unchanged);
             (Some(changes.iter().filter(is_change).count() as u64), None)
         };
-        self.change("tenant.import", &about, changed, || Ok(self.vault.import(tenants)?))
+        self.change("tenant.import", &about, changed, || self.vault.import_each(ids, read))
     }
 
     /// Lets tenants that were removed be imported again.

@@ -23,6 +23,7 @@ use super::output::line;
 use super::passphrase::PassphraseSource;
 use super::sample::{self, Sample};
 use super::{Context, Failure, Opened, audit, serve};
+use crate::admin;
 use crate::audit::Filter;
 use crate::clock::SystemClock;
 use crate::error::ErrorCode;
@@ -129,7 +130,9 @@ fn set_up(context: &Context, directory: &Path) -> Result<Opened, Failure> {
                 .map_err(|error| Failure::new(ErrorCode::InternalError, error.to_string()))?;
         }
     }
-    let changes = opened.admin().import(read_tenant_files()?)?;
+    let ids = TENANT_FILES.map(|(name, _)| super::tenant::parse_id(name.trim_end_matches(".json")));
+    let ids = ids.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let changes = opened.admin().import(&ids, read_tenant_file)?;
     let names: Vec<_> = changes.iter().map(|change| change.tenant.to_string()).collect();
     context.output.remark(&format!("tenants: {}", names.join(", ")));
     Ok(opened)
@@ -146,19 +149,15 @@ fn random_passphrase() -> Result<SecretText, Failure> {
     Ok(text.finish())
 }
 
-fn read_tenant_files() -> Result<Vec<ResolvedTenant>, Failure> {
+fn read_tenant_file(at: usize) -> Result<ResolvedTenant, admin::Error> {
     let surroundings = Surroundings {
         id_rule: IdRule::Alphanumeric,
         lookup: &|_| None,
         certificate: &|_| Err("the demo has no certificates".to_owned()),
     };
-    TENANT_FILES
-        .into_iter()
-        .map(|(name, text)| match TenantFile::read(name, text.as_bytes(), &surroundings) {
-            Ok(file) => Ok(file.tenant),
-            Err(_) => Err(Failure::new(ErrorCode::InternalError, format!("{name} is broken"))),
-        })
-        .collect()
+    let (name, text) = TENANT_FILES[at];
+    let file = TenantFile::read(name, text.as_bytes(), &surroundings);
+    Ok(file.map_err(|_| admin::Error::TenantFile(name.to_owned()))?.tenant)
 }
 
 /// One token per sample tenant, for this run.

@@ -91,7 +91,8 @@ impl From<admin::Error> for Failure {
             admin::Error::Auth(error) => error.into(),
             admin::Error::InvalidCommand(_)
             | admin::Error::InvalidTenant(_)
-            | admin::Error::NoSuchToken => Self::new(error.code(), error.to_string()),
+            | admin::Error::NoSuchToken
+            | admin::Error::TenantFile(_) => Self::new(error.code(), error.to_string()),
             admin::Error::Vault(error) => error.into(),
         }
     }

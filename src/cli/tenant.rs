@@ -19,7 +19,7 @@ use super::{Context, Failure};
 use crate::admin;
 use crate::error::ErrorCode;
 use crate::memory::{LockedBytes, SecretText};
-use crate::tenant::{IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId};
+use crate::tenant::{IdRule, Problem, Surroundings, TenantFile, TenantId};
 use crate::vault::{Change, ChangeKind};
 
 /// Largest tenant file and certificate file that is read, in bytes.
@@ -94,7 +94,8 @@ pub(super) fn parse_id(text: &str) -> Result<TenantId, Failure> {
 
 fn import(context: &Context, arguments: &ImportArguments) -> Result<(), Failure> {
     let files = find_files(&arguments.paths)?;
-    let (tenants, problems) = read_files(&files, context.settings.id_rule());
+    let id_rule = context.settings.id_rule();
+    let (tenants, problems) = check_files(&files, id_rule);
     for problem in &problems {
         complain(problem);
     }
@@ -109,12 +110,23 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<(), Failure>
     }
     let skipped = !problems.is_empty();
     let admin = context.admin()?;
+    let ids: Vec<TenantId> = tenants.iter().map(|(_, id)| id.clone()).collect();
     if arguments.readmit {
-        let ids: Vec<_> = tenants.iter().map(|tenant| tenant.config.id.clone()).collect();
         admin.readmit(&ids)?;
     }
-    let changes =
-        if arguments.dry_run { admin.plan_import(&tenants)? } else { admin.import(tenants)? };
+    // Read once more, so that there are never all secrets in memory.
+    let read = |at: usize| {
+        let (path, id) = &tenants[at];
+        match read_file(path, id_rule) {
+            Ok(file) if file.tenant.config.id == *id => Ok(file.tenant),
+            _ => Err(admin::Error::TenantFile(path.display().to_string())),
+        }
+    };
+    let changes = if arguments.dry_run {
+        admin.plan_import(&ids, read)?
+    } else {
+        admin.import(&ids, read)?
+    };
     report(context, &changes, arguments.dry_run);
     if skipped {
         let message = "some files had problems and were left out";
@@ -181,15 +193,16 @@ fn find_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     Ok(files)
 }
 
-/// Reads every file; what is wrong with any of them comes back as lines for people.
-fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<String>) {
+/// Reads every file, and answers who is in which; what is wrong with any of them comes back as lines
+/// for people.
+fn check_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<(&Path, TenantId)>, Vec<String>) {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files");
     let progress = ProgressBar::new(files.len() as u64);
     if let Ok(style) = style {
         progress.set_style(style);
     }
     let mut problems = Vec::new();
-    let mut tenants: Vec<ResolvedTenant> = Vec::new();
+    let mut tenants: Vec<(&Path, TenantId)> = Vec::new();
     let mut first_seen: HashMap<TenantId, &Path> = HashMap::new();
     for path in files {
         match read_file(path, id_rule) {
@@ -214,8 +227,8 @@ fn read_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<ResolvedTenant>, Vec<S
                     let (path, first) = (path.display(), first.display());
                     problems.push(format!("{path}: tenant_id {id} is also in {first}"));
                 } else {
-                    first_seen.insert(id, path);
-                    tenants.push(file.tenant);
+                    first_seen.insert(id.clone(), path);
+                    tenants.push((path, id));
                 }
             }
             Err(found) => {

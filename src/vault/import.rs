@@ -1,5 +1,6 @@
 //! Taking tenants in: compare with what is stored, then one commit of what differs.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -7,13 +8,13 @@ use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 
 use super::envelope::{MAX_PAYLOAD, RecordKind};
-use super::keyring::{Keyring, TenantKeys};
+use super::keyring::{Found, IdDigest, Keyring, TenantKeys};
 use super::record::{self, Directory, Field, FieldId};
 use super::sealed::{self, API_KEYS_PREFIX, fingerprint, secret_bytes};
-use super::unsealed::Unsealed;
-use super::{Entry, Error, Fold, TenantCredentialVault};
+use super::unsealed::{Unsealed, Writing};
+use super::{Entry, Error, TenantCredentialVault};
 use crate::memory::SecretText;
-use crate::store::Batch;
+use crate::store::{Batch, DataDir};
 use crate::tenant::{
     Access, Connection, Credentials, Limits, PostgresTarget, Quotas, ResolvedTenant, TenantConfig,
     TenantId,
@@ -51,20 +52,59 @@ pub enum ChangeKind {
 impl TenantCredentialVault {
     /// What [`Self::import`] would do. Writes nothing.
     pub fn plan(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
-        self.unsealed(|vault| vault.plan(tenants))
+        let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.config.id.clone()).collect();
+        self.plan_each(&ids, |at| Ok(&tenants[at]))
+    }
+
+    /// The same of the tenants `ids`; `read` gives the one at a place among them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::import_each`].
+    pub fn plan_each<T: Borrow<ResolvedTenant>, E: From<Error>>(
+        &self,
+        ids: &[TenantId],
+        read: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<Vec<Change>, E> {
+        self.unsealed(|vault| Ok(vault.plan(ids, read)))?
     }
 
     /// Stores `tenants`, all of them in one commit or none. One that is as it was costs no write,
-    /// one that is disabled stays so, and of a damaged one what does not open is replaced.
+    /// one that is disabled stays so, and of a damaged one what does not open is replaced; but one
+    /// whose directory does not open has to be removed first.
     ///
     /// # Errors
     ///
     /// - [`Error::CaseConflict`], [`Error::Duplicate`], [`Error::Removed`], [`Error::Sealed`],
-    ///   [`Error::TenantSealed`], [`Error::TooLarge`]: nothing is stored.
+    ///   [`Error::TenantSealed`], [`Error::TooLarge`], [`Error::RecordDamaged`]: nothing is stored.
     /// - [`Error::Store`]: nothing is visible. After a failure of the disk it is known only at the
     ///   next unsealing whether all are stored, or none.
     pub fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
-        self.changing(|vault| vault.import(tenants))
+        let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.config.id.clone()).collect();
+        let mut tenants: Vec<_> = tenants.into_iter().map(Some).collect();
+        self.import_each(&ids, |at| tenants[at].take().ok_or(Error::NotConfigured))
+    }
+
+    /// The same of the tenants `ids`. `read` gives the one at a place among them, and is asked for
+    /// each once, in the order in which the store keeps them: so the memory that it takes hardly
+    /// grows with their number. What is sealed waits in a file.
+    /// `./dev bench --bench store -- scale`
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`, and [`Error::NotConfigured`] when it gives another tenant: nothing is stored.
+    pub fn import_each<E: From<Error>>(
+        &self,
+        ids: &[TenantId],
+        read: impl FnMut(usize) -> Result<ResolvedTenant, E>,
+    ) -> Result<Vec<Change>, E> {
+        self.unsealed(|vault| {
+            let imported = vault.import(ids, read, &self.directory);
+            if imported.is_ok() {
+                vault.witness.settle()?;
+            }
+            Ok(imported)
+        })?
     }
 
     /// Lets removed tenants be imported again, as new ones. Others stay as they are.
@@ -75,14 +115,17 @@ impl TenantCredentialVault {
     pub fn readmit(&self, ids: &[TenantId]) -> Result<(), Error> {
         self.changing(|vault| {
             let mut writing = vault.writing();
-            let tombstones = ids.iter().filter_map(|id| writing.keyring.tombstone(id));
-            let handles: Vec<_> = tombstones.map(|tombstone| tombstone.handle).collect();
+            let handles: Vec<_> = {
+                let keyring = vault.keyring();
+                let tombstones = ids.iter().filter_map(|id| keyring.tombstone(keyring.digest(id)));
+                tombstones.map(|tombstone| tombstone.handle).collect()
+            };
             if handles.is_empty() {
                 return Ok(());
             }
             // Of a removal that failed: without its tombstone a record would be one whose key is
             // missing, and a token would be the new tenant's.
-            vault.finish_removals(&writing.keyring, &handles)?;
+            vault.finish_removals(&handles)?;
             vault.change_keyring(&mut writing, |keyring| {
                 for id in ids {
                     keyring.readmit(id);
@@ -94,83 +137,87 @@ impl TenantCredentialVault {
 }
 
 impl Unsealed {
-    fn plan(&self, tenants: &[ResolvedTenant]) -> Result<Vec<Change>, Error> {
+    fn plan<T: Borrow<ResolvedTenant>, E: From<Error>>(
+        &self,
+        ids: &[TenantId],
+        mut read: impl FnMut(usize) -> Result<T, E>,
+    ) -> Result<Vec<Change>, E> {
         let writing = self.writing();
-        let compared = self.compare_all(tenants, &writing.keyring)?;
-        Ok(compared.into_iter().map(|compared| compared.change).collect())
+        let mut keyring = self.keyring().clone();
+        let mut kinds = vec![ChangeKind::Unchanged; ids.len()];
+        for place in places(ids, &mut keyring)? {
+            let tenant = read(place.at)?;
+            kinds[place.at] = self.next(&writing, &place, &ids[place.at], tenant.borrow())?.0;
+        }
+        Ok(changes(ids, kinds))
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the plaintext credentials end here")]
-    fn import(&self, tenants: Vec<ResolvedTenant>) -> Result<Vec<Change>, Error> {
+    fn import<E: From<Error>>(
+        &self,
+        ids: &[TenantId],
+        mut read: impl FnMut(usize) -> Result<ResolvedTenant, E>,
+        directory: &DataDir,
+    ) -> Result<Vec<Change>, E> {
         let mut writing = self.writing();
-        let compared = self.compare_all(&tenants, &writing.keyring)?;
-        let mut keyring = writing.keyring.clone();
+        let mut keyring = self.keyring().clone();
+        let places = places(ids, &mut keyring)?;
+        let is_any_new = places.iter().any(|place| place.is_new);
         let now = self.clock.now();
-        let mut batch = Batch::default();
-        let mut entries = Vec::new();
-        for (tenant, Compared { change, current }) in tenants.iter().zip(&compared) {
-            if change.kind == ChangeKind::Unchanged {
-                continue;
+        let mut kinds = vec![ChangeKind::Unchanged; ids.len()];
+        let mut batch = directory.large_batch().map_err(Error::from)?;
+        for place in places {
+            let id = &ids[place.at];
+            // The plaintext credentials end with it.
+            let tenant = read(place.at)?;
+            let (kind, current) = self.next(&writing, &place, id, &tenant)?;
+            if kind != ChangeKind::Unchanged {
+                let (keys, current) = (place.keys, current.as_ref());
+                let import = Import { vault: self, id, keys, current, kind: &kind, now };
+                batch.append(&import.seal(&tenant)?).map_err(Error::from)?;
             }
-            let keys = match current {
-                Some(entry) => Arc::clone(&entry.keys),
-                // After an import that failed there may be keys already.
-                None => keyring.get_or_create(keyring.handle(&change.tenant))?,
-            };
-            let import = Import { vault: self, keys, current: current.as_deref(), change, now };
-            entries.push(import.seal(&mut batch, tenant)?);
+            kinds[place.at] = kind;
         }
-        if compared.iter().any(|compared| compared.current.is_none()) {
+        if is_any_new {
             self.save_keyring(&mut writing, keyring)?;
         }
-        self.witness.apply(batch)?;
-        self.publish(entries);
-        Ok(compared.into_iter().map(|compared| compared.change).collect())
+        self.witness.apply_large(batch)?;
+        let changes = changes(ids, kinds);
+        let is_changed = |change: &&Change| change.kind != ChangeKind::Unchanged;
+        self.changed(changes.iter().filter(is_changed).map(|change| &change.tenant));
+        Ok(changes)
     }
 
-    fn compare_all(
+    /// What is to be done of `tenant`, and what is stored of it.
+    fn next(
         &self,
-        tenants: &[ResolvedTenant],
-        keyring: &Keyring,
-    ) -> Result<Vec<Compared>, Error> {
-        let mut seen: HashMap<String, &TenantId> = HashMap::with_capacity(tenants.len());
-        let index = self.index();
-        tenants
-            .iter()
-            .map(|tenant| {
-                let id = &tenant.config.id;
-                let conflict = |existing: &TenantId| Error::CaseConflict {
-                    tenant: id.clone(),
-                    existing: existing.clone(),
-                };
-                match seen.insert(id.folded(), id) {
-                    Some(earlier) if earlier == id => return Err(Error::Duplicate(id.clone())),
-                    Some(earlier) => return Err(conflict(earlier)),
-                    None => {}
-                }
-                if let Some(sealed) = index.sealed.get(&id.folded()) {
-                    return Err(Error::TenantSealed(sealed.clone()));
-                }
-                let entry = index.tenants.get(&id.folded()).map(Arc::clone);
-                let kind = match &entry {
-                    None => match keyring.tombstone(id) {
-                        Some(tombstone) => {
-                            let (tenant, at) = (id.clone(), tombstone.removed_at());
-                            return Err(Error::Removed { tenant, at });
-                        }
-                        None => ChangeKind::Added,
-                    },
-                    Some(entry) if entry.directory.id != *id => {
-                        return Err(conflict(&entry.directory.id));
-                    }
-                    Some(entry) => self.compare(tenant, entry)?,
-                };
-                Ok(Compared { change: Change { tenant: id.clone(), kind }, current: entry })
-            })
-            .collect()
+        writing: &Writing,
+        place: &Place,
+        id: &TenantId,
+        tenant: &ResolvedTenant,
+    ) -> Result<(ChangeKind, Option<Entry>), Error> {
+        if tenant.config.id != *id {
+            return Err(Error::NotConfigured);
+        }
+        // Keys without a record are of an import that failed.
+        let entry = if place.is_new { None } else { self.records.entry(&place.keys)? };
+        let kind = match &entry {
+            None => ChangeKind::Added,
+            Some(entry) if entry.directory.id != *id => {
+                let existing = entry.directory.id.clone();
+                return Err(Error::CaseConflict { tenant: id.clone(), existing });
+            }
+            Some(entry) => self.compare(writing, tenant, entry)?,
+        };
+        Ok((kind, entry))
     }
 
-    fn compare(&self, tenant: &ResolvedTenant, entry: &Entry) -> Result<ChangeKind, Error> {
+    /// While nothing is written.
+    fn compare(
+        &self,
+        _: &Writing,
+        tenant: &ResolvedTenant,
+        entry: &Entry,
+    ) -> Result<ChangeKind, Error> {
         let mut fields = Vec::new();
         match self.records.config(entry) {
             Ok(stored) if stored == tenant.config => {}
@@ -214,24 +261,66 @@ impl Unsealed {
     }
 }
 
-/// A change, and what is stored of the tenant.
-struct Compared {
-    change: Change,
-    current: Option<Arc<Entry>>,
+/// Where a tenant that is imported is.
+struct Place {
+    /// Among those that are imported.
+    at: usize,
+    /// Whether there were no keys of it.
+    is_new: bool,
+    keys: Arc<TenantKeys>,
+}
+
+/// Where the tenants `ids` are, or are to be, in the order of the store. `keyring` gets keys for
+/// those that are new.
+fn places(ids: &[TenantId], keyring: &mut Keyring) -> Result<Vec<Place>, Error> {
+    let mut seen: HashMap<IdDigest, &TenantId> = HashMap::with_capacity(ids.len());
+    let mut places = Vec::with_capacity(ids.len());
+    for (at, id) in ids.iter().enumerate() {
+        let name = keyring.digest(id);
+        match seen.insert(name, id) {
+            Some(earlier) if earlier == id => return Err(Error::Duplicate(id.clone())),
+            Some(earlier) => {
+                let (tenant, existing) = (id.clone(), earlier.clone());
+                return Err(Error::CaseConflict { tenant, existing });
+            }
+            None => {}
+        }
+        let is_new = match keyring.find_name(name) {
+            Some(Found::Sealed(sealed)) => {
+                return Err(Error::TenantSealed(sealed.id.clone()));
+            }
+            Some(Found::Open(_)) => false,
+            None => true,
+        };
+        if is_new && let Some(tombstone) = keyring.tombstone(name) {
+            return Err(Error::Removed { tenant: id.clone(), at: tombstone.removed_at() });
+        }
+        places.push(Place { at, is_new, keys: keyring.get_or_create(id)? });
+    }
+    places.sort_unstable_by_key(|place| place.keys.handle);
+    Ok(places)
+}
+
+fn changes(ids: &[TenantId], kinds: Vec<ChangeKind>) -> Vec<Change> {
+    let changes = ids.iter().cloned().zip(kinds);
+    changes.map(|(tenant, kind)| Change { tenant, kind }).collect()
 }
 
 /// One tenant's way into a batch.
 struct Import<'a> {
     vault: &'a Unsealed,
+    id: &'a TenantId,
     keys: Arc<TenantKeys>,
     current: Option<&'a Entry>,
-    change: &'a Change,
+    kind: &'a ChangeKind,
     now: Timestamp,
 }
 
 impl Import<'_> {
     /// Seals what changed, and removes what it replaces.
-    fn seal(&self, batch: &mut Batch, tenant: &ResolvedTenant) -> Result<Entry, Error> {
+    fn seal(&self, tenant: &ResolvedTenant) -> Result<Batch, Error> {
+        let mut own = Batch::default();
+        let batch = &mut own;
         let mut fields = Vec::new();
         for (name, secret) in &secrets(&tenant.credentials) {
             fields.push(self.credential(batch, &fields, name, secret)?);
@@ -265,7 +354,7 @@ impl Import<'_> {
             }
         }
         self.vault.put_directory(batch, &self.keys, &directory, current)?;
-        Ok(Entry { keys: Arc::clone(&self.keys), directory: Arc::new(directory) })
+        Ok(own)
     }
 
     fn credential(
@@ -329,7 +418,7 @@ impl Import<'_> {
 
     /// Whether the field that is stored as `name` is not what it was.
     fn differs(&self, name: &str) -> bool {
-        match &self.change.kind {
+        match self.kind {
             ChangeKind::Added => true,
             ChangeKind::Unchanged => false,
             ChangeKind::Changed { fields } if name == CONFIG => fields.iter().any(|field| {
@@ -352,7 +441,7 @@ impl Import<'_> {
     }
 
     fn too_large(&self, field: &str) -> Error {
-        Error::TooLarge { tenant: self.change.tenant.clone(), field: field.to_owned() }
+        Error::TooLarge { tenant: self.id.clone(), field: field.to_owned() }
     }
 }
 

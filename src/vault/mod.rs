@@ -199,13 +199,6 @@ struct Entry {
     directory: Arc<Directory>,
 }
 
-impl Entry {
-    /// The same tenant under other keys.
-    fn with_keys(&self, keys: Arc<TenantKeys>) -> Self {
-        Self { keys, directory: Arc::clone(&self.directory) }
-    }
-}
-
 /// What a tenant is called in the store: a keyed digest of its id.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 struct Handle([u8; Handle::LENGTH]);
@@ -276,9 +269,9 @@ impl TenantCredentialVault {
         })
     }
 
-    /// Loads the keys, and checks that keyring, directories and records fit together. Takes as long
-    /// as the key derivation, and then opens one record per tenant. What a crash left of a change
-    /// of keys is completed.
+    /// Loads the keys, once header, keyring and store have vouched for each other. Takes as long as
+    /// the key derivation, and then opens no record. What a crash left of a change of keys is
+    /// completed.
     ///
     /// When the vault is unsealed already, only `unlock` is checked.
     ///
@@ -387,11 +380,13 @@ impl TenantCredentialVault {
         self.unsealed(|vault| vault.tenant(id))
     }
 
-    /// Which version of the tenant called `id` is the current one. From memory: it waits for no disk.
+    /// Which version of the tenant called `id` is the current one. From memory, if it was looked up
+    /// within [`Options::credential_ttl`].
     ///
     /// # Errors
     ///
-    /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`].
+    /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`],
+    /// [`Error::RecordDamaged`], [`Error::Store`].
     pub fn version(&self, id: &TenantId) -> Result<u64, Error> {
         self.unsealed(|vault| vault.version(id))
     }
@@ -471,15 +466,4 @@ impl Handle {
 impl Uuid {
     /// Of what belongs to no tenant.
     const SYSTEM: Self = Self([0; 16]);
-}
-
-/// Ids that differ only in case have one fold.
-trait Fold {
-    fn folded(&self) -> String;
-}
-
-impl Fold for TenantId {
-    fn folded(&self) -> String {
-        self.as_str().to_ascii_lowercase()
-    }
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::header::OpenHeader;
 use super::key::Key;
-use super::keyring::{self, Keyring};
+use super::keyring::{self, Age, Keyring};
 use super::sealed::SealedStore;
 use super::unsealed::Unsealed;
 use super::witness::{Part, Verdict, Witness};
@@ -29,6 +29,7 @@ pub(super) enum Rollback {
 /// A keyring, and the store that says that it is the present one.
 pub(super) struct Opened {
     pub(super) keyring: Keyring,
+    age: Age,
     /// What opened it.
     key: Key,
     /// Whether that is not what seals it from now on.
@@ -78,7 +79,8 @@ impl TenantCredentialVault {
             (opened, _) => (header.keyring_key(), opened),
         };
         let is_former_key = !std::ptr::eq(key, header.keyring_key());
-        let (keyring, is_outdated) = opened?;
+        let (keyring, age) = opened?;
+        let is_outdated = age == Age::Unauthenticated;
 
         let files = [(Part::Header, bytes, "header"), (Part::Keyring, &*file, "keyring")];
         let (witness, is_adopted) = match self.witness.get() {
@@ -122,7 +124,7 @@ impl TenantCredentialVault {
             self.witness.get_or_init(|| Arc::clone(&witness));
         }
         let key = key.duplicate();
-        Ok(Opened { keyring, key, is_former_key, is_adopted, witness, accepted })
+        Ok(Opened { keyring, age, key, is_former_key, is_adopted, witness, accepted })
     }
 
     /// Opens a store that nothing authenticates yet, if `check` agrees that it is one.
@@ -147,16 +149,30 @@ impl TenantCredentialVault {
         Ok(Witness::new(Arc::new(store), Arc::clone(&self.directory)))
     }
 
-    /// Opens every directory, and completes what is to be completed. Answers which rollbacks were
-    /// accepted as well.
+    /// Completes what is to be completed. Answers which rollbacks were accepted as well.
+    ///
+    /// Parts that the store has authenticated fit together. Where a rollback was accepted, or
+    /// nothing has authenticated the store so far, every directory is opened to find out; also for
+    /// a keyring that does not say whose its keys are.
     pub(super) fn load(
         &self,
         header: &mut OpenHeader,
         opened: Opened,
     ) -> Result<(Unsealed, Vec<String>), Error> {
-        let Opened { mut keyring, key, is_former_key, is_adopted, witness, accepted } = opened;
+        let Opened { mut keyring, age, key, is_former_key, is_adopted, witness, accepted } = opened;
         let sealed = SealedStore::new(Arc::clone(witness.store()), self.store_id);
-        let contents = sealed.contents(&mut keyring)?;
+        sealed.follow_moves(&mut keyring)?;
+        if age != Age::Current {
+            name_keys(&sealed, &mut keyring)?;
+        } else if !accepted.is_empty() {
+            sealed.contents(&keyring, |_| Ok(()))?;
+        }
+        let mut left_over = Vec::new();
+        for tombstone in keyring.tombstones() {
+            if sealed.is_inhabited(tombstone.handle)? {
+                left_over.push(tombstone.handle);
+            }
+        }
         let write_header =
             |header: &mut OpenHeader| witness.replace(Part::Header, &header.encode()?);
         if is_adopted {
@@ -165,7 +181,7 @@ impl TenantCredentialVault {
             header.change_keyring_key(&key)?;
             write_header(header)?;
         }
-        if is_adopted || is_former_key {
+        if is_adopted || is_former_key || age != Age::Current {
             keyring.save(self.store_id, header.keyring_key(), |bytes| {
                 witness.replace(Part::Keyring, bytes)
             })?;
@@ -179,11 +195,10 @@ impl TenantCredentialVault {
             (sealed, witness),
             keyring,
             header.keyring_key().duplicate(),
-            contents.tenants,
             Arc::clone(&self.clock),
             &self.options,
         )?;
-        unsealed.finish_removals(&unsealed.writing().keyring, &contents.left_over)?;
+        unsealed.finish_removals(&left_over)?;
         match unsealed.witness.settle() {
             // It is a crash's work that is not finished then, and the next commit's.
             Err(Error::Store(error @ store::Error::Full { .. })) if accepted.is_empty() => {
@@ -206,4 +221,18 @@ impl TenantCredentialVault {
     pub(super) fn witness(&self) -> Result<&Arc<Witness>, Error> {
         self.witness.get().ok_or(Error::Sealed)
     }
+}
+
+/// Notes in `keyring` whose keys are whose, as the directories say.
+fn name_keys(records: &SealedStore, keyring: &mut Keyring) -> Result<(), Error> {
+    let mut names = Vec::new();
+    records.contents(keyring, |entry| {
+        names.push((entry.keys.handle, entry.directory.id.clone()));
+        Ok(())
+    })?;
+    for (handle, id) in &names {
+        keyring.name(*handle, id)?;
+    }
+    keyring.forget_unnamed();
+    Ok(())
 }

@@ -10,16 +10,25 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::backup;
 use super::certificate::{self, Certificate, Deletion};
 use super::header::OpenHeader;
 use super::key::Key;
-use super::keyring::{Keyring, Tombstone};
+use super::keyring::{Found, IdDigest, TenantKeys, Tombstone};
 use super::slot::Unlock;
-use super::unsealed::Unsealed;
-use super::{Error, Fold, Handle, TenantCredentialVault};
+use super::unsealed::{Unsealed, Writing, damaged_id};
+use super::{Error, Handle, TenantCredentialVault};
 use crate::store::{Batch, Tree};
 use crate::tenant::TenantId;
+
+/// A tenant that is to be removed.
+struct Doomed {
+    name: IdDigest,
+    handle: Handle,
+    created: Option<Timestamp>,
+}
 
 /// What is to be said of a tenant that was removed.
 struct Destroyed {
@@ -35,7 +44,7 @@ impl TenantCredentialVault {
     ///
     /// [`Error::Sealed`].
     pub fn certificate_key(&self) -> Result<String, Error> {
-        self.unsealed(|vault| Ok(certificate::public_key(vault.writing().keyring.signing_seed())))
+        self.unsealed(|vault| Ok(certificate::public_key(vault.keyring().signing_seed())))
     }
 
     /// Removes the tenants `ids`, all or none, and answers a certificate for each, which is also
@@ -79,54 +88,75 @@ impl TenantCredentialVault {
         ids: &[TenantId],
     ) -> Result<(Vec<Destroyed>, Arc<Key>), Error> {
         let mut writing = vault.writing();
-        let find = |id: &TenantId| {
-            let present = vault.entry(id).ok();
-            let created = present.as_ref().map(|entry| entry.directory.created_at);
-            let handle = present.map(|entry| entry.keys.handle);
-            let handle = handle.or_else(|| writing.keyring.former_handle(id));
-            handle.map(|handle| (id.clone(), handle, created)).ok_or(Error::NotConfigured)
-        };
         let known = vault.known_backups()?;
-        let doomed = ids.iter().map(find).collect::<Result<Vec<_>, Error>>()?;
+        let doomed = ids.iter().map(|id| vault.doomed(&writing, id));
+        let doomed = doomed.collect::<Result<Vec<_>, Error>>()?;
         let now = self.clock.now();
         self.change_keyring_key(header, vault, &mut writing, |vault, writing| {
             vault.change_keyring(writing, |keyring| {
-                for (id, handle, _) in &doomed {
-                    keyring.remove(id, *handle, now);
+                for Doomed { name, handle, .. } in &doomed {
+                    keyring.remove(*name, *handle, now);
                 }
                 Ok(())
             })?;
             // Before anything else can fail: whose keys are gone is not served any more.
-            let mut index = vault.index_mut();
-            for (id, ..) in &doomed {
-                index.tenants.remove(&id.folded());
-                index.sealed.remove(&id.folded());
-                vault.forget(id);
-            }
+            vault.changed(ids);
             Ok(())
         })?;
-        let handles: Vec<Handle> = doomed.iter().map(|(_, handle, _)| *handle).collect();
-        vault.finish_removals(&writing.keyring, &handles)?;
-        vault.requeue(&mut writing);
-        let destroyed = doomed.iter().map(|(id, _, created)| {
-            let tombstone = writing.keyring.tombstone(id)?;
+        let handles: Vec<Handle> = doomed.iter().map(|doomed| doomed.handle).collect();
+        vault.finish_removals(&handles)?;
+        vault.requeue(&mut writing)?;
+        let keyring = vault.keyring();
+        let destroyed = doomed.iter().map(|Doomed { name, created, .. }| {
+            let tombstone = keyring.tombstone(*name)?;
             let backups = backup::holders(&known, *created, tombstone.removed_at());
             Some(Destroyed { tombstone, backups })
         });
         let destroyed: Option<Vec<_>> = destroyed.collect();
-        let signing = Arc::clone(writing.keyring.signing_seed());
+        let signing = Arc::clone(keyring.signing_seed());
         Ok((destroyed.ok_or(Error::KeyringDamaged)?, signing))
     }
 }
 
 impl Unsealed {
+    /// The tenant `id`, whatever state it is in; also by the name that a damaged one is listed by.
+    fn doomed(&self, writing: &Writing, id: &TenantId) -> Result<Doomed, Error> {
+        let doomed = |name, handle, created| Ok(Doomed { name, handle, created });
+        let (name, found, tombstone) = {
+            let keyring = self.keyring();
+            let name = keyring.digest(id);
+            let found = match keyring.find_name(name) {
+                Some(Found::Open(keys)) => Some(keys.handle),
+                Some(Found::Sealed(sealed)) if sealed.id == *id => {
+                    return doomed(name, sealed.handle(), None);
+                }
+                Some(Found::Sealed(_)) | None => None,
+            };
+            (name, found, keyring.tombstone(name))
+        };
+        match (found, tombstone) {
+            (Some(handle), _) => {
+                return match self.current(writing, id) {
+                    Ok(entry) => doomed(name, handle, Some(entry.directory.created_at)),
+                    // Whether case is right, nobody can say any more.
+                    Err(Error::RecordDamaged { .. }) => doomed(name, handle, None),
+                    Err(error) => Err(error),
+                };
+            }
+            (None, Some(tombstone)) => return doomed(name, tombstone.handle, None),
+            (None, None) => {}
+        }
+        let keyring = self.keyring();
+        let is_meant = |keys: &&Arc<TenantKeys>| {
+            damaged_id(keys.handle).as_ref() == Some(id) && self.records.entry(keys).is_err()
+        };
+        let damaged = keyring.tenants().find(is_meant).ok_or(Error::NotConfigured)?;
+        doomed(damaged.name(), damaged.handle, None)
+    }
+
     /// Removes what tenants left whose keys, at `handles`, are gone: their records, and the tokens of
     /// whoever has a tombstone.
-    pub(super) fn finish_removals(
-        &self,
-        keyring: &Keyring,
-        handles: &[Handle],
-    ) -> Result<(), Error> {
+    pub(super) fn finish_removals(&self, handles: &[Handle]) -> Result<(), Error> {
         if handles.is_empty() {
             return Ok(());
         }
@@ -144,11 +174,16 @@ impl Unsealed {
             after = Some(last.clone());
             for (key, envelope) in &pairs {
                 let token = self.open_token(key, envelope);
-                if token.is_ok_and(|token| keyring.tombstone(&token.tenant).is_some()) {
+                if token.is_ok_and(|token| self.is_removed(&token.tenant)) {
                     batch.remove(Tree::Token, key.as_slice());
                 }
             }
         }
         self.witness.apply(batch)
+    }
+
+    fn is_removed(&self, id: &TenantId) -> bool {
+        let keyring = self.keyring();
+        keyring.tombstone(keyring.digest(id)).is_some()
     }
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use super::backup;
 use super::envelope;
 use super::keyring::{BackupSlot, Keyring, TenantKeys};
-use super::sealed;
-use super::unsealed::{Index, Unsealed, Writing};
-use super::{Entry, Error, Fold, Handle, TenantCredentialVault};
+use super::sealed::{self, SealedStore};
+use super::unsealed::{Unsealed, Writing};
+use super::{Entry, Error, Handle, TenantCredentialVault};
 use crate::store::{Batch, Tree};
 use crate::tenant::TenantId;
 
@@ -48,13 +48,13 @@ const PAGE: usize = 256;
 /// What is left to do.
 #[derive(Default)]
 pub(super) struct Queue {
-    /// Tenants, by folded id.
-    waiting: VecDeque<String>,
+    /// Where tenants are, and how many records each has.
+    waiting: VecDeque<(Handle, u64)>,
     tokens: Tokens,
     /// Whose records are all under the active term, but nobody has looked yet: where they are, and
     /// where they were.
     unproven: HashMap<Handle, Handle>,
-    damaged: HashSet<String>,
+    damaged: HashSet<Handle>,
     /// Whether a token does not open. The old keys of the tokens stay.
     is_token_damaged: bool,
     /// Records in `waiting`, and those that were there.
@@ -73,43 +73,56 @@ enum Tokens {
 }
 
 impl Queue {
-    /// What a rotation left to do.
-    pub(super) fn of(index: &Index, keyring: &Keyring, damaged: HashSet<String>) -> Self {
-        let mut queue = Self::default();
-        let unsettled = index.tenants.iter().filter(|(folded, entry)| {
-            !entry.keys.is_settled() && !damaged.contains(folded.as_str())
-        });
+    /// What a rotation left to do. Opens the directories of the tenants that it concerns.
+    pub(super) fn of(
+        records: &SealedStore,
+        keyring: &Keyring,
+        damaged: HashSet<Handle>,
+    ) -> Result<Self, Error> {
+        let mut queue = Self { damaged, ..Self::default() };
         // In the store's order, so that each batch reads pages that are next to each other.
-        let mut unsettled: Vec<_> = unsettled.collect();
-        unsettled.sort_unstable_by_key(|(_, entry)| entry.keys.handle);
-        for (folded, entry) in unsettled {
-            queue.add(folded.clone(), entry);
+        for keys in keyring.tenants().filter(|keys| !keys.is_settled()) {
+            if queue.damaged.contains(&keys.handle) {
+                continue;
+            }
+            match records.entry(keys) {
+                Ok(Some(entry)) => queue.add(&entry),
+                // Of an import that failed; there are no records to look after.
+                Ok(None) => drop(queue.unproven.insert(keys.handle, keys.handle)),
+                Err(error @ Error::RecordDamaged { .. }) => queue.damage(keys.handle, &error),
+                Err(error) => return Err(error),
+            }
         }
-        queue.damaged = damaged;
-        if !index.system.is_settled() {
+        if !keyring.system().is_settled() {
             queue.tokens = Tokens::After(None);
         }
-        // Of an import that failed; there are no records to look after.
-        let known: HashSet<Handle> =
-            index.tenants.values().map(|entry| entry.keys.handle).collect();
-        let orphans = keyring.entries().filter(|keys| {
-            !keys.is_settled() && keys.handle != Handle::SYSTEM && !known.contains(&keys.handle)
-        });
-        queue.unproven.extend(orphans.map(|keys| (keys.handle, keys.handle)));
-        queue
+        Ok(queue)
     }
 
-    fn add(&mut self, folded: String, entry: &Entry) {
+    fn add(&mut self, entry: &Entry) {
         let records = entry.directory.records().count() as u64;
         self.remaining += records;
         self.total += records;
-        self.waiting.push_back(folded);
+        self.waiting.push_back((entry.keys.handle, records));
     }
 
-    /// Counts the records of `entry` as done.
-    fn take_off(&mut self, entry: &Entry) {
-        let records = entry.directory.records().count() as u64;
+    fn damage(&mut self, handle: Handle, error: &Error) {
+        tracing::error!(error.code = %error.code(), %error, "a tenant was not re-sealed");
+        self.damaged.insert(handle);
+    }
+
+    /// Counts `records` as done.
+    fn take_off(&mut self, records: u64) {
         self.remaining = self.remaining.saturating_sub(records);
+    }
+
+    /// Takes the tenant at `handle` from those that wait.
+    fn remove(&mut self, handle: Handle) {
+        if let Some(at) = self.waiting.iter().position(|(waiting, _)| *waiting == handle)
+            && let Some((_, records)) = self.waiting.remove(at)
+        {
+            self.take_off(records);
+        }
     }
 
     fn progress(&self, destroyed: u64) -> ResealProgress {
@@ -163,48 +176,52 @@ impl TenantCredentialVault {
     }
 }
 
-impl Writing {
-    /// Refuses what [`Unsealed::begin_reseal`] could not do.
+impl Unsealed {
+    /// Refuses what [`Self::begin_reseal`] could not do.
     pub(super) fn check_reseal(&self) -> Result<(), Error> {
-        if self.keyring.is_moving() {
+        let keyring = self.keyring();
+        if keyring.is_moving() {
             return Err(Error::Resealing);
         }
-        match self.keyring.sealed().next() {
+        match keyring.sealed().next() {
             Some(sealed) => Err(Error::TenantSealed(sealed.id.clone())),
             None => Ok(()),
         }
     }
-}
 
-impl Unsealed {
     fn rotate_tenant_key(&self, id: &TenantId) -> Result<u32, Error> {
         let mut writing = self.writing();
-        let entry = self.entry(id)?;
+        let entry = self.current(&writing, id)?;
         let keys =
             self.change_keyring(&mut writing, |keyring| keyring.add_term(entry.keys.handle))?;
         let term = keys.active().number;
         writing.queue.unproven.remove(&keys.handle);
-        let entry = entry.with_keys(keys);
-        let folded = id.folded();
-        if !writing.queue.waiting.contains(&folded) {
-            writing.queue.add(folded.clone(), &entry);
+        if !writing.queue.waiting.iter().any(|(waiting, _)| *waiting == keys.handle) {
+            writing.queue.add(&entry);
         }
-        self.index_mut().tenants.insert(folded, Arc::new(entry));
+        self.changed([id]);
         Ok(term)
     }
 
-    /// Gives everybody a new key and another handle, and backups the slot `backup`. Writes the
-    /// keyring, and no record.
+    /// Gives everybody a new key and another handle, and backups the slot `backup`. Opens every
+    /// directory, writes the keyring, and no record. A tenant whose directory does not open stays
+    /// as it is.
     pub(super) fn begin_reseal(
         &self,
         writing: &mut Writing,
         backup: Option<BackupSlot>,
     ) -> Result<(), Error> {
-        let tenants: Vec<(Handle, TenantId)> = {
-            let index = self.index();
-            let tenants = index.tenants.values();
-            tenants.map(|entry| (entry.keys.handle, entry.directory.id.clone())).collect()
-        };
+        let mut queue = Queue::default();
+        let mut tenants: Vec<(Handle, TenantId)> = Vec::new();
+        for keys in self.keyring().tenants() {
+            match self.records.entry(keys) {
+                Ok(entry) => {
+                    tenants.extend(entry.map(|entry| (keys.handle, entry.directory.id.clone())));
+                }
+                Err(error @ Error::RecordDamaged { .. }) => queue.damage(keys.handle, &error),
+                Err(error) => return Err(error),
+            }
+        }
         self.change_keyring(writing, |keyring| {
             keyring.begin_moving(tenants.iter().cloned())?;
             for (handle, _) in &tenants {
@@ -213,22 +230,8 @@ impl Unsealed {
             keyring.set_backup(backup);
             keyring.add_term(Handle::SYSTEM)
         })?;
-        self.adopt_keys(&writing.keyring)?;
-        writing.queue = Queue::of(&self.index(), &writing.keyring, HashSet::new());
-        Ok(())
-    }
-
-    /// Shows readers the keys of `keyring`.
-    fn adopt_keys(&self, keyring: &Keyring) -> Result<(), Error> {
-        let mut index = self.index_mut();
-        for entry in index.tenants.values_mut() {
-            let keys = keyring.get(entry.keys.handle).ok_or(Error::KeyringDamaged)?;
-            if !Arc::ptr_eq(keys, &entry.keys) {
-                *entry = Arc::new(entry.with_keys(Arc::clone(keys)));
-            }
-        }
-        let system = keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?;
-        index.system = Arc::clone(system);
+        self.all_changed();
+        writing.queue = Queue::of(&self.records, &self.keyring(), queue.damaged)?;
         Ok(())
     }
 
@@ -241,7 +244,7 @@ impl Unsealed {
         let destroyed = self.reseal_some(&mut writing, at_most.max(1));
         if destroyed.is_err() {
             // What was taken from it is found again.
-            self.requeue(&mut writing);
+            self.requeue(&mut writing)?;
         }
         Ok(writing.queue.progress(destroyed?))
     }
@@ -252,21 +255,28 @@ impl Unsealed {
         let mut taken = Vec::new();
         let mut count = 0;
         while count < at_most {
-            let Some(folded) = writing.queue.waiting.pop_front() else { break };
-            let Some(entry) = self.index().tenants.get(&folded).map(Arc::clone) else { continue };
-            let moved = entry.keys.moved();
+            let Some((handle, listed)) = writing.queue.waiting.pop_front() else { break };
+            let Some(keys) = self.keyring().get(handle).map(Arc::clone) else { continue };
+            let moved = keys.moved();
             // By itself: of a tenant that cannot move as a whole, nothing moves.
             let mut own = Batch::default();
-            match self.reseal_tenant(&mut own, &entry, &moved) {
-                Ok(records) => {
+            let resealed = match self.records.entry(&keys) {
+                Ok(Some(entry)) => {
+                    let records = self.reseal_tenant(&mut own, &entry, &moved);
+                    records.map(|records| (entry, records))
+                }
+                Ok(None) => continue,
+                Err(error) => Err(error),
+            };
+            match resealed {
+                Ok((entry, records)) => {
                     batch.append(own);
                     count += records;
-                    taken.push((folded, entry, moved));
+                    taken.push((entry, moved, listed));
                 }
                 Err(error @ Error::RecordDamaged { .. }) => {
-                    tracing::error!(error.code = %error.code(), %error, "a tenant was not re-sealed");
-                    writing.queue.take_off(&entry);
-                    writing.queue.damaged.insert(folded);
+                    writing.queue.take_off(listed);
+                    writing.queue.damage(handle, &error);
                 }
                 Err(error) => return Err(error),
             }
@@ -281,14 +291,15 @@ impl Unsealed {
             Tokens::After(_) | Tokens::Settled | Tokens::Unproven => None,
         };
         self.witness.apply(batch)?;
-        let mut index = self.index_mut();
-        for (folded, entry, moved) in taken {
-            writing.queue.take_off(&entry);
-            let keys = writing.keyring.replace(entry.keys.handle, moved);
-            writing.queue.unproven.insert(keys.handle, entry.keys.handle);
-            index.tenants.insert(folded, Arc::new(entry.with_keys(keys)));
+        let mut ids = Vec::with_capacity(taken.len());
+        for (entry, moved, listed) in taken {
+            writing.queue.take_off(listed);
+            let former = entry.keys.handle;
+            let keys = self.keyring_mut(writing).replace(former, moved);
+            writing.queue.unproven.insert(keys.handle, former);
+            ids.push(entry.directory.id.clone());
         }
-        drop(index);
+        self.changed(&ids);
         if let Some(tokens) = tokens {
             writing.queue.tokens = tokens;
         }
@@ -351,7 +362,7 @@ impl Unsealed {
         limit: usize,
     ) -> Result<(Option<Vec<u8>>, bool), Error> {
         let mut is_damaged = false;
-        let system = Arc::clone(&self.index().system);
+        let system = self.system();
         if after.is_none() {
             is_damaged |= self.reseal_backups(batch, &system)?;
         }
@@ -386,7 +397,8 @@ impl Unsealed {
     fn destroy_old_terms(&self, writing: &mut Writing) -> Result<u64, Error> {
         let mut places = BTreeMap::new();
         for (handle, former) in &writing.queue.unproven {
-            let Some(keys) = writing.keyring.get(*handle) else { continue };
+            let keyring = self.keyring();
+            let Some(keys) = keyring.get(*handle) else { continue };
             places.insert(*former, None);
             places.insert(*handle, Some(keys.active().number));
         }
@@ -396,8 +408,8 @@ impl Unsealed {
         };
         let proven = writing.queue.unproven.iter().filter(is_proven);
         let mut settled: Vec<Arc<TenantKeys>> =
-            proven.filter_map(|(handle, _)| writing.keyring.get(*handle).map(Arc::clone)).collect();
-        let system = Arc::clone(&self.index().system);
+            proven.filter_map(|(handle, _)| self.keyring().get(*handle).map(Arc::clone)).collect();
+        let system = self.system();
         if matches!(writing.queue.tokens, Tokens::Unproven) && self.count_tokens(&system)? == 0 {
             settled.push(system);
         }
@@ -413,12 +425,12 @@ impl Unsealed {
                 }
                 Ok(())
             })?;
-            self.adopt_keys(&writing.keyring)?;
+            self.all_changed();
         }
         writing.queue.unproven.clear();
         let total = writing.queue.total;
         // Whoever is not settled by now is found again.
-        self.requeue(writing);
+        self.requeue(writing)?;
         writing.queue.total = total;
         if writing.queue.is_token_damaged {
             // Nothing more can be done about them.
@@ -470,18 +482,19 @@ impl Unsealed {
     }
 
     /// Finds what is left to do anew.
-    pub(super) fn requeue(&self, writing: &mut Writing) {
-        let Queue { unproven, mut damaged, is_token_damaged, .. } =
-            std::mem::take(&mut writing.queue);
-        damaged.retain(|folded| self.index().tenants.contains_key(folded));
-        writing.queue = Queue::of(&self.index(), &writing.keyring, damaged);
+    pub(super) fn requeue(&self, writing: &mut Writing) -> Result<(), Error> {
+        let mut damaged = writing.queue.damaged.clone();
+        damaged.retain(|handle| self.keyring().get(*handle).is_some());
+        let queue = Queue::of(&self.records, &self.keyring(), damaged)?;
+        let Queue { unproven, is_token_damaged, .. } = std::mem::replace(&mut writing.queue, queue);
         writing.queue.unproven.extend(unproven);
         writing.queue.is_token_damaged = is_token_damaged;
+        Ok(())
     }
 
     /// Moves one tenant at once, for whoever cannot wait until it is its turn.
     pub(super) fn reseal_now(&self, writing: &mut Writing, id: &TenantId) -> Result<(), Error> {
-        let entry = self.entry(id)?;
+        let entry = self.current(writing, id)?;
         if entry.keys.is_settled() {
             return Ok(());
         }
@@ -489,9 +502,10 @@ impl Unsealed {
         let mut batch = Batch::default();
         self.reseal_tenant(&mut batch, &entry, &moved)?;
         self.witness.apply(batch)?;
-        let keys = writing.keyring.replace(entry.keys.handle, moved);
-        writing.queue.waiting.retain(|folded| *folded != id.folded());
-        self.index_mut().tenants.insert(id.folded(), Arc::new(entry.with_keys(keys)));
+        let former = entry.keys.handle;
+        self.keyring_mut(writing).replace(former, moved);
+        writing.queue.remove(former);
+        self.changed([id]);
         Ok(())
     }
 }

@@ -120,13 +120,13 @@ impl TenantCredentialVault {
             let mut writing = vault.writing();
             let writing = &mut *writing;
             if reseal {
-                writing.check_reseal()?;
+                vault.check_reseal()?;
             }
             let dropped = header.rotate_root(unlocks, drop_others)?;
             let mut backup = None;
             if reseal {
                 header.change_tenant_seal_key()?;
-                if let Some(slot) = writing.keyring.backup() {
+                if let Some(slot) = vault.keyring().backup() {
                     backup = backup::renewed_slot(&header, slot, unlocks, self.clock.now())?;
                 }
             }

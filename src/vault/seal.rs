@@ -5,10 +5,8 @@
 //! reads this process's memory, and it stays sealed over restarts, until whoever can unseal the vault
 //! unseals it. The key that its keys are sealed under is in the header; it is in memory only here.
 
-use std::sync::Arc;
-
 use super::slot::Unlock;
-use super::{Error, Fold, TenantCredentialVault};
+use super::{Error, TenantCredentialVault};
 use crate::tenant::TenantId;
 
 impl TenantCredentialVault {
@@ -25,15 +23,11 @@ impl TenantCredentialVault {
             let mut writing = vault.writing();
             // Who is sealed does not move, and would be left behind.
             vault.reseal_now(&mut writing, id)?;
-            let handle = vault.entry(id)?.keys.handle;
+            let handle = vault.current(&writing, id)?.keys.handle;
             vault.change_keyring(&mut writing, |keyring| {
                 keyring.seal_tenant(vault.store_id(), (handle, id), header.tenant_seal_key())
             })?;
-            let mut index = vault.index_mut();
-            index.tenants.remove(&id.folded());
-            index.sealed.insert(id.folded(), id.clone());
-            drop(index);
-            vault.forget(id);
+            vault.changed([id]);
             Ok(())
         })
     }
@@ -48,22 +42,16 @@ impl TenantCredentialVault {
         let (header, _) = self.unlock(unlock)?;
         self.changing(|vault| {
             let mut writing = vault.writing();
-            match vault.entry(id) {
+            match vault.current(&writing, id) {
                 Err(Error::TenantSealed(_)) => {}
                 Ok(_) => return Ok(()),
                 Err(error) => return Err(error),
             }
-            let entry = vault.change_keyring(&mut writing, |keyring| {
-                let key = header.tenant_seal_key();
-                let keys = keyring.unseal_tenant(vault.store_id(), id, key)?;
-                vault.records.entry(keys)
+            vault.change_keyring(&mut writing, |keyring| {
+                keyring.unseal_tenant(vault.store_id(), id, header.tenant_seal_key())
             })?;
-            let mut index = vault.index_mut();
-            index.sealed.remove(&id.folded());
-            index.tenants.insert(id.folded(), Arc::new(entry));
-            drop(index);
-            vault.requeue(&mut writing);
-            Ok(())
+            vault.changed([id]);
+            vault.requeue(&mut writing)
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The store as the vault sees it: sealed records by tenant, field and version.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -10,7 +10,7 @@ use super::envelope::{self, Opened, Place, RecordKind};
 use super::key::Key;
 use super::keyring::{Keyring, TenantKeys};
 use super::record::{self, Directory, Field, FieldId};
-use super::{Entry, Error, Fold, Handle, StoreId};
+use super::{Entry, Error, Handle, StoreId};
 use crate::memory::SecretText;
 use crate::store::{Batch, Pair, Store, Tree};
 use crate::tenant::{Credentials, TenantConfig};
@@ -24,15 +24,6 @@ pub(super) const RECORD_KEY_LENGTH: usize = Handle::LENGTH + 2 + 8;
 pub(super) struct SealedStore {
     store: Arc<dyn Store>,
     id: StoreId,
-}
-
-/// What is in a store.
-#[derive(Default)]
-pub(super) struct Contents {
-    /// By folded id.
-    pub(super) tenants: HashMap<String, Arc<Entry>>,
-    /// Where records are whose keys were destroyed.
-    pub(super) left_over: Vec<Handle>,
 }
 
 impl SealedStore {
@@ -53,56 +44,106 @@ impl SealedStore {
         Arc::clone(&self.store)
     }
 
-    /// Every tenant whose keys are in `keyring`, which learns who has moved to another handle.
+    /// Gives every tenant of `keyring` to `each`, in the order of the store, once
+    /// [`Self::follow_moves`] was called.
     ///
     /// # Errors
     ///
-    /// Whatever does not fit together: a record that no directory lists, or one that is listed and
-    /// missing, a tenant without keys or without a directory. The fields stay sealed.
-    pub(super) fn contents(&self, keyring: &mut Keyring) -> Result<Contents, Error> {
-        let mut contents = Contents::default();
-        let next = keyring.entries().filter_map(|keys| Some((keys.next_handle?, keys.handle)));
-        let former: HashMap<Handle, Handle> = next.collect();
-        let sealed: HashSet<Handle> = keyring.sealed().map(|tenant| tenant.handle()).collect();
+    /// Those of `each`, and whatever does not fit together: a record that no directory lists, or one
+    /// that is listed and missing, records without keys. The fields stay sealed.
+    pub(super) fn contents(
+        &self,
+        keyring: &Keyring,
+        mut each: impl FnMut(Entry) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         // In 256 portions, so that a large store is not in memory as a whole.
         for first in 0..=u8::MAX {
             let pairs = self.store.scan(Tree::Tenant, &[first])?;
-            let mut records: HashMap<Handle, Vec<&Pair>> = HashMap::new();
-            for pair in &pairs {
-                let handle = pair.0.first_chunk().ok_or_else(|| self.stray(&pair.0))?;
-                records.entry(Handle(*handle)).or_default().push(pair);
-            }
-            for (handle, records) in records {
-                if let Some(at) = former.get(&handle) {
-                    let keys = keyring.get(*at).ok_or(Error::KeyringDamaged)?.moved();
-                    keyring.replace(*at, keys);
-                }
-                if let Some(keys) = keyring.get(handle) {
-                    let directory = self.directory(keys, &records)?;
-                    let entry =
-                        Arc::new(Entry { keys: Arc::clone(keys), directory: Arc::new(directory) });
-                    contents.tenants.insert(entry.directory.id.folded(), entry);
-                } else if keyring.is_removed(handle) {
-                    contents.left_over.push(handle);
-                } else if !sealed.contains(&handle) {
-                    return Err(Error::KeyringOutdated);
-                }
+            for records in pairs.chunk_by(|one, next| handle_of(one) == handle_of(next)) {
+                let handle = records.first().and_then(handle_of).ok_or_else(|| self.stray())?;
+                let keys = match keyring.get(handle) {
+                    Some(keys) => Arc::clone(keys),
+                    None if keyring.is_known(handle) => continue,
+                    None => return Err(Error::KeyringOutdated),
+                };
+                let directory = Arc::new(self.whole_directory(&keys, records)?);
+                each(Entry { keys, directory })?;
             }
         }
-        Ok(contents)
+        Ok(())
     }
 
-    /// The tenant whose keys are `keys`.
-    pub(super) fn entry(&self, keys: Arc<TenantKeys>) -> Result<Entry, Error> {
-        let pairs = self.store.scan(Tree::Tenant, &keys.handle.0)?;
-        let directory = self.directory(&keys, &pairs.iter().collect::<Vec<_>>())?;
-        Ok(Entry { keys, directory: Arc::new(directory) })
+    /// Has keys follow records that have moved already, of which a crash kept the keyring from
+    /// knowing.
+    pub(super) fn follow_moves(&self, keyring: &mut Keyring) -> Result<(), Error> {
+        let mut moved = Vec::new();
+        for keys in keyring.tenants() {
+            if let Some(next) = keys.next_handle
+                && self.is_inhabited(next)?
+            {
+                moved.push((keys.handle, keys.moved()));
+            }
+        }
+        for (former, keys) in moved {
+            keyring.replace(former, keys);
+        }
+        Ok(())
+    }
+
+    /// The tenant whose keys are `keys`. Nothing when it has no record, as after an import that
+    /// failed. Two reads: of a few KiB, and of one record.
+    pub(super) fn entry(&self, keys: &Arc<TenantKeys>) -> Result<Option<Entry>, Error> {
+        if let Some(directory) = self.directory(keys)? {
+            let keys = Arc::clone(keys);
+            return Ok(Some(Entry { keys, directory: Arc::new(directory) }));
+        }
+        if keys.next_handle.is_none() {
+            return Ok(None);
+        }
+        let keys = Arc::new(keys.moved());
+        let directory = self.directory(&keys)?;
+        Ok(directory.map(|directory| Entry { keys, directory: Arc::new(directory) }))
+    }
+
+    /// Whether there is any record at `handle`.
+    pub(super) fn is_inhabited(&self, handle: Handle) -> Result<bool, Error> {
+        let first = self.store.scan_after(Tree::Tenant, Some(&handle.0), 1)?;
+        Ok(first.first().and_then(handle_of) == Some(handle))
+    }
+
+    /// The directory of whose keys are `keys`. The field number of a directory is the lowest, so its
+    /// record is the first one.
+    fn directory(&self, keys: &TenantKeys) -> Result<Option<Directory>, Error> {
+        let first = self.store.scan_after(Tree::Tenant, Some(&keys.handle.0), 1)?;
+        let own = first.first().filter(|first| handle_of(first) == Some(keys.handle));
+        own.map(|first| self.open_directory(keys, first)).transpose()
     }
 
     /// The directory among all `records` of a tenant, which it must list.
-    fn directory(&self, keys: &TenantKeys, records: &[&Pair]) -> Result<Directory, Error> {
-        // Keys are in order, and the directory's field number is the lowest.
-        let Some((key, envelope)) = records.first() else { return Err(Error::KeyringOutdated) };
+    fn whole_directory(&self, keys: &TenantKeys, records: &[Pair]) -> Result<Directory, Error> {
+        let Some((first, others)) = records.split_first() else {
+            return Err(Error::KeyringOutdated);
+        };
+        let directory = self.open_directory(keys, first)?;
+        let listed: BTreeSet<RecordKey> = directory
+            .fields
+            .iter()
+            .flat_map(Field::records)
+            .map(|(field, version)| record_key(keys.handle, field, version))
+            .collect();
+        let stored = others.iter().map(|(key, _)| key.as_slice());
+        if listed.iter().map(<[u8; _]>::as_slice).ne(stored) {
+            let (field, version) = (FieldId::DIRECTORY.0, directory.version);
+            return Err(self.place(RecordKind::Directory, field, version, &first.0).damaged());
+        }
+        Ok(directory)
+    }
+
+    fn open_directory(
+        &self,
+        keys: &TenantKeys,
+        (key, envelope): &Pair,
+    ) -> Result<Directory, Error> {
         let version = key.last_chunk().map_or(0, |version| u64::from_be_bytes(*version));
         let expected = record_key(keys.handle, FieldId::DIRECTORY.0, version);
         let place = self.place(RecordKind::Directory, FieldId::DIRECTORY.0, version, key);
@@ -112,16 +153,6 @@ impl SealedStore {
         let opened = envelope::open(keys, &place, envelope)?;
         let directory = Directory::decode(&opened).map_err(|_| place.damaged())?;
         if directory.version != version || directory.uuid != keys.uuid {
-            return Err(place.damaged());
-        }
-        let listed: BTreeSet<RecordKey> = directory
-            .fields
-            .iter()
-            .flat_map(Field::records)
-            .map(|(field, version)| record_key(keys.handle, field, version))
-            .collect();
-        let stored = records.iter().skip(1).map(|(key, _)| key.as_slice());
-        if listed.iter().map(<[u8; _]>::as_slice).ne(stored) {
             return Err(place.damaged());
         }
         Ok(directory)
@@ -254,8 +285,8 @@ impl SealedStore {
         Ok(bytes)
     }
 
-    fn stray(&self, key: &[u8]) -> Error {
-        self.place(RecordKind::Directory, FieldId::DIRECTORY.0, 0, key).damaged()
+    fn stray(&self) -> Error {
+        self.place(RecordKind::Directory, FieldId::DIRECTORY.0, 0, &[]).damaged()
     }
 }
 
@@ -286,6 +317,11 @@ pub(super) fn fingerprint(
 )]
 pub(super) fn secret_bytes(secret: &SecretText) -> &[u8] {
     secret.expose_secret().as_bytes()
+}
+
+/// At which handle a record is.
+fn handle_of((key, _): &Pair) -> Option<Handle> {
+    key.first_chunk().map(|handle| Handle(*handle))
 }
 
 /// Where a record of the tenant at `handle` is.

@@ -4,7 +4,6 @@
 //! store can neither be searched for a token nor be turned into tokens.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -71,8 +70,8 @@ impl TenantCredentialVault {
 
 impl Unsealed {
     fn put_token(&self, secret: &[u8], record: &TokenRecord) -> Result<(), Error> {
-        let _writing = self.writing();
-        self.entry(&record.tenant)?;
+        let writing = self.writing();
+        self.current(&writing, &record.tenant)?;
         let payload = record::encode_token(record);
         if payload.len() > MAX_PAYLOAD {
             return Err(Error::TooLarge {
@@ -82,7 +81,7 @@ impl Unsealed {
         }
         let key = self.token_key(secret);
         let mut batch = Batch::default();
-        let system = Arc::clone(&self.index().system);
+        let system = self.system();
         batch.put(Tree::Token, key, envelope::seal(&system, &self.token_place(&key), &payload)?);
         self.witness.apply(batch)
     }
@@ -137,7 +136,7 @@ impl Unsealed {
 
     pub(super) fn open_token(&self, key: &[u8], envelope: &[u8]) -> Result<TokenRecord, Error> {
         let place = self.token_place(key);
-        let system = Arc::clone(&self.index().system);
+        let system = self.system();
         let opened = envelope::open(&system, &place, envelope)?;
         record::decode_token(&opened).map_err(|_| place.damaged())
     }

@@ -2,54 +2,55 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use super::cache::Cache;
+use super::certificate::hex;
 use super::envelope::RecordKind;
 use super::key::Key;
-use super::keyring::{Keyring, TenantKeys};
+use super::keyring::{Found, IdDigest, Keyring, TenantKeys};
 use super::record::{Directory, FieldId};
 use super::reseal::Queue;
 use super::sealed::{self, SealedStore};
 use super::witness::{Part, Witness};
-use super::{
-    Entry, Error, Fold, Handle, Options, StoreId, StoredTenant, TenantDetails, TenantSummary,
-};
+use super::{Entry, Error, Handle, Options, StoreId, StoredTenant, TenantDetails, TenantSummary};
 use crate::clock::Clock;
 use crate::store::Batch;
-use crate::tenant::{Credentials, TenantId};
+use crate::tenant::{Credentials, IdRule, TenantId};
 
 /// Every key, and what was opened with them.
 pub(super) struct Unsealed {
     pub(super) records: SealedStore,
     /// Through which everything is written.
     pub(super) witness: Arc<Witness>,
-    /// Held for the whole of every write, and taken before `index`.
+    /// Held for the whole of every write, and taken before `keyring` and `recent`.
     writing: Mutex<Writing>,
+    /// As it is on the disk. Only who holds `writing` changes it.
+    keyring: RwLock<Keyring>,
+    recent: RwLock<Recent>,
     pub(super) lookup_key: Arc<Key>,
     pub(super) fingerprint_key: Arc<Key>,
-    index: RwLock<Index>,
     credentials: Cache<Credentials>,
     stored: Cache<StoredTenant>,
+    ttl: Duration,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 /// What only the one who writes may see.
 pub(super) struct Writing {
-    /// As it is on the disk.
-    pub(super) keyring: Keyring,
-    /// What seals it.
+    /// What seals the keyring.
     pub(super) keyring_key: Key,
     pub(super) queue: Queue,
 }
 
-/// What readers look up. What it says of a tenant is on the disk already.
-pub(super) struct Index {
-    /// By folded id.
-    pub(super) tenants: HashMap<String, Arc<Entry>>,
-    /// Tenants whose keys are sealed, by folded id.
-    pub(super) sealed: HashMap<String, TenantId>,
-    /// The keys of what belongs to no tenant.
-    pub(super) system: Arc<TenantKeys>,
+/// Tenants that were looked up lately, so that those in use are not read again for every call. What
+/// it says of a tenant is on the disk already.
+#[derive(Default)]
+struct Recent {
+    /// Counts changes of tenants. What was read before one may not be noted after it.
+    changes: u64,
+    /// And since when, since boot.
+    entries: HashMap<TenantId, (Duration, Arc<Entry>)>,
 }
 
 impl Unsealed {
@@ -57,23 +58,22 @@ impl Unsealed {
         (records, witness): (SealedStore, Arc<Witness>),
         keyring: Keyring,
         keyring_key: Key,
-        tenants: HashMap<String, Arc<Entry>>,
         clock: Arc<dyn Clock>,
         options: &Options,
     ) -> Result<Self, Error> {
-        let system = Arc::clone(keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?);
-        let sealed = keyring.sealed().map(|tenant| (tenant.id.folded(), tenant.id.clone()));
-        let index = Index { sealed: sealed.collect(), tenants, system };
-        let queue = Queue::of(&index, &keyring, HashSet::new());
+        let queue = Queue::of(&records, &keyring, HashSet::new())?;
+        let ttl = options.credential_ttl;
         Ok(Self {
             records,
             witness,
+            writing: Mutex::new(Writing { keyring_key, queue }),
             lookup_key: Arc::clone(keyring.lookup_key()),
             fingerprint_key: Arc::clone(keyring.fingerprint_key()),
-            writing: Mutex::new(Writing { keyring, keyring_key, queue }),
-            index: RwLock::new(index),
-            credentials: Cache::new(options.credential_ttl, Arc::clone(&clock)),
-            stored: Cache::new(options.credential_ttl, Arc::clone(&clock)),
+            keyring: RwLock::new(keyring),
+            recent: RwLock::default(),
+            credentials: Cache::new(ttl, Arc::clone(&clock)),
+            stored: Cache::new(ttl, Arc::clone(&clock)),
+            ttl,
             clock,
         })
     }
@@ -82,34 +82,57 @@ impl Unsealed {
         self.records.id()
     }
 
+    /// Every tenant, sorted by id. Opens two records for each, and holds a line for each.
     pub(super) fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
-        let mut ids: Vec<TenantId> = {
-            let index = self.index();
-            let open = index.tenants.values().map(|entry| &entry.directory.id);
-            open.chain(index.sealed.values()).cloned().collect()
-        };
-        ids.sort_unstable();
-        let summary = |id: TenantId| {
-            let read = self.read(&id, |entry| self.records.config(entry));
-            let (details, is_damaged) = match read {
-                Ok((entry, config)) => {
-                    let details = TenantDetails {
-                        engine: config.connection.engine(),
-                        enabled: entry.directory.enabled,
-                        updated_at: entry.directory.updated_at,
-                    };
-                    (Some(details), false)
+        // In the store's order, so that what is read next is near.
+        let names: Vec<IdDigest> = self.keyring().names().collect();
+        let mut tenants = Vec::with_capacity(names.len());
+        for name in names {
+            let summary = match self.summary(name) {
+                // Something is being changed, or is damaged.
+                Ok(None) | Err(_) => {
+                    let _writing = self.writing();
+                    self.summary_of_damaged(name)?
                 }
-                Err(Error::TenantSealed(_)) => (None, false),
-                // The others are as they were.
-                Err(Error::RecordDamaged { .. }) => (None, true),
-                // Removed since the list was made.
-                Err(Error::NotConfigured) => return None,
-                Err(error) => return Some(Err(error)),
+                Ok(summary) => summary,
             };
-            Some(Ok(TenantSummary { id, details, is_damaged }))
+            tenants.extend(summary);
+        }
+        tenants.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        Ok(tenants)
+    }
+
+    /// Nothing when the tenant was removed since its name was taken down, or has keys and no record.
+    fn summary(&self, name: IdDigest) -> Result<Option<TenantSummary>, Error> {
+        let keys = match self.keyring().find_name(name) {
+            Some(Found::Open(keys)) => Arc::clone(keys),
+            Some(Found::Sealed(sealed)) => {
+                let id = sealed.id.clone();
+                return Ok(Some(TenantSummary { id, details: None, is_damaged: false }));
+            }
+            None => return Ok(None),
         };
-        ids.into_iter().filter_map(summary).collect()
+        let Some(entry) = self.records.entry(&keys)? else { return Ok(None) };
+        let config = self.records.config(&entry)?;
+        let Directory { id, enabled, updated_at, .. } = Directory::clone(&entry.directory);
+        let engine = config.connection.engine();
+        let details = Some(TenantDetails { engine, enabled, updated_at });
+        Ok(Some(TenantSummary { id, details, is_damaged: false }))
+    }
+
+    /// The same while nothing is written: what does not open is damaged.
+    fn summary_of_damaged(&self, name: IdDigest) -> Result<Option<TenantSummary>, Error> {
+        let error = match self.summary(name) {
+            Err(error @ Error::RecordDamaged { .. }) => error,
+            result => return result,
+        };
+        let keyring = self.keyring();
+        let Some(Found::Open(keys)) = keyring.find_name(name) else { return Err(error) };
+        let id = match self.records.entry(keys) {
+            Ok(entry) => entry.map(|entry| entry.directory.id.clone()),
+            Err(_) => damaged_id(keys.handle),
+        };
+        Ok(id.map(|id| TenantSummary { id, details: None, is_damaged: true }))
     }
 
     pub(super) fn tenant(&self, id: &TenantId) -> Result<StoredTenant, Error> {
@@ -148,6 +171,11 @@ impl Unsealed {
     pub(super) fn sweep(&self) {
         self.credentials.sweep();
         self.stored.sweep();
+        let now = self.clock.boot();
+        let is_due = |since: Duration| now.saturating_sub(since) >= self.ttl;
+        if self.recent().entries.values().any(|(since, _)| is_due(*since)) {
+            self.recent_mut().entries.retain(|_, (since, _)| !is_due(*since));
+        }
     }
 
     pub(super) fn forget_opened(&self) {
@@ -156,8 +184,8 @@ impl Unsealed {
     }
 
     pub(super) fn set_enabled(&self, id: &TenantId, enabled: bool) -> Result<(), Error> {
-        let _writing = self.writing();
-        let entry = self.entry(id)?;
+        let writing = self.writing();
+        let entry = self.current(&writing, id)?;
         if entry.directory.enabled == enabled {
             return Ok(());
         }
@@ -170,8 +198,7 @@ impl Unsealed {
         let mut batch = Batch::default();
         self.put_directory(&mut batch, &entry.keys, &directory, Some(&entry.directory))?;
         self.witness.apply(batch)?;
-        let keys = Arc::clone(&entry.keys);
-        self.publish([Entry { keys, directory: Arc::new(directory) }]);
+        self.changed([id]);
         Ok(())
     }
 
@@ -181,12 +208,27 @@ impl Unsealed {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn index(&self) -> RwLockReadGuard<'_, Index> {
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    /// Not to be held while anything else of this is called that takes it.
+    pub(super) fn keyring(&self) -> RwLockReadGuard<'_, Keyring> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
-        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    /// For who holds `writing`, once what is changed is on the disk.
+    pub(super) fn keyring_mut(&self, _writing: &mut Writing) -> RwLockWriteGuard<'_, Keyring> {
+        self.keyring.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keys of what belongs to no tenant.
+    pub(super) fn system(&self) -> Arc<TenantKeys> {
+        Arc::clone(self.keyring().system())
+    }
+
+    fn recent(&self) -> RwLockReadGuard<'_, Recent> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent_mut(&self) -> RwLockWriteGuard<'_, Recent> {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes the keyring that `change` makes of a copy; it is in force once it is on the disk.
@@ -195,7 +237,7 @@ impl Unsealed {
         writing: &mut Writing,
         change: impl FnOnce(&mut Keyring) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut keyring = writing.keyring.clone();
+        let mut keyring = self.keyring().clone();
         let result = change(&mut keyring)?;
         self.save_keyring(writing, keyring)?;
         Ok(result)
@@ -211,17 +253,51 @@ impl Unsealed {
         keyring.save(self.store_id(), &writing.keyring_key, |bytes| {
             self.witness.replace(Part::Keyring, bytes)
         })?;
-        writing.keyring = keyring;
+        *self.keyring_mut(writing) = keyring;
         Ok(())
     }
 
+    /// The tenant `id`: from memory if it was looked up lately, else two reads of the store.
     pub(super) fn entry(&self, id: &TenantId) -> Result<Arc<Entry>, Error> {
-        let index = self.index();
-        let folded = id.folded();
-        match index.tenants.get(&folded).filter(|entry| entry.directory.id == *id) {
-            Some(entry) => Ok(Arc::clone(entry)),
-            None if index.sealed.get(&folded) == Some(id) => Err(Error::TenantSealed(id.clone())),
-            None => Err(Error::NotConfigured),
+        let changes = {
+            let recent = self.recent();
+            if let Some((_, entry)) = recent.entries.get(id) {
+                return Ok(Arc::clone(entry));
+            }
+            recent.changes
+        };
+        let Ok(found) = self.look_up(id)? else {
+            // A write may be moving its records. While we hold the writers' lock there is none.
+            let writing = self.writing();
+            return self.current(&writing, id);
+        };
+        let mut recent = self.recent_mut();
+        if recent.changes == changes {
+            recent.entries.insert(id.clone(), (self.clock.boot(), Arc::clone(&found)));
+        }
+        Ok(found)
+    }
+
+    /// The tenant `id` as it is on the disk, for who holds the writers' lock.
+    pub(super) fn current(&self, _: &Writing, id: &TenantId) -> Result<Arc<Entry>, Error> {
+        self.look_up(id)?
+    }
+
+    /// Answers first whether there are keys of that tenant, and then what its directory says.
+    fn look_up(&self, id: &TenantId) -> Result<Result<Arc<Entry>, Error>, Error> {
+        let keys = match self.keyring().find(id) {
+            Some(Found::Open(keys)) => Arc::clone(keys),
+            Some(Found::Sealed(sealed)) if sealed.id == *id => {
+                return Err(Error::TenantSealed(id.clone()));
+            }
+            Some(Found::Sealed(_)) | None => return Err(Error::NotConfigured),
+        };
+        match self.records.entry(&keys) {
+            // Case counts.
+            Ok(Some(entry)) if entry.directory.id != *id => Err(Error::NotConfigured),
+            Ok(Some(entry)) => Ok(Ok(Arc::new(entry))),
+            Ok(None) => Ok(Err(Error::NotConfigured)),
+            Err(error) => Ok(Err(error)),
         }
     }
 
@@ -238,8 +314,8 @@ impl Unsealed {
         // A write may have replaced the records of that directory meanwhile, or sealed them under
         // another key. While we hold the writers' lock there is none, and what is missing now is
         // missing.
-        let _writing = self.writing();
-        let entry = self.entry(id)?;
+        let writing = self.writing();
+        let entry = self.current(&writing, id)?;
         let value = read(&entry)?;
         Ok((entry, value))
     }
@@ -260,18 +336,25 @@ impl Unsealed {
         Ok(())
     }
 
-    /// Shows readers what has just been committed.
-    pub(super) fn publish(&self, entries: impl IntoIterator<Item = Entry>) {
-        let mut index = self.index_mut();
-        for entry in entries {
-            let id = entry.directory.id.clone();
-            index.tenants.insert(id.folded(), Arc::new(entry));
-            self.forget(&id);
+    /// Has readers look at tenants anew that have just been changed.
+    pub(super) fn changed<'a>(&self, ids: impl IntoIterator<Item = &'a TenantId>) {
+        let mut recent = self.recent_mut();
+        recent.changes += 1;
+        for id in ids {
+            recent.entries.remove(id);
+            self.forget(id);
         }
     }
 
+    /// The same of all of them, whose records say what they said.
+    pub(super) fn all_changed(&self) {
+        let mut recent = self.recent_mut();
+        recent.changes += 1;
+        recent.entries.clear();
+    }
+
     /// Drops what was opened of a tenant.
-    pub(super) fn forget(&self, id: &TenantId) {
+    fn forget(&self, id: &TenantId) {
         self.credentials.remove(id);
         self.stored.remove(id);
     }
@@ -282,4 +365,10 @@ impl Unsealed {
             self.forget(id);
         }
     }
+}
+
+/// What a tenant is called whose directory does not open: part of its handle.
+pub(super) fn damaged_id(handle: Handle) -> Option<TenantId> {
+    let digits = &hex(&handle.0)[..12];
+    TenantId::parse(&format!("damaged_{digits}"), IdRule::AllowUnderscore).ok()
 }

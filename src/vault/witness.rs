@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sha2::{Digest as _, Sha256};
 
 use super::{Error, header, keyring};
-use crate::store::{self, Batch, DataDir, Store, Tree};
+use crate::store::{self, Batch, DataDir, LargeBatch, Store, Tree};
 
 /// SHA-256 of a whole file.
 type Digest = [u8; DIGEST_LENGTH];
@@ -160,6 +160,17 @@ impl Witness {
             return if batch.is_empty() { Ok(()) } else { Ok(self.store.apply(batch)?) };
         }
         self.store.apply(batch)?;
+        files.closed(&closed);
+        Ok(())
+    }
+
+    /// The same for a batch that waits in a file.
+    pub(super) fn apply_large(&self, mut batch: LargeBatch) -> Result<(), Error> {
+        let mut files = self.files();
+        let mut own = Batch::default();
+        let closed = files.close(Part::ALL, &mut own);
+        batch.append(&own)?;
+        self.store.apply_large(batch)?;
         files.closed(&closed);
         Ok(())
     }

@@ -93,7 +93,7 @@ pub(crate) fn of(data: &Path, openers: &[Opener], ids: &[&str]) -> Vec<Secret> {
 
 fn of_keyring(data: &Path, key: &[u8], ids: &[&str]) -> Vec<Secret> {
     let file = fs::read(data.join("keyring")).unwrap();
-    assert_eq!(file[..5], *b"MVKR\x03");
+    assert_eq!(file[..5], *b"MVKR\x04");
     let end = file.len() - 16;
     let place = [b"mcpv.keyring.v1\0", &file[..29]].concat();
     let content = open(key, &file[29..61], &place, &file[97..end], &file[end..]);
@@ -113,6 +113,8 @@ fn of_keyring(data: &Path, key: &[u8], ids: &[&str]) -> Vec<Secret> {
     for _ in 0..content.number(4) {
         content.take(16);
         let handle = content.take(16);
+        // The digest of the id.
+        content.take(16);
         if content.number(1) == 1 {
             content.take(16);
         }

@@ -132,6 +132,11 @@ def keyring_3():
     return keyring_of(3)
 
 
+def keyring_4():
+    """The same with a digest of the id of each tenant."""
+    return keyring_of(4)
+
+
 def keyring_of(version):
 
     def terms(*all_terms):
@@ -146,17 +151,20 @@ def keyring_of(version):
     commitment, ciphertext, tag = seal(tenant_seal_key, sealed_salt, place, terms((4, 1, b"\x59" * 32)))
 
     content = b"\x41" * 32 + b"\x42" * 32 + b"\x43" * 32 + b"\x44" * 32
-    if version == 3:
+    if version >= 3:
         content += b"\x46" * 32
     content += b"\x01" + b"\x45" * 32
     content += struct.pack(">I", 2)
-    content += bytes(16) + bytes(16) + b"\x00" + terms((1, 1, b"\x51" * 32))
-    content += b"\x52" * 16 + b"\x53" * 16 + b"\x01" + b"\x56" * 16
+    names = [b"", b""]
+    if version >= 4:
+        names = [bytes(16), hmac.digest(b"\x42" * 32, b"x\0moving01", "sha256")[:16]]
+    content += bytes(16) + bytes(16) + names[0] + b"\x00" + terms((1, 1, b"\x51" * 32))
+    content += b"\x52" * 16 + b"\x53" * 16 + names[1] + b"\x01" + b"\x56" * 16
     content += terms((1, 2, b"\x54" * 32), (2, 1, b"\x55" * 32))
     content += struct.pack(">I", 1) + sealed_uuid + sealed_handle + struct.pack(">I", len(sealed_id)) + sealed_id
     content += sealed_salt + commitment + struct.pack(">I", len(ciphertext)) + ciphertext + tag
     content += struct.pack(">I", 1) + b"\x61" * 16 + b"\x62" * 16 + struct.pack(">IQ", 3, 1_795_305_600)
-    if version == 3:
+    if version >= 3:
         content += b"\x01" + struct.pack(">I", 19) + b"a header of backups" + b"\x47" * 32
     salt = bytes(range(0x60, 0x80))
     head = b"MVKR" + struct.pack(">BQ", version, 8) + STORE_ID
@@ -404,11 +412,12 @@ def journal():
 
 EXPECT = {
     header: "opens with the passphrase; the next header is version 2",
-    keyring: "opens with what the root key derives; the next keyring is version 3",
+    keyring: "opens with what the root key derives; the next keyring is version 4",
     envelope: "opens under the tenant key at the store key, and nowhere else",
     header_2: "opens with each of the four keys and with the passphrase",
-    keyring_2: "opens under the keyring key, without an integrity key; the next keyring is version 3",
-    keyring_3: "opens under the keyring key; the sealed tenant under the tenant seal key",
+    keyring_2: "opens under the keyring key, without an integrity key; the next keyring is version 4",
+    keyring_3: "opens under the keyring key, without names; the next keyring is version 4",
+    keyring_4: "opens under the keyring key; the sealed tenant under the tenant seal key; the other one is Moving01",
     two_keys: "envelope_1 opens under tenant_key_1; envelope_1 under tenant_key_2 and envelope_2 under tenant_key_1 "
     "are refused: commitment; envelope_2 under tenant_key_2 is refused: payload",
     shares: "any three shares give the secret; two are refused: too few",

@@ -57,7 +57,7 @@ impl TenantCredentialVault {
     ///
     /// [`Error::Sealed`].
     pub fn has_backup_slot(&self) -> Result<bool, Error> {
-        self.unsealed(|vault| Ok(vault.writing().keyring.backup().is_some()))
+        self.unsealed(|vault| Ok(vault.keyring().backup().is_some()))
     }
 
     /// Writes everything there is into a file that only its owner can read, and makes it known.
@@ -138,7 +138,7 @@ impl TenantCredentialVault {
 
     /// What the backup is sealed with, made if it has to be.
     fn slot_for(&self, new: &NewBackup<'_>) -> Result<Arc<BackupSlot>, Error> {
-        let present = self.unsealed(|vault| Ok(vault.writing().keyring.backup().cloned()))?;
+        let present = self.unsealed(|vault| Ok(vault.keyring().backup().cloned()))?;
         if let (Some(present), None) = (present, new.slot) {
             return Ok(present);
         }
@@ -154,7 +154,7 @@ impl TenantCredentialVault {
                 keyring.set_backup(Some(made));
                 Ok(())
             })?;
-            writing.keyring.backup().cloned().ok_or(Error::BackupSlotMissing)
+            vault.keyring().backup().cloned().ok_or(Error::BackupSlotMissing)
         })
     }
 
@@ -245,9 +245,9 @@ impl TenantCredentialVault {
             steps.advance(next.len() as u64)?;
         }
         self.unsealed(|vault| {
-            let writing = vault.writing();
+            let _writing = vault.writing();
             let snapshot = walk.finish()?;
-            Ok(Moment { snapshot, keyring: writing.keyring.clone(), time: self.clock.now() })
+            Ok(Moment { snapshot, keyring: vault.keyring().clone(), time: self.clock.now() })
         })
     }
 

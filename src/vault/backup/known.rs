@@ -5,7 +5,6 @@
 //! does not reach them.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -189,7 +188,7 @@ fn absolute(path: &Path) -> PathBuf {
 impl Unsealed {
     /// Every known backup, the oldest first. For whoever holds the writers' lock.
     pub(in crate::vault) fn known_backups(&self) -> Result<Vec<KnownBackup>, Error> {
-        let system = Arc::clone(&self.index().system);
+        let system = self.system();
         let mut backups = Vec::new();
         for (key, envelope) in self.records.store().scan(Tree::Meta, RECORD_PREFIX)? {
             backups.push(open_known(&self.records, &system, &key, &envelope)?);
@@ -204,7 +203,7 @@ impl Unsealed {
         if payload.len() > envelope::MAX_PAYLOAD || backup.path.to_str().is_none() {
             return Err(Error::BackupPath);
         }
-        let system = Arc::clone(&self.index().system);
+        let system = self.system();
         let key = KnownBackup::key(backup.id);
         let sealed = envelope::seal(&system, &place(&self.records, &key), &payload)?;
         let mut batch = Batch::default();

@@ -17,12 +17,12 @@ use super::{Access, BackupId, BackupPart, ReportProgress, Steps, beside};
 use crate::clock::Clock;
 use crate::store::{self, DataDir, Store, Tree};
 use crate::tenant::TenantId;
-use crate::vault::keyring::Keyring;
+use crate::vault::keyring::{Keyring, TenantKeys};
 use crate::vault::sealed::SealedStore;
 use crate::vault::slot::Unlock;
 use crate::vault::unsealed::Unsealed;
 use crate::vault::witness::Witness;
-use crate::vault::{Entry, Error, Options, StoreId, TenantCredentialVault};
+use crate::vault::{Error, Options, StoreId, TenantCredentialVault};
 
 /// How many tokens are read at a time.
 const PAGE: usize = 1_024;
@@ -104,7 +104,7 @@ impl TenantCredentialVault {
             drill(&file, access, scratch, &self.clock, &mut steps)?
         } else {
             let access = self.unsealed(|vault| {
-                let slot = vault.writing().keyring.backup().cloned();
+                let slot = vault.keyring().backup().cloned();
                 Access::known(&file, &*slot.ok_or(Error::BackupKeyNeeded)?)
             })?;
             let mut report = self.until_sealed(report);
@@ -173,20 +173,21 @@ fn open_everything(
     drill.unopened_tenants = keyring.sealed().count() as u64;
     let store: Arc<dyn Store> = Arc::new(store);
     let records = SealedStore::new(Arc::clone(&store), file.head.store_id);
-    let contents = records.contents(&mut keyring)?;
-    drill.tenants = contents.tenants.len() as u64 + drill.unopened_tenants;
-    let mut entries: Vec<Arc<Entry>> = contents.tenants.values().cloned().collect();
-    // As they lie in the store.
-    entries.sort_unstable_by_key(|entry| entry.keys.handle);
+    records.follow_moves(&mut keyring)?;
+    let mut keys: Vec<Arc<TenantKeys>> = Vec::new();
+    records.contents(&keyring, |entry| {
+        keys.push(entry.keys);
+        Ok(())
+    })?;
+    drill.tenants = keys.len() as u64 + drill.unopened_tenants;
     let vault = Unsealed::new(
         (records, Arc::new(Witness::new(store, Arc::clone(&scratch.directory)))),
         keyring,
         access.key,
-        contents.tenants,
         Arc::clone(clock),
         &Options::default(),
     )?;
-    drill.opened = open_tenants(&vault, &entries, steps)?;
+    drill.opened = open_tenants(&vault, &keys, steps)?;
     let mut after = None::<Vec<u8>>;
     loop {
         let pairs = vault.records.store().scan_after(Tree::Token, after.as_deref(), PAGE)?;
@@ -202,22 +203,22 @@ fn open_everything(
     Ok(())
 }
 
-/// Opens all records of all `entries`, on every core. Answers how many they are.
+/// Opens all records of the tenants whose keys are `keys`, on every core. Answers how many they are.
 fn open_tenants(
     vault: &Unsealed,
-    entries: &[Arc<Entry>],
+    keys: &[Arc<TenantKeys>],
     steps: &mut Steps<'_>,
 ) -> Result<u64, Error> {
     let (next, opened) = (AtomicUsize::new(0), AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
-    let portions: Vec<&[Arc<Entry>]> = entries.chunks(PORTION).collect();
+    let portions: Vec<&[Arc<TenantKeys>]> = keys.chunks(PORTION).collect();
     let work = |report: &mut dyn FnMut() -> Result<(), Error>| {
         while let Some(portion) = portions.get(next.fetch_add(1, Ordering::Relaxed)) {
             if is_over.load(Ordering::Relaxed) {
                 break;
             }
-            for entry in *portion {
-                opened.fetch_add(open_tenant(vault, entry)?, Ordering::Relaxed);
+            for keys in *portion {
+                opened.fetch_add(open_tenant(vault, keys)?, Ordering::Relaxed);
             }
             report()?;
         }
@@ -247,7 +248,8 @@ fn open_tenants(
 }
 
 /// Opens all records of a tenant, and reads what has a form. Answers how many they are.
-fn open_tenant(vault: &Unsealed, entry: &Entry) -> Result<u64, Error> {
+fn open_tenant(vault: &Unsealed, keys: &Arc<TenantKeys>) -> Result<u64, Error> {
+    let entry = &vault.records.entry(keys)?.ok_or(Error::KeyringOutdated)?;
     vault.records.config(entry)?;
     for field in entry.directory.credentials() {
         vault.records.credential(entry, field)?;

@@ -19,8 +19,6 @@ mod records;
 mod report;
 mod salvage;
 
-use std::sync::Arc;
-
 use super::backup::{self, KnownBackup};
 use super::key::Key;
 use super::keyring::{self, Keyring, TenantKeys};
@@ -87,7 +85,7 @@ impl TenantCredentialVault {
         let seal_key = self.check_header(unlock, &mut report)?;
         report.push(self.check_keyring()?);
         let store = self.store()?;
-        let key = self.unsealed(|vault| Ok(vault.writing().keyring.integrity_key()))?;
+        let key = self.unsealed(|vault| Ok(vault.keyring().integrity_key()))?;
         let number = store.condition().number;
         for part in SledStore::inspect_files(&self.directory, &key, number)? {
             report.push(part_report(part));
@@ -177,7 +175,7 @@ impl TenantCredentialVault {
         let mut part = PartReport::new(Part::Backups);
         let known = self.unsealed(|vault| {
             let _writing = vault.writing();
-            let system = Arc::clone(&vault.index().system);
+            let system = vault.system();
             open_backups(&vault.records, &system, &mut part)
         })?;
         // Outside of every lock: they may be on a disk that does not answer.
@@ -210,14 +208,14 @@ impl TenantCredentialVault {
         // While nothing is written; it is opened afterwards.
         let (bytes, key, generation) = self.unsealed(|vault| {
             let writing = vault.writing();
-            part.checked = writing.keyring.entries().count() as u64;
+            part.checked = vault.keyring().entries().count() as u64;
             let bytes = self.directory.read(DataDir::KEYRING, keyring::MAX_LENGTH);
             if let Ok(Some(bytes)) = &bytes
                 && vault.witness.check(witness::Part::Keyring, bytes)? != witness::Verdict::Present
             {
                 part.damaged(Finding::new(Error::KeyringOutdated.to_string(), RESTORE));
             }
-            Ok((bytes, writing.keyring_key.duplicate(), writing.keyring.generation()))
+            Ok((bytes, writing.keyring_key.duplicate(), vault.keyring().generation()))
         })?;
         let found = match bytes {
             Ok(Some(bytes)) => Keyring::authenticate(&bytes, self.store_id, &key),

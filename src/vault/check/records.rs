@@ -145,12 +145,12 @@ impl Progressing {
             Source::Closed { .. } => self.note(store_id, handle, &owner, &group),
             Source::Live(vault) => {
                 // While this is held, nothing is written, and keys and records fit together.
-                let writing = vault.writing();
+                let _writing = vault.writing();
                 let group = vault.records.store().scan(Tree::Tenant, &handle.0)?;
                 if group.is_empty() {
                     return Ok(());
                 }
-                let owner = source.owner(&writing.keyring, handle, seal_key)?;
+                let owner = source.owner(&vault.keyring(), handle, seal_key)?;
                 self.note(store_id, handle, &owner, &group);
             }
         }
@@ -235,7 +235,7 @@ impl Source<'_> {
 
     fn with_keyring<T>(&self, work: impl FnOnce(&Keyring) -> T) -> T {
         match self {
-            Self::Live(vault) => work(&vault.writing().keyring),
+            Self::Live(vault) => work(&vault.keyring()),
             Self::Closed { keyring, .. } => work(keyring),
         }
     }

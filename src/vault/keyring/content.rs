@@ -7,8 +7,8 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{
-    BackupSlot, DIGEST_LENGTH, Keyring, SALT_LENGTH, SealedTenant, TenantKeys, Term, TermState,
-    Tombstone,
+    BackupSlot, DIGEST_LENGTH, IdDigest, Keyring, SALT_LENGTH, SealedTenant, TenantKeys, Term,
+    TermState, Tombstone,
 };
 use crate::tenant::{IdRule, TenantId};
 use crate::vault::codec::{Malformed, Reader};
@@ -20,7 +20,9 @@ const TERM_LENGTH: usize = 4 + 1 + Key::LENGTH;
 /// Uuid, handle, number of terms.
 const ENTRY_LENGTH_1: usize = 16 + 16 + 4;
 /// And whether there is another handle.
-const ENTRY_LENGTH: usize = ENTRY_LENGTH_1 + 1;
+const ENTRY_LENGTH_3: usize = ENTRY_LENGTH_1 + 1;
+/// And the digest of the id.
+const ENTRY_LENGTH: usize = ENTRY_LENGTH_3 + DIGEST_LENGTH;
 /// Uuid, handle, length of the id, salt, seal, length of the ciphertext.
 const SEALED_LENGTH: usize = 16 + 16 + 4 + SALT_LENGTH + Seal::LENGTH + 4;
 const TOMBSTONE_LENGTH: usize = DIGEST_LENGTH + 16 + 4 + 8;
@@ -74,6 +76,7 @@ pub(super) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
         integrity,
         entries,
         sealed,
+        names: _,
         tombstones,
         backup,
     } = keyring;
@@ -103,6 +106,7 @@ pub(super) fn encode(keyring: &Keyring) -> Zeroizing<Vec<u8>> {
     for keys in entries.values() {
         content.raw(&keys.uuid.0);
         content.raw(&keys.handle.0);
+        content.raw(&keys.name);
         content.raw(&[keys.next_handle.is_some().into()]);
         if let Some(next) = keys.next_handle {
             content.raw(&next.0);
@@ -158,8 +162,28 @@ pub(super) fn open_terms(
 }
 
 pub(super) fn decode(generation: u64, content: &[u8]) -> Result<Keyring, Malformed> {
+    let name = |reader: &mut Reader<'_>| reader.array();
+    let keyring = decode_from_3(generation, content, ENTRY_LENGTH, name)?;
+    let is_unnamed = |keys: &TenantKeys| keys.name == TenantKeys::NO_NAME;
+    let is_sound =
+        keyring.entries().all(|keys| is_unnamed(keys) == (keys.handle == Handle::SYSTEM));
+    if is_sound { Ok(keyring) } else { Err(Malformed) }
+}
+
+/// Version 3, without the digests of ids.
+pub(super) fn decode_3(generation: u64, content: &[u8]) -> Result<Keyring, Malformed> {
+    decode_from_3(generation, content, ENTRY_LENGTH_3, |_| Ok(TenantKeys::NO_NAME))
+}
+
+fn decode_from_3(
+    generation: u64,
+    content: &[u8],
+    entry_length: usize,
+    name: impl Fn(&mut Reader<'_>) -> Result<IdDigest, Malformed>,
+) -> Result<Keyring, Malformed> {
     let mut reader = Reader::new(content);
-    let mut keyring = read_keys(generation, &mut reader, |reader| read_key(reader).map(Arc::new))?;
+    let integrity = |reader: &mut Reader<'_>| read_key(reader).map(Arc::new);
+    let mut keyring = read_keys(generation, &mut reader, integrity, entry_length, name)?;
     keyring.backup = reader.optional(read_backup)?.map(Arc::new);
     reader.finish()?;
     Ok(keyring)
@@ -172,25 +196,31 @@ pub(super) fn decode_2(
     integrity: &Arc<Key>,
 ) -> Result<Keyring, Malformed> {
     let mut reader = Reader::new(content);
-    let keyring = read_keys(generation, &mut reader, |_| Ok(Arc::clone(integrity)))?;
+    let integrity = |_: &mut Reader<'_>| Ok(Arc::clone(integrity));
+    let unnamed = |_: &mut Reader<'_>| Ok(TenantKeys::NO_NAME);
+    let keyring = read_keys(generation, &mut reader, integrity, ENTRY_LENGTH_3, unnamed)?;
     reader.finish()?;
     Ok(keyring)
 }
 
-/// What versions 2 and 3 have in common.
+/// What all versions from 2 on have in common.
 fn read_keys(
     generation: u64,
     reader: &mut Reader<'_>,
     integrity: impl FnOnce(&mut Reader<'_>) -> Result<Arc<Key>, Malformed>,
+    entry_length: usize,
+    name: impl Fn(&mut Reader<'_>) -> Result<IdDigest, Malformed>,
 ) -> Result<Keyring, Malformed> {
     let mut key = || read_key(reader).map(Arc::new);
     let (index, lookup, fingerprint, signing) = (key()?, key()?, key()?, key()?);
     let integrity = integrity(reader)?;
     let next_index = reader.optional(|reader| read_key(reader).map(Arc::new))?;
-    let entries = read_entries(reader, ENTRY_LENGTH, |reader| {
-        reader.optional(|reader| Ok(Handle(reader.array()?)))
+    let entries = read_entries(reader, entry_length, |reader| {
+        let name = name(reader)?;
+        Ok((name, reader.optional(|reader| Ok(Handle(reader.array()?)))?))
     })?;
     let sealed = read_sealed(reader)?;
+    let names = names(&entries, &sealed, &lookup)?;
     let tombstones = read_tombstones(reader)?;
     let moving = entries.values().any(|keys| keys.next_handle.is_some());
     let doubled = sealed.keys().any(|handle| entries.contains_key(handle));
@@ -207,9 +237,28 @@ fn read_keys(
         integrity,
         entries,
         sealed,
+        names,
         tombstones,
         backup: None,
     })
+}
+
+/// Where whose keys are, as far as the entries say.
+fn names(
+    entries: &BTreeMap<Handle, Arc<TenantKeys>>,
+    sealed: &BTreeMap<Handle, Arc<SealedTenant>>,
+    lookup: &Key,
+) -> Result<BTreeMap<IdDigest, Handle>, Malformed> {
+    let open = entries.values().map(|keys| (keys.name, keys.handle));
+    let open = open.filter(|(name, _)| *name != TenantKeys::NO_NAME);
+    let sealed = sealed.values().map(|sealed| (super::digest(lookup, &sealed.id), sealed.handle));
+    let mut names = BTreeMap::new();
+    for (name, handle) in open.chain(sealed) {
+        if names.insert(name, handle).is_some() {
+            return Err(Malformed);
+        }
+    }
+    Ok(names)
 }
 
 /// Version 1, whose other keys were derived, and which signed nothing.
@@ -220,7 +269,7 @@ pub(super) fn decode_1(
     integrity: &Arc<Key>,
 ) -> Result<Keyring, Malformed> {
     let mut reader = Reader::new(content);
-    let entries = read_entries(&mut reader, ENTRY_LENGTH_1, |_| Ok(None))?;
+    let entries = read_entries(&mut reader, ENTRY_LENGTH_1, |_| Ok((TenantKeys::NO_NAME, None)))?;
     let (audit_terms, tombstones) = (reader.u32()?, reader.u32()?);
     reader.finish()?;
     if (audit_terms, tombstones) != (0, 0) {
@@ -236,6 +285,7 @@ pub(super) fn decode_1(
         integrity: Arc::clone(integrity),
         entries,
         sealed: BTreeMap::new(),
+        names: BTreeMap::new(),
         tombstones: BTreeMap::new(),
         backup: None,
     })
@@ -244,19 +294,19 @@ pub(super) fn decode_1(
 fn read_entries(
     reader: &mut Reader<'_>,
     entry_length: usize,
-    next_handle: impl Fn(&mut Reader<'_>) -> Result<Option<Handle>, Malformed>,
+    rest: impl Fn(&mut Reader<'_>) -> Result<(IdDigest, Option<Handle>), Malformed>,
 ) -> Result<BTreeMap<Handle, Arc<TenantKeys>>, Malformed> {
     let mut entries = BTreeMap::new();
     let mut uuids = HashSet::new();
     for _ in 0..reader.count(entry_length + TERM_LENGTH)? {
         let (uuid, handle) = (Uuid(reader.array()?), Handle(reader.array()?));
-        let next_handle = next_handle(reader)?;
+        let (name, next_handle) = rest(reader)?;
         let keys = TenantKeys::new(uuid, handle, read_terms(reader)?)?;
         let ascending = entries.last_key_value().is_none_or(|(last, _)| *last < handle);
         if !ascending || !uuids.insert(uuid.0) {
             return Err(Malformed);
         }
-        entries.insert(handle, Arc::new(TenantKeys { next_handle, ..keys }));
+        entries.insert(handle, Arc::new(TenantKeys { next_handle, name, ..keys }));
     }
     let system = entries.get(&Handle::SYSTEM);
     let has_system = system.is_some_and(|keys: &Arc<TenantKeys>| keys.uuid == Uuid::SYSTEM);
@@ -303,9 +353,7 @@ fn read_sealed(reader: &mut Reader<'_>) -> Result<BTreeMap<Handle, Arc<SealedTen
     Ok(all)
 }
 
-fn read_tombstones(
-    reader: &mut Reader<'_>,
-) -> Result<BTreeMap<[u8; DIGEST_LENGTH], Tombstone>, Malformed> {
+fn read_tombstones(reader: &mut Reader<'_>) -> Result<BTreeMap<IdDigest, Tombstone>, Malformed> {
     let mut tombstones = BTreeMap::new();
     for _ in 0..reader.count(TOMBSTONE_LENGTH)? {
         let digest = reader.array()?;

@@ -10,6 +10,10 @@
 //!
 //! A tenant can be sealed by itself: its keys are then sealed once more, under a key that only the
 //! root key opens and that is not in memory. A tenant that was removed leaves a tombstone.
+//!
+//! A tenant is found by a keyed digest of its id, in which case does not count: so two that differ in
+//! case alone are told without reading the store. In memory a tenant takes about 400 bytes
+//! (`./dev bench --bench store -- scale`).
 
 mod content;
 mod terms;
@@ -28,7 +32,7 @@ use crate::tenant::TenantId;
 
 pub(super) use terms::{TenantKeys, Term, TermState};
 
-/// Room for three million tenants.
+/// Room for two and a half million tenants.
 pub(super) const MAX_LENGTH: u64 = 256 << 20;
 
 const MAGIC: &[u8; 4] = b"MVKR";
@@ -36,11 +40,34 @@ const MAGIC: &[u8; 4] = b"MVKR";
 const VERSION_1: u8 = 1;
 /// Without what authenticates the store.
 const VERSION_2: u8 = 2;
-const VERSION: u8 = 3;
+/// Without digests of ids.
+const VERSION_3: u8 = 3;
+const VERSION: u8 = 4;
 const SALT_LENGTH: usize = 32;
 /// Magic, version, generation, store id.
 const HEAD_LENGTH: usize = 4 + 1 + 8 + 16;
 const DIGEST_LENGTH: usize = 16;
+
+/// A keyed digest of a tenant's id in lower case.
+pub(super) type IdDigest = [u8; DIGEST_LENGTH];
+
+/// What a keyring file lacks that an older version wrote.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Age {
+    Current,
+    /// Whose keys are whose: the directories say so.
+    Unnamed,
+    /// That too, and the integrity key: the one that it has is new, and no store is authenticated
+    /// by it yet.
+    Unauthenticated,
+}
+
+/// A tenant in the keyring.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Found<'a> {
+    Open(&'a Arc<TenantKeys>),
+    Sealed(&'a Arc<SealedTenant>),
+}
 
 /// The keys in memory. Clones share them.
 #[derive(Clone, Debug)]
@@ -60,7 +87,9 @@ pub(super) struct Keyring {
     integrity: Arc<Key>,
     entries: BTreeMap<Handle, Arc<TenantKeys>>,
     sealed: BTreeMap<Handle, Arc<SealedTenant>>,
-    tombstones: BTreeMap<[u8; DIGEST_LENGTH], Tombstone>,
+    /// Where the keys of either are.
+    names: BTreeMap<IdDigest, Handle>,
+    tombstones: BTreeMap<IdDigest, Tombstone>,
     backup: Option<Arc<BackupSlot>>,
 }
 
@@ -139,10 +168,11 @@ impl Keyring {
             integrity: random()?,
             entries: BTreeMap::new(),
             sealed: BTreeMap::new(),
+            names: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             backup: None,
         };
-        keyring.insert(Uuid::SYSTEM, Handle::SYSTEM)?;
+        keyring.insert(Uuid::SYSTEM, Handle::SYSTEM, TenantKeys::NO_NAME)?;
         Ok(keyring)
     }
 
@@ -178,9 +208,16 @@ impl Keyring {
         self.backup = slot.map(Arc::new);
     }
 
-    /// The handle of a new tenant.
-    pub(super) fn handle(&self, id: &TenantId) -> Handle {
-        handle(self.next_index.as_ref().unwrap_or(&self.index), id)
+    /// The tenant `id`, or one whose id differs from it in case alone.
+    pub(super) fn find(&self, id: &TenantId) -> Option<Found<'_>> {
+        self.find_name(self.digest(id))
+    }
+
+    /// The tenant whose id has the digest `name`.
+    pub(super) fn find_name(&self, name: IdDigest) -> Option<Found<'_>> {
+        let handle = self.names.get(&name)?;
+        let open = self.entries.get(handle).map(Found::Open);
+        open.or_else(|| self.sealed.get(handle).map(Found::Sealed))
     }
 
     /// The keys of whose records are at `handle`, when there are any.
@@ -193,30 +230,82 @@ impl Keyring {
         self.entries.values()
     }
 
-    /// The keys of `handle`, new ones when there are none.
-    pub(super) fn get_or_create(&mut self, handle: Handle) -> Result<Arc<TenantKeys>, Error> {
-        if let Some(keys) = self.entries.get(&handle) {
-            return Ok(Arc::clone(keys));
+    /// Every tenant's keys.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &Arc<TenantKeys>> {
+        self.entries.values().filter(|keys| keys.handle != Handle::SYSTEM)
+    }
+
+    /// The digest of every tenant's id, in the order of their handles; those of sealed ones last.
+    pub(super) fn names(&self) -> impl Iterator<Item = IdDigest> {
+        let sealed = self.sealed.values().map(|sealed| self.digest(&sealed.id));
+        self.tenants().map(|keys| keys.name).chain(sealed)
+    }
+
+    /// The keys of what belongs to no tenant.
+    pub(super) fn system(&self) -> &Arc<TenantKeys> {
+        self.entries.get(&Handle::SYSTEM).expect("it is made and decoded with it")
+    }
+
+    /// The keys of the tenant `id`, new ones when there are none.
+    pub(super) fn get_or_create(&mut self, id: &TenantId) -> Result<Arc<TenantKeys>, Error> {
+        match self.find(id) {
+            Some(Found::Open(keys)) => return Ok(Arc::clone(keys)),
+            Some(Found::Sealed(_)) => return Err(Error::TenantSealed(id.clone())),
+            None => {}
         }
         let mut uuid = Uuid::SYSTEM;
         random(&mut uuid.0)?;
-        self.insert(uuid, handle)
+        let index = self.next_index.as_ref().unwrap_or(&self.index);
+        self.insert(uuid, handle(index, id), self.digest(id))
     }
 
-    fn insert(&mut self, uuid: Uuid, handle: Handle) -> Result<Arc<TenantKeys>, Error> {
+    fn insert(
+        &mut self,
+        uuid: Uuid,
+        handle: Handle,
+        name: IdDigest,
+    ) -> Result<Arc<TenantKeys>, Error> {
         let key = Arc::new(Key::random()?);
-        let term = Arc::new(Term { number: 1, state: TermState::Active, key });
-        let keys = Arc::new(TenantKeys { uuid, handle, next_handle: None, terms: vec![term] });
-        self.entries.insert(handle, Arc::clone(&keys));
-        Ok(keys)
+        let term = Term { number: 1, state: TermState::Active, key };
+        let keys = TenantKeys::new(uuid, handle, vec![term]).map_err(|_| Error::KeyringDamaged)?;
+        Ok(self.put(TenantKeys { name, ..keys }))
+    }
+
+    fn put(&mut self, keys: TenantKeys) -> Arc<TenantKeys> {
+        let keys = Arc::new(keys);
+        if keys.name != TenantKeys::NO_NAME {
+            self.names.insert(keys.name, keys.handle);
+        }
+        self.entries.insert(keys.handle, Arc::clone(&keys));
+        keys
     }
 
     /// Puts `keys` in the place of those at `handle`.
     pub(super) fn replace(&mut self, handle: Handle, keys: TenantKeys) -> Arc<TenantKeys> {
         self.entries.remove(&handle);
-        let keys = Arc::new(keys);
-        self.entries.insert(keys.handle, Arc::clone(&keys));
-        keys
+        self.put(keys)
+    }
+
+    /// Notes that the keys at `handle` are those of the tenant `id`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KeyringDamaged`] when others are already.
+    pub(super) fn name(&mut self, handle: Handle, id: &TenantId) -> Result<(), Error> {
+        let name = self.digest(id);
+        let keys = self.entries.get(&handle).ok_or(Error::KeyringDamaged)?;
+        if self.names.contains_key(&name) {
+            return Err(Error::KeyringDamaged);
+        }
+        let keys = TenantKeys { name, ..TenantKeys::clone(keys) };
+        self.replace(handle, keys);
+        Ok(())
+    }
+
+    /// Forgets keys that nobody was named for: those of an import that failed.
+    pub(super) fn forget_unnamed(&mut self) {
+        let is_named = |keys: &TenantKeys| keys.name != TenantKeys::NO_NAME;
+        self.entries.retain(|handle, keys| is_named(keys) || *handle == Handle::SYSTEM);
     }
 
     /// Gives whoever is at `handle` a term that seals from now on.
@@ -258,19 +347,20 @@ impl Keyring {
         }
     }
 
-    /// Destroys the keys of the tenant `id`, whose records are at `handle`, and remembers that there
-    /// was one.
-    pub(super) fn remove(&mut self, id: &TenantId, handle: Handle, now: Timestamp) {
+    /// Destroys the keys of the tenant called `name`, whose records are at `handle`, and remembers
+    /// that there was one.
+    pub(super) fn remove(&mut self, name: IdDigest, handle: Handle, now: Timestamp) {
         let last_term = self.entries.remove(&handle).map_or(0, |keys| keys.active().number);
         self.sealed.remove(&handle);
+        self.names.remove(&name);
         // Removed once more, it is as dead as it was.
-        let tombstone = self.tombstones.entry(self.digest(id));
+        let tombstone = self.tombstones.entry(name);
         tombstone.or_insert(Tombstone::new(handle, last_term, now));
     }
 
-    /// What is left of the tenant `id`, if it was removed.
-    pub(super) fn tombstone(&self, id: &TenantId) -> Option<Tombstone> {
-        self.tombstones.get(&self.digest(id)).copied()
+    /// What is left of the tenant called `name`, if it was removed.
+    pub(super) fn tombstone(&self, name: IdDigest) -> Option<Tombstone> {
+        self.tombstones.get(&name).copied()
     }
 
     /// Forgets that the tenant `id` was removed.
@@ -278,22 +368,24 @@ impl Keyring {
         self.tombstones.remove(&self.digest(id));
     }
 
+    /// Whether records at `handle` are those of a sealed tenant, or left over from a removal.
+    pub(super) fn is_known(&self, handle: Handle) -> bool {
+        self.sealed.contains_key(&handle) || self.is_removed(handle)
+    }
+
     /// Whether the records at `handle` are left over from a removal.
     pub(super) fn is_removed(&self, handle: Handle) -> bool {
         self.tombstones.values().any(|tombstone| tombstone.handle == handle)
     }
 
-    /// Where the records of the sealed or removed tenant `id` are.
-    pub(super) fn former_handle(&self, id: &TenantId) -> Option<Handle> {
-        let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
-        let sealed = sealed.map(|sealed| sealed.handle);
-        sealed.or_else(|| self.tombstone(id).map(|tombstone| tombstone.handle))
+    /// The tombstones.
+    pub(super) fn tombstones(&self) -> impl Iterator<Item = Tombstone> {
+        self.tombstones.values().copied()
     }
 
-    fn digest(&self, id: &TenantId) -> [u8; DIGEST_LENGTH] {
-        let folded = id.as_str().to_ascii_lowercase();
-        let digest = self.lookup.mac(&[b"x\0", folded.as_bytes()]);
-        *digest.first_chunk().expect("a digest has 32 bytes")
+    /// What the tenant `id` is found by. Case does not count.
+    pub(super) fn digest(&self, id: &TenantId) -> IdDigest {
+        digest(&self.lookup, id)
     }
 
     /// The sealed tenant whose records are at `handle`.
@@ -328,6 +420,7 @@ impl Keyring {
         let (id, uuid) = (id.clone(), keys.uuid);
         let ciphertext = content.to_vec();
         let sealed = Arc::new(SealedTenant { id, uuid, handle, salt, seal, ciphertext });
+        self.names.insert(self.digest(&sealed.id), handle);
         self.sealed.insert(handle, Arc::clone(&sealed));
         Ok(sealed)
     }
@@ -341,9 +434,9 @@ impl Keyring {
     ) -> Result<Arc<TenantKeys>, Error> {
         let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
         let sealed = Arc::clone(sealed.ok_or(Error::NotConfigured)?);
-        let keys = sealed.open(store_id, key)?;
+        let keys = TenantKeys { name: self.digest(id), ..sealed.open(store_id, key)? };
         self.sealed.remove(&sealed.handle);
-        Ok(self.replace(sealed.handle, keys))
+        Ok(self.put(keys))
     }
 
     /// Seals the keyring as its next generation, and gives it to `write`.
@@ -359,39 +452,36 @@ impl Keyring {
         write(&self.encode(store_id, key, salt))
     }
 
-    /// Opens the keyring file of `store_id`, and says whether it is of an older version: then its
-    /// integrity key is new, and no store is authenticated by it yet. Of version 1, other keys come
+    /// Opens the keyring file of `store_id`, and says what it lacks. Of version 1, other keys come
     /// from `root`.
     pub(super) fn open(
         bytes: &[u8],
         store_id: StoreId,
         key: &Key,
         root: &Key,
-    ) -> Result<(Self, bool), Error> {
+    ) -> Result<(Self, Age), Error> {
         let version = match bytes.get(..5).map(|head| head.split_at(4)) {
-            Some((magic, [version @ (VERSION_1 | VERSION_2 | VERSION)])) if magic == MAGIC => {
-                *version
-            }
-            Some((magic, [version])) if magic == MAGIC && *version > VERSION => {
-                return Err(Error::UnsupportedVersion("keyring"));
-            }
+            Some((magic, [version])) if magic == MAGIC => *version,
             _ => return Err(Error::KeyringDamaged),
+        };
+        let age = match version {
+            VERSION => Age::Current,
+            VERSION_3 => Age::Unnamed,
+            VERSION_1 | VERSION_2 => Age::Unauthenticated,
+            0 => return Err(Error::KeyringDamaged),
+            _ => return Err(Error::UnsupportedVersion("keyring")),
         };
         let (generation, content) =
             Self::unseal(bytes, store_id, key).map_err(|Malformed| Error::KeyringDamaged)?;
+        let integrity = || Key::random().map(Arc::new);
         let decoded = match version {
-            VERSION => content::decode(generation, &content),
-            older => {
-                let integrity = Arc::new(Key::random()?);
-                if older == VERSION_1 {
-                    content::decode_1(generation, &content, root, &integrity)
-                } else {
-                    content::decode_2(generation, &content, &integrity)
-                }
-            }
+            VERSION_1 => content::decode_1(generation, &content, root, &integrity()?),
+            VERSION_2 => content::decode_2(generation, &content, &integrity()?),
+            VERSION_3 => content::decode_3(generation, &content),
+            _ => content::decode(generation, &content),
         };
         let keyring = decoded.map_err(|Malformed| Error::KeyringDamaged)?;
-        Ok((keyring, version != VERSION))
+        Ok((keyring, age))
     }
 
     /// Checks that `bytes` are what a keyring of `store_id` was written as, and answers its
@@ -450,6 +540,7 @@ impl Keyring {
 pub(super) fn decode(content: &[u8], root: &Key) {
     let integrity = Arc::new(root.duplicate());
     drop(content::decode(1, content));
+    drop(content::decode_3(1, content));
     drop(content::decode_2(1, content, &integrity));
     drop(content::decode_1(1, content, root, &integrity));
 }
@@ -460,6 +551,12 @@ fn place(head: &[u8]) -> Vec<u8> {
 
 fn sealed_place(store_id: StoreId, uuid: Uuid, handle: Handle) -> Vec<u8> {
     [&b"mcpv.tenantseal.v1\0"[..], &store_id.0, &uuid.0, &handle.0].concat()
+}
+
+fn digest(lookup: &Key, id: &TenantId) -> IdDigest {
+    let folded = id.as_str().to_ascii_lowercase();
+    let digest = lookup.mac(&[b"x\0", folded.as_bytes()]);
+    *digest.first_chunk().expect("a digest has 32 bytes")
 }
 
 fn handle(index: &Key, id: &TenantId) -> Handle {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::IdDigest;
 use crate::vault::codec::Malformed;
 use crate::vault::key::Key;
 use crate::vault::{Error, Handle, Uuid};
@@ -14,6 +15,8 @@ pub(in crate::vault) struct TenantKeys {
     pub(in crate::vault) handle: Handle,
     /// Where they move to.
     pub(in crate::vault) next_handle: Option<Handle>,
+    /// Whose they are; [`Self::NO_NAME`] of what belongs to no tenant.
+    pub(super) name: IdDigest,
     pub(super) terms: Vec<Arc<Term>>,
 }
 
@@ -38,6 +41,9 @@ pub(in crate::vault) enum TermState {
 }
 
 impl TenantKeys {
+    pub(super) const NO_NAME: IdDigest = [0; _];
+
+    /// Keys that nobody is named for yet.
     pub(in crate::vault) fn new(
         uuid: Uuid,
         handle: Handle,
@@ -46,8 +52,13 @@ impl TenantKeys {
         let active = terms.iter().filter(|term| term.state == TermState::Active).count();
         let ascending = terms.is_sorted_by(|one, next| one.number < next.number);
         let terms = terms.into_iter().map(Arc::new).collect();
-        let keys = Self { uuid, handle, next_handle: None, terms };
+        let keys = Self { uuid, handle, next_handle: None, name: Self::NO_NAME, terms };
         if active == 1 && ascending { Ok(keys) } else { Err(Malformed) }
+    }
+
+    /// What their tenant is found by.
+    pub(in crate::vault) fn name(&self) -> IdDigest {
+        self.name
     }
 
     /// The term that seals.

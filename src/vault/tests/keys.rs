@@ -311,7 +311,7 @@ fn a_reseal_goes_on_after_a_restart_and_counts_what_is_left() {
         assert!(steps < 30, "{progress:?}");
     }
     assert!(terms(&vault).values().all(|term| *term == 2));
-    assert!(vault.inside(|vault| vault.writing().keyring.entries().all(|keys| keys.is_settled())));
+    assert!(vault.inside(|vault| vault.keyring().entries().all(|keys| keys.is_settled())));
 }
 
 #[test]
@@ -597,7 +597,7 @@ fn a_removal_that_is_interrupted_after_the_keys_is_completed_at_the_next_unseali
         let now = bench.clock.now();
         inside
             .change_keyring(&mut writing, |keyring| {
-                keyring.remove(&tenant, handle, now);
+                keyring.remove(keyring.digest(&tenant), handle, now);
                 Ok(())
             })
             .unwrap();
@@ -630,7 +630,7 @@ fn every_record_in_every_other_place_is_refused() {
     let tokens = store.scan(Tree::Token, &[]).unwrap();
     let (mut opened, mut moved) = (0, 0);
     vault.inside(|vault| {
-        let system = Arc::clone(&vault.index().system);
+        let system = vault.system();
         let mut places = Vec::new();
         for name in names(3) {
             let entry = vault.entry(&id(&name)).unwrap();
@@ -696,7 +696,7 @@ fn every_flipped_bit_and_every_truncation_of_a_record_of_each_kind_is_refused() 
             check(&entry.keys, &vault.records.place(kind, field, version, &key), &envelope);
         }
         let (key, envelope) = vault.records.store().scan(Tree::Token, &[]).unwrap().remove(0);
-        check(&vault.index().system, &vault.token_place(&key), &envelope);
+        check(&vault.system(), &vault.token_place(&key), &envelope);
         checked.sort_unstable();
         checked.dedup();
         assert_eq!(checked, [1, 2, 3, 4, 5], "every kind");

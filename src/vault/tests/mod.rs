@@ -103,7 +103,7 @@ impl TenantCredentialVault {
     }
 
     fn handle(&self, id: &TenantId) -> Handle {
-        self.inside(|vault| vault.writing().keyring.handle(id))
+        self.inside(|vault| vault.keyring().handle(id))
     }
 }
 
@@ -387,10 +387,10 @@ fn a_keyring_ahead_of_the_store_opens_and_its_unused_key_is_taken() {
     let bench = Bench::new();
     let vault = bench.unseal();
     // What an import leaves behind that is killed between keyring and store.
-    let handle = vault.handle(&id("tenant001"));
     let unused = vault.inside(|vault| {
         let mut writing = vault.writing();
-        let keys = vault.change_keyring(&mut writing, |keyring| keyring.get_or_create(handle));
+        let tenant = id("tenant001");
+        let keys = vault.change_keyring(&mut writing, |keyring| keyring.get_or_create(&tenant));
         keys.unwrap().uuid
     });
     drop(vault);
@@ -402,7 +402,7 @@ fn a_keyring_ahead_of_the_store_opens_and_its_unused_key_is_taken() {
 }
 
 #[test]
-fn a_keyring_behind_the_store_a_swapped_record_or_a_lost_one_is_refused() {
+fn a_keyring_behind_the_store_is_refused_and_a_swapped_record_or_a_lost_one_does_not_open() {
     let bench = Bench::new();
     let old_keyring = fs::read(bench.path().join("keyring")).unwrap();
     let vault = bench.unseal();
@@ -424,13 +424,103 @@ fn a_keyring_behind_the_store_a_swapped_record_or_a_lost_one_is_refused() {
     batch.put(Tree::Tenant, one.0, two.1);
     batch.remove(Tree::Tenant, two.0);
     store.apply(batch).unwrap();
-    for name in ["tenant001", "tenant002"] {
-        let error = vault.credentials(&id(name)).unwrap_err();
-        assert!(matches!(error, Error::RecordDamaged { kind: "credential", .. }), "{error:?}");
-        assert_eq!(error.code(), ErrorCode::IntegrityError);
-    }
+    let check = |vault: &TenantCredentialVault| {
+        for name in ["tenant001", "tenant002"] {
+            let error = vault.credentials(&id(name)).unwrap_err();
+            assert!(matches!(error, Error::RecordDamaged { kind: "credential", .. }), "{error:?}");
+            assert_eq!(error.code(), ErrorCode::IntegrityError);
+        }
+    };
+    check(&vault);
     drop((vault, store));
-    assert!(matches!(bench.unseal_with(PASSPHRASE), Err(Error::RecordDamaged { .. })));
+    check(&bench.unseal());
+}
+
+#[test]
+fn a_directory_that_does_not_open_concerns_its_tenant_only_which_can_be_removed() {
+    for by_name in [false, true] {
+        let bench = Bench::new();
+        let vault = bench.unseal();
+        let names = ["tenant001", "tenant002", "tenant003"];
+        vault.import(names.map(postgres).into()).unwrap();
+        let damaged = id("tenant002");
+        let handle = vault.handle(&damaged);
+        let store = vault.store().unwrap();
+        let (key, mut envelope) = store.scan(Tree::Tenant, &handle.0).unwrap().remove(0);
+        envelope[100] ^= 1;
+        let mut batch = Batch::default();
+        batch.put(Tree::Tenant, key, envelope);
+        store.apply(batch).unwrap();
+        drop((vault, store));
+
+        let vault = bench.unseal();
+        for good in ["tenant001", "tenant003"] {
+            assert_eq!(vault.tenant(&id(good)).unwrap().version, 1);
+        }
+        assert!(matches!(vault.tenant(&damaged), Err(Error::RecordDamaged { .. })));
+        let again = vault.import(vec![postgres("tenant002")]);
+        assert!(matches!(again, Err(Error::RecordDamaged { .. })));
+        let listed: Vec<_> = vault.tenants().unwrap();
+        let listed: Vec<_> = listed.iter().map(|it| (it.id.clone(), it.is_damaged)).collect();
+        let [(name, true), (one, false), (three, false)] = &listed[..] else {
+            panic!("{listed:?}");
+        };
+        assert!(name.as_str().starts_with("damaged_"), "{name}");
+        assert_eq!((one, three), (&id("tenant001"), &id("tenant003")));
+
+        let unlock = Unlock::passphrase(&PASSPHRASE.into());
+        let absent = TenantId::parse("damaged_000000000000", IdRule::AllowUnderscore).unwrap();
+        assert!(matches!(vault.remove_tenants(&unlock, &[absent]), Err(Error::NotConfigured)));
+        let meant = if by_name { name.clone() } else { damaged.clone() };
+        vault.remove_tenants(&unlock, &[meant]).unwrap();
+        assert_eq!(vault.tenants().unwrap().len(), 2);
+        let refused = vault.import(vec![postgres("tenant002")]);
+        assert!(matches!(refused, Err(Error::Removed { .. })));
+        vault.readmit(&[damaged]).unwrap();
+        vault.import(vec![postgres("tenant002")]).unwrap();
+        drop(vault);
+        assert_eq!(bench.unseal().tenants().unwrap().len(), 3);
+    }
+}
+
+#[test]
+fn a_tenant_is_found_by_its_id_in_its_own_case_only() {
+    let bench = Bench::new();
+    let vault = bench.unseal();
+    vault.import(vec![postgres("Tenant001")]).unwrap();
+    drop(vault);
+    let vault = bench.unseal();
+    assert_eq!(vault.version(&id("Tenant001")).unwrap(), 1);
+    for other in ["tenant001", "TENANT001", "tenant002"] {
+        assert!(matches!(vault.version(&id(other)), Err(Error::NotConfigured)), "{other}");
+    }
+    let conflict = vault.import(vec![postgres("tenant001")]);
+    assert!(matches!(conflict, Err(Error::CaseConflict { .. })));
+    let unlock = Unlock::passphrase(&PASSPHRASE.into());
+    assert!(matches!(vault.remove_tenants(&unlock, &[id("tenant001")]), Err(Error::NotConfigured)));
+    vault.seal_tenant(&unlock, &id("Tenant001")).unwrap();
+    assert!(matches!(vault.version(&id("Tenant001")), Err(Error::TenantSealed(_))));
+    assert!(matches!(vault.version(&id("tenant001")), Err(Error::NotConfigured)));
+}
+
+#[test]
+fn an_error_or_another_tenant_among_those_of_an_import_stores_none_of_them() {
+    let bench = Bench::new();
+    let vault = bench.unseal();
+    let number = vault.condition().unwrap().number;
+    let names = ["tenant001", "tenant002"];
+    let ids = names.map(id);
+    let fails = |at: usize| if at == 0 { Ok(postgres(names[0])) } else { Err(Error::Sealed) };
+    let another = |_| Ok::<_, Error>(postgres("tenant003"));
+    assert!(matches!(vault.import_each(&ids, fails), Err(Error::Sealed)));
+    assert!(matches!(vault.import_each(&ids, another), Err(Error::NotConfigured)));
+    assert_eq!(vault.condition().unwrap().number, number);
+    assert!(vault.tenants().unwrap().is_empty());
+    let read = |at: usize| Ok::<_, Error>(postgres(names[at]));
+    let changes = vault.import_each(&ids, read).unwrap();
+    assert_eq!(changes.into_iter().map(|change| change.tenant).collect::<Vec<_>>(), ids);
+    // The keyring in two steps, and all tenants in one.
+    assert_eq!(vault.condition().unwrap().number, number + 2);
 }
 
 #[test]

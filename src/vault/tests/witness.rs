@@ -479,7 +479,7 @@ fn former_version() -> Bench {
     let (bench, vault) = filled(2);
     let keyring = vault.inside(|vault| {
         let writing = vault.writing();
-        writing.keyring.encode_2(vault.store_id(), &writing.keyring_key)
+        vault.keyring().encode_2(vault.store_id(), &writing.keyring_key)
     });
     let mut unnamed = Batch::default();
     unnamed.remove(Tree::Meta, "header");
@@ -496,7 +496,7 @@ fn a_store_that_nothing_authenticates_yet_is_adopted_once_and_its_former_files_a
     let former = ["header", "keyring"].map(|name| bench.read(name));
     check_all(&bench.unseal(), 2);
     let present = ["header", "keyring"].map(|name| bench.read(name));
-    assert_eq!((former[1][4], present[1][4]), (2, 3));
+    assert_eq!((former[1][4], present[1][4]), (2, 4));
     for (header, keyring) in
         [(&former[0], &former[1]), (&former[0], &present[1]), (&present[0], &former[1])]
     {
@@ -522,12 +522,45 @@ fn a_slot_is_added_to_a_former_versions_vault_while_it_is_sealed() {
 }
 
 #[test]
+fn a_keyring_of_version_3_is_brought_to_this_one_also_in_the_middle_of_a_move() {
+    for is_moving in [false, true] {
+        let (bench, vault) = filled(5);
+        vault.seal_tenant(&passphrase(PASSPHRASE), &id("tenant004")).unwrap();
+        if is_moving {
+            vault.unseal_tenant(&passphrase(PASSPHRASE), &id("tenant004")).unwrap();
+            vault.rotate_root(&[passphrase(PASSPHRASE)], false, true).unwrap();
+            vault.reseal(1).unwrap();
+        }
+        let state = data(&vault);
+        vault.inside(|vault| {
+            let mut writing = vault.writing();
+            // Nobody's: of an import that failed.
+            let unused = id("tenant999");
+            vault.change_keyring(&mut writing, |keyring| keyring.get_or_create(&unused)).unwrap();
+            let bytes = vault.keyring().encode_3(vault.store_id(), &writing.keyring_key);
+            vault.witness.replace(Part::Keyring, &bytes).unwrap();
+            vault.witness.settle().unwrap();
+        });
+        drop(vault);
+        assert_eq!(bench.read("keyring")[4], 3);
+        let vault = bench.unseal();
+        assert_eq!(data(&vault), state);
+        assert_eq!(bench.read("keyring")[4], 4);
+        let keys = vault.inside(|vault| vault.keyring().tenants().count());
+        assert_eq!(keys, if is_moving { 5 } else { 4 }, "nobody's are gone");
+        while !vault.reseal(100).unwrap().is_done() {}
+        drop(vault);
+        assert_eq!(data(&bench.unseal()), state);
+    }
+}
+
+#[test]
 fn a_former_keyring_under_a_running_vault_is_refused_even_when_rollbacks_are_accepted() {
     let (bench, vault) = filled(1);
     let present = bench.read("keyring");
     let former = vault.inside(|vault| {
         let writing = vault.writing();
-        writing.keyring.encode_2(vault.store_id(), &writing.keyring_key)
+        vault.keyring().encode_2(vault.store_id(), &writing.keyring_key)
     });
     vault.seal();
     bench.put_back("keyring", &former);
