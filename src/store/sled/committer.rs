@@ -228,11 +228,13 @@ impl Committer {
 
     fn flush(&mut self) {
         self.unflushed = 0;
+        self.watchdog.begin(0);
         if self.writable().is_ok()
             && let Err(error) = self.shared.engine().flush()
         {
             self.shared.fail(&error);
         }
+        self.watchdog.end();
     }
 
     /// Replaces the engine by a copy of what is live in it, begins the journal anew on it, and

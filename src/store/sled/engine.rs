@@ -27,6 +27,8 @@ use super::super::{Change, Error, Pair, Tree};
 const OPEN_BASE: Duration = Duration::from_mins(1);
 /// Slowest disk that the time limit of an opening allows for, bytes per second.
 const OPEN_RATE: u64 = 50_000_000;
+/// How long a flush takes when somebody should ask for another one.
+const WAKE: Duration = Duration::from_secs(1);
 const RELEASE_ATTEMPTS: u32 = 500;
 const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 /// In the engine's default tree: how often the store was opened, u64 big endian. A store without it
@@ -171,7 +173,7 @@ impl Engine {
 
     /// Waits until everything written is on the disk.
     pub(super) fn flush(&self) -> Result<(), Error> {
-        self.confined(|| self.opened().database.flush().map(drop))
+        self.confined(|| flush(&self.opened().database))
     }
 
     /// Loads pairs into an engine that nobody serves from yet.
@@ -283,7 +285,7 @@ impl Engine {
         let synced_before = engine_syncs();
         database
             .insert(OPENINGS, &openings.wrapping_add(1).to_be_bytes())
-            .and_then(|_| database.flush())
+            .and_then(|_| flush(&database))
             .map_err(Error::Engine)?;
         if engine_syncs() == synced_before && cfg!(target_os = "linux") {
             return Err(Error::Durability);
@@ -323,11 +325,37 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         let open = self.open.take();
+        let close = || {
+            if let Some(open) = &open {
+                // Its own flush could wait for good. What is the matter, it logs itself.
+                drop(flush(&open.database));
+            }
+            drop(open);
+        };
         // The engine writes what it has not written yet, and panics when it cannot.
-        if catch_unwind(AssertUnwindSafe(|| drop(open))).is_err() {
+        if catch_unwind(AssertUnwindSafe(close)).is_err() {
             tracing::warn!("the engine could not be closed in order; the journal has every commit");
         }
     }
+}
+
+/// Waits until everything written is on the disk, or the engine has failed.
+///
+/// When a write of the engine's own threads fails, it may not wake who waits for that write
+/// (`exit_reservation` in its `logger.rs`); whoever asks for the next flush does.
+fn flush(database: &::sled::Db) -> ::sled::Result<()> {
+    thread::scope(|scope| {
+        let (done, waiting) = mpsc::channel::<()>();
+        scope.spawn(move || {
+            while waiting.recv_timeout(WAKE) == Err(RecvTimeoutError::Timeout) {
+                // An error is the other one's to report.
+                drop(database.flush());
+            }
+        });
+        let flushed = database.flush();
+        drop(done);
+        flushed.map(drop)
+    })
 }
 
 fn owned(pair: ::sled::Result<(::sled::IVec, ::sled::IVec)>) -> ::sled::Result<Pair> {
