@@ -2,10 +2,9 @@
 
 use clap::{Args, Subcommand};
 use jiff::ToSpan;
-use serde_json::json;
 
 use super::failure::said;
-use super::output::{complain, line};
+use super::output::{complain, line, table_of};
 use super::tenant::parse_id;
 use super::token::parse_seconds;
 use super::{Context, Failure};
@@ -93,5 +92,5 @@ pub(super) fn show(context: &Context, entries: &[Entry]) {
     });
     let headings =
         ["seq", "time", "actor", "tenant", "action", "decision", "code", "resource", "request"];
-    context.output.rows(&headings, &[json!(null)], cells.collect());
+    line(&table_of(&headings, cells.collect()));
 }

@@ -223,7 +223,6 @@ fn list(context: &Context) -> Result<(), Failure> {
     });
     let headings =
         ["backup", "created", "commit", "bytes", "verified", "scheduled", "present", "path"];
-    let cells = cells.collect();
     context.output.rows(&headings, &backups, cells);
     Ok(())
 }

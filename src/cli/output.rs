@@ -1,5 +1,6 @@
 //! What a verb prints: for people, or as JSON.
 
+use std::borrow::Borrow;
 use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -25,12 +26,28 @@ impl Output {
         if self.json { line(&value.to_string()) } else { line(&text()) }
     }
 
-    /// Prints rows: a JSON array of `values`, or a table.
-    pub(super) fn rows(self, headings: &[&str], values: &[Value], cells: Vec<Vec<String>>) {
-        if self.json {
-            return line(&json!(values).to_string());
+    /// Prints rows: a JSON array of `values`, or a table of `cells`. Only one of them is made.
+    pub(super) fn rows(
+        self,
+        headings: &[&str],
+        values: impl IntoIterator<Item = impl Borrow<Value>>,
+        cells: impl IntoIterator<Item = Vec<String>>,
+    ) {
+        if !self.json {
+            return line(&table_of(headings, cells.into_iter().collect()));
         }
-        line(&table_of(headings, cells));
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let print = |out: &mut dyn Write| {
+            write!(out, "[")?;
+            for (number, value) in values.into_iter().enumerate() {
+                let comma = if number == 0 { "" } else { "," };
+                write!(out, "{comma}{}", value.borrow())?;
+            }
+            writeln!(out, "]")?;
+            out.flush()
+        };
+        // As with a line.
+        drop(print(&mut out));
     }
 
     /// Prints a line for people only.

@@ -152,12 +152,11 @@ fn report(context: &Context, changes: &[Change], dry_run: bool) {
             "fields": fields(&change.kind),
         })
     });
-    let values: Vec<Value> = values.collect();
     let cells = changes.iter().map(|change| {
         let fields = fields(&change.kind).join(", ");
         vec![change.tenant.to_string(), word(&change.kind).to_owned(), fields]
     });
-    context.output.rows(&["tenant", "change", "fields"], &values, cells.collect());
+    context.output.rows(&["tenant", "change", "fields"], values, cells);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for change in changes {
         *counts.entry(word(&change.kind)).or_default() += 1;
@@ -304,7 +303,7 @@ fn list(context: &Context) -> Result<(), Failure> {
         let (id, engine) = (cell(tenant, "tenant_id"), cell(tenant, "engine"));
         vec![id, engine, state.to_owned(), moment(tenant, "updated_at")]
     });
-    context.output.rows(&["tenant", "engine", "state", "updated"], tenants, cells.collect());
+    context.output.rows(&["tenant", "engine", "state", "updated"], tenants, cells);
     Ok(())
 }
 

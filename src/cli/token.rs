@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
                 cells
             });
             let headings = ["token", "tenant", "scopes", "created", "expires"];
-            context.output.rows(&headings, tokens, cells.collect());
+            context.output.rows(&headings, tokens, cells);
         }
         Command::Revoke { token_id } => {
             let command = admin::Command::TokenRevoke { token_id: token_id.clone() };
