@@ -12,7 +12,7 @@
 //! root key opens and that is not in memory. A tenant that was removed leaves a tombstone.
 //!
 //! A tenant is found by a keyed digest of its id, in which case does not count: so two that differ in
-//! case alone are told without reading the store. In memory a tenant takes about 400 bytes
+//! case alone are told without reading the store. In memory a tenant takes about half a KiB
 //! (`./dev bench --bench store -- scale`).
 
 mod content;
