@@ -189,6 +189,7 @@ fn set_up(directory: &Path) -> (Arc<TenantMcpManager>, Vec<(String, String)>) {
         database: database::Options {
             sqlite_root: directory.to_owned(),
             connect_timeout: Duration::from_secs(10),
+            addresses: database::AddressPolicy::default(),
         },
     };
     let manager = TenantMcpManager::with_clock(vault, log, options, clock);

@@ -63,6 +63,7 @@ pub(crate) fn run(directory: &Path, cost: KdfCost) -> Result<(), Box<dyn Error>>
         database: database::Options {
             sqlite_root: directory.to_owned(),
             connect_timeout: Duration::from_secs(10),
+            addresses: database::AddressPolicy::default(),
         },
     };
     let runtime = tokio::runtime::Runtime::new()?;

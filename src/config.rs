@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
+use crate::database::{AddressPolicy, Network};
 use crate::tenant::IdRule;
 use crate::vault::backup::Schedule;
 use crate::{database, http, pool, store, telemetry, vault};
@@ -115,6 +117,14 @@ pub struct DatabaseSettings {
     pub sqlite_root: Option<PathBuf>,
     /// How long opening a session may take. Default 10000.
     pub connect_timeout_ms: u64,
+    /// Whether servers on loopback, in private networks or behind a Unix socket are refused: for
+    /// where those who write tenant files may not reach what this host can. Default false.
+    pub deny_private_addresses: bool,
+    /// Networks, such as `10.1.0.0/16`, whose addresses are never refused. Beside private ones with
+    /// the setting before, link-local addresses are refused unless they are here: clouds serve
+    /// credentials there. Default none.
+    #[serde(deserialize_with = "networks")]
+    pub allowed_addresses: Vec<Network>,
 }
 
 /// `[http]`
@@ -201,7 +211,12 @@ impl Default for PoolSettings {
 
 impl Default for DatabaseSettings {
     fn default() -> Self {
-        Self { sqlite_root: None, connect_timeout_ms: 10_000 }
+        Self {
+            sqlite_root: None,
+            connect_timeout_ms: 10_000,
+            deny_private_addresses: false,
+            allowed_addresses: Vec::new(),
+        }
     }
 }
 
@@ -312,6 +327,10 @@ impl Settings {
             database: database::Options {
                 sqlite_root: sqlite_root.unwrap_or_else(|| data_directory.join("databases")),
                 connect_timeout: Duration::from_millis(self.database.connect_timeout_ms),
+                addresses: AddressPolicy {
+                    deny_private: self.database.deny_private_addresses,
+                    allow: self.database.allowed_addresses.clone(),
+                },
             },
         }
     }
@@ -325,6 +344,14 @@ impl Settings {
             drain_timeout: Duration::from_secs(self.http.drain_timeout_seconds),
         }
     }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parse = |text: &String| {
+        text.parse().map_err(|reason| D::Error::custom(format!("{text:?} {reason}")))
+    };
+    texts.iter().map(parse).collect()
 }
 
 impl From<LogLevel> for tracing::Level {
@@ -387,6 +414,15 @@ mod tests {
         )
         .unwrap();
         load("[http]\nlisten = \"[::1]:80\"\n").unwrap();
+    }
+
+    #[test]
+    fn networks_are_read_and_what_is_none_is_named() {
+        let settings =
+            load("[database]\nallowed_addresses = [\"10.1.0.0/16\", \"::1\"]\n").unwrap();
+        assert_eq!(settings.database.allowed_addresses.len(), 2);
+        let error = load("[database]\nallowed_addresses = [\"10.1.0.0/99\"]\n").unwrap_err();
+        assert!(error.to_string().contains("10.1.0.0/99"), "{error}");
     }
 
     #[test]

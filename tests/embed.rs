@@ -52,6 +52,7 @@ fn pool_options(path: &Path) -> pool::Options {
         database: database::Options {
             sqlite_root: path.to_owned(),
             connect_timeout: Duration::from_secs(1),
+            addresses: database::AddressPolicy::default(),
         },
     }
 }

@@ -19,6 +19,8 @@ pub enum Error {
         sqlstate: Option<String>,
         /// What the database says about the statement; bounded, without control characters.
         message: String,
+        /// Which character of the statement it is about, counted from 1, where that is known.
+        position: Option<u32>,
     },
     /// A value of `params` does not fit its place.
     #[error("params[{position}]: {expected}")]
@@ -48,20 +50,15 @@ pub enum Error {
     /// The database cannot be reached, refuses the login, or went away.
     #[error("the tenant's database is unavailable: {0}")]
     Unavailable(Unavailable),
-    /// A column of the answer has a type without a JSON form.
-    #[error("column {column:?} has type {type_name}, which has no JSON form here; cast it to text")]
-    UnsupportedType {
-        /// The column's name in the answer.
-        column: String,
-        /// Its type.
-        type_name: String,
-    },
 }
 
 /// Why a database is unavailable, in words that say nothing about host, role or password.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Unavailable {
+    /// The host has only addresses that no database may have here.
+    #[error("address not permitted")]
+    AddressNotPermitted,
     /// The server does not accept the role or its password.
     #[error("authentication failed")]
     Authentication,
@@ -93,6 +90,9 @@ pub enum Unavailable {
     /// starting or stopping.
     #[error("login refused by the server")]
     Refused,
+    /// The session had ended before the statement could begin; with another it may.
+    #[error("connection lost")]
+    Stale,
     /// No answer in time.
     #[error("connection timed out")]
     TimedOut,
@@ -106,7 +106,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Cancelled => ErrorCode::Cancelled,
-            Self::Failed { .. } | Self::UnsupportedType { .. } => ErrorCode::QueryFailed,
+            Self::Failed { .. } => ErrorCode::QueryFailed,
             Self::InvalidParameter { .. } | Self::ParameterCount { .. } => {
                 ErrorCode::InvalidArgument
             }

@@ -15,11 +15,14 @@
 //! functions; answers or statements without bound; a session that carries one caller's state to
 //! the next; texts of drivers and parsers, which may quote secrets, reaching anyone. Does not
 //! protect against: what the tenant's own views, operators and computed columns do, which is the
-//! tenant's own schema; a role that may do more than it needs, which `doctor` reports.
+//! tenant's own schema; a role that may do more than it needs, which is logged when the tenant's
+//! first session opens.
 
+mod breaker;
 mod error;
 pub mod guard;
 mod postgres;
+mod rows;
 mod sqlite;
 
 use std::fmt;
@@ -31,8 +34,11 @@ use serde_json::Value;
 
 use crate::tenant::{Access, Connection, Credentials, Limits, RelationName, TenantConfig};
 
+pub use breaker::{Attempt, Breaker};
 pub use error::{Error, Unavailable};
 pub use guard::{Dialect, GuardedSql, Refusal, check};
+pub use postgres::{AddressPolicy, InvalidNetwork, Network};
+pub use rows::Rows;
 
 /// What every session needs to know that no tenant decides.
 #[derive(Clone, Debug)]
@@ -41,6 +47,8 @@ pub struct Options {
     pub sqlite_root: PathBuf,
     /// Longest wait for a server: name, dial, TLS and login together.
     pub connect_timeout: Duration,
+    /// Where servers may be.
+    pub addresses: AddressPolicy,
 }
 
 /// One statement with its bound values.
@@ -54,16 +62,17 @@ pub struct Query {
     pub limit: Option<u32>,
 }
 
-/// An answer: rows as JSON, in the order of `columns`.
+/// An answer: rows as JSON, in the order of `columns`, whose names may repeat.
 ///
 /// Integers beyond ±2^53 are strings, because JSON readers round them; so are `numeric` and
-/// everything that JSON has no type for: dates and times as ISO 8601, bytes as base64.
+/// everything that JSON has no type for: dates and times as ISO 8601, bytes as base64. The form of
+/// each type is in `docs/results.md`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryResult {
     /// What each row consists of.
     pub columns: Vec<Column>,
     /// The rows.
-    pub rows: Vec<Vec<Value>>,
+    pub rows: Rows,
     /// Whether there were more rows than the limits let through.
     pub truncated: bool,
 }
@@ -132,6 +141,11 @@ pub trait Database: Send + fmt::Debug {
     /// The engine's version, such as `PostgreSQL 17.6`.
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>>;
 
+    /// What the role of the session may do beyond reading, each as the rest of a sentence about it:
+    /// the guard and the read-only transaction hold it back, but nothing should have to. Empty for
+    /// `SQLite`, whose files are open for reading only.
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+
     /// Whether the session must not be used again: closed, cancelled midway, or out of step with
     /// the server.
     fn is_broken(&self) -> bool;
@@ -159,8 +173,7 @@ pub async fn connect(
 ) -> Result<Box<dyn Database>, Error> {
     match &config.connection {
         Connection::Postgres(target) => {
-            let session =
-                postgres::Session::open(target, credentials, &config.access, options).await?;
+            let session = postgres::Session::open(config, target, credentials, options).await?;
             Ok(Box::new(session))
         }
         Connection::Sqlite { path } => {
@@ -169,117 +182,4 @@ pub async fn connect(
             Ok(Box::new(session))
         }
     }
-}
-
-/// Counts what `row` takes as JSON text.
-fn encoded_len(row: &[Value]) -> usize {
-    struct Counter(usize);
-    impl std::io::Write for Counter {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut counter = Counter(0);
-    match serde_json::to_writer(&mut counter, row) {
-        Ok(()) => counter.0,
-        // A counter takes every byte and JSON values have only string keys; if it fails all the
-        // same, the row counts as too large.
-        Err(_) => usize::MAX,
-    }
-}
-
-/// Takes rows until a limit is reached.
-#[derive(Debug)]
-struct Collector {
-    rows: Vec<Vec<Value>>,
-    rows_left: usize,
-    bytes_left: usize,
-    truncated: bool,
-}
-
-impl Collector {
-    fn new(query: &Query, limits: &Limits) -> Self {
-        let rows = query.limit.unwrap_or(u32::MAX).min(limits.max_rows);
-        Self {
-            rows: Vec::new(),
-            rows_left: rows as usize,
-            bytes_left: limits.max_result_bytes as usize,
-            truncated: false,
-        }
-    }
-
-    /// Whether the next row would be kept, as far as one can tell without it.
-    fn wants_more(&self) -> bool {
-        !self.truncated
-    }
-
-    /// Keeps `row`, or marks the answer truncated.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TooLarge`] when the first row alone is beyond the limit.
-    fn take(&mut self, row: Vec<Value>) -> Result<(), Error> {
-        if self.rows_left == 0 {
-            self.truncated = true;
-            return Ok(());
-        }
-        let bytes = encoded_len(&row).saturating_add(1);
-        if bytes > self.bytes_left {
-            return self.overflow();
-        }
-        self.rows_left -= 1;
-        self.bytes_left -= bytes;
-        self.rows.push(row);
-        Ok(())
-    }
-
-    /// Goes without a row that is known to be too large before it is made.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::TooLarge`] when it is the first and wanted.
-    fn overflow(&mut self) -> Result<(), Error> {
-        if self.rows.is_empty() && self.rows_left > 0 {
-            return Err(Error::TooLarge);
-        }
-        self.truncated = true;
-        Ok(())
-    }
-
-    fn finish(self, columns: Vec<Column>) -> QueryResult {
-        QueryResult { columns, rows: self.rows, truncated: self.truncated }
-    }
-}
-
-/// An integer as JSON: a number where every reader keeps it exact, else a string.
-fn integer(value: i64) -> Value {
-    const EXACT: i64 = 1 << 53;
-    if (-EXACT..=EXACT).contains(&value) { value.into() } else { value.to_string().into() }
-}
-
-/// A float as JSON: text where JSON has no number for it.
-fn float(value: f64) -> Value {
-    serde_json::Number::from_f64(value).map_or_else(
-        || {
-            let text = if value.is_nan() {
-                "NaN"
-            } else if value > 0.0 {
-                "Infinity"
-            } else {
-                "-Infinity"
-            };
-            text.into()
-        },
-        Value::Number,
-    )
-}
-
-/// Bytes as JSON: standard base64 with padding.
-fn bytes(value: &[u8]) -> Value {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD.encode(value).into()
 }

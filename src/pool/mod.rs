@@ -20,7 +20,7 @@ mod idle;
 mod lease;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::audit::Log;
 use crate::auth::TenantAccess;
-use crate::database;
+use crate::database::{self, Breaker, Database};
 use crate::error::ErrorCode;
 use crate::quota::Limiter;
 use crate::server::{self, ApiKey, Caller, ScopedServer, TenantContext};
@@ -94,6 +94,10 @@ struct Entry {
     enabled: bool,
     context: Arc<TenantContext>,
     places: Arc<Semaphore>,
+    /// Starts anew with each version: what was wrong may have been put right.
+    breaker: Breaker,
+    /// Whether the role was looked at.
+    is_examined: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -344,8 +348,15 @@ impl McpConnectionPool {
         if !self.is_current(entry)? {
             return Ok(None);
         }
-        let session =
-            database::connect(config, &credentials, &self.shared.options.database).await?;
+        let attempt = entry.breaker.admit().map_err(database::Error::from)?;
+        let session = database::connect(config, &credentials, &self.shared.options.database).await;
+        match &session {
+            Ok(_) => attempt.succeeded(),
+            Err(database::Error::Unavailable(reason)) => attempt.failed(*reason),
+            Err(_) => drop(attempt),
+        }
+        let mut session = session?;
+        self.examine(entry, &mut *session).await;
         // Changed, sealed or removed while it was opened: it is not handed out.
         if !self.is_current(entry)? || entry.state().closed {
             return Ok(None);
@@ -357,6 +368,27 @@ impl McpConnectionPool {
         entry.state().live += 1;
         let server = server::create_tenant_scoped_server(context, session);
         Ok(Some(Instance { server, id, counters }))
+    }
+}
+
+impl McpConnectionPool {
+    /// Looks, once for each version of a tenant, at what its role may do.
+    async fn examine(&self, entry: &Entry, session: &mut dyn Database) {
+        if entry.is_examined.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let tenant = entry.context.tenant();
+        match session.excess_privileges().await {
+            Ok(found) if found.is_empty() => {}
+            Ok(found) => {
+                let found = found.join(", ");
+                tracing::warn!(tenant.id = %tenant, "the database role {found}; give it a role that \
+                    may only read what it has to");
+            }
+            Err(reason) => {
+                tracing::debug!(tenant.id = %tenant, %reason, "the role could not be examined");
+            }
+        }
     }
 }
 
@@ -427,6 +459,8 @@ impl Entry {
             context: Arc::new(context),
             // A quota of 0 is refused by the quota, with its own code.
             places: Arc::new(Semaphore::new(places.max(1) as usize)),
+            breaker: Breaker::default(),
+            is_examined: AtomicBool::new(false),
             state: Mutex::default(),
         }
     }

@@ -10,7 +10,8 @@ use crate::clock::{Clock, SystemClock};
 use crate::memory::SecretText;
 use crate::store::DataDir;
 use crate::tenant::{
-    Access, Connection, Credentials, IdRule, Limits, Quotas, ResolvedTenant, TenantConfig,
+    Access, Connection, Credentials, IdRule, Limits, PostgresTarget, Quotas, ResolvedTenant,
+    TenantConfig, TlsMode,
 };
 use crate::vault::KdfCost;
 
@@ -40,6 +41,7 @@ fn fixture(max_instances_per_tenant: u32) -> Fixture {
         database: database::Options {
             sqlite_root: directory.path().to_owned(),
             connect_timeout: Duration::from_secs(10),
+            addresses: database::AddressPolicy::default(),
         },
     };
     let limiter = Arc::new(Limiter::new(clock));
@@ -284,4 +286,54 @@ async fn shutdown_waits_for_what_is_leased_up_to_its_deadline() {
     assert_eq!(error.code(), ErrorCode::Cancelled, "nothing new begins");
     drop(held);
     assert_eq!(fixture.pool.shutdown(Duration::from_secs(1)).await, 0);
+}
+
+#[tokio::test]
+async fn a_database_that_does_not_answer_is_left_alone_for_a_while() {
+    let fixture = fixture(5);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let config = TenantConfig {
+        id: id("tenant003"),
+        connection: Connection::Postgres(PostgresTarget {
+            host: "127.0.0.1".to_owned(),
+            port,
+            database: "none".to_owned(),
+            user: "nobody".to_owned(),
+            tls: TlsMode::Disable,
+            root_certificates: None,
+            schema: "public".to_owned(),
+            tenant_variable: None,
+        }),
+        access: Access::default(),
+        limits: Limits::default(),
+        quotas: Quotas::default(),
+        features: std::collections::BTreeMap::new(),
+    };
+    let tenant = ResolvedTenant { config, credentials: Credentials::default() };
+    fixture.vault.import(vec![tenant]).unwrap();
+    let dialled = async {
+        let mut dialled = 0;
+        for _ in 0..10 {
+            let access = access("tenant003");
+            let lease = fixture.pool.lease(&access);
+            tokio::pin!(lease);
+            let error = loop {
+                tokio::select! {
+                    biased;
+                    lease = &mut lease => break lease.unwrap_err(),
+                    // Closed at once.
+                    accepted = listener.accept() => {
+                        drop(accepted.unwrap());
+                        dialled += 1;
+                    }
+                }
+            };
+            assert_eq!(error.code(), ErrorCode::DatabaseUnavailable);
+        }
+        dialled
+    };
+    assert_eq!(dialled.await, 3);
+    // Its neighbours are another matter.
+    drop(fixture.lease("tenant001").await);
 }

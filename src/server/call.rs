@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::TenantContext;
 use super::tools::{ColumnInfo, MetadataAnswer, QuotaUsage};
 use super::{Caller, Error, Failure, Instances, QueryAnswer, QueryArguments, ScopedServer};
 use crate::audit::{Attempt, Outcome, Pending, RequestId};
-use crate::database::{self, Query};
+use crate::database::{self, Query, Unavailable};
 use crate::error::ErrorCode;
 use crate::quota::Permit;
 use crate::tenant::{Connection, Permission, ResourceUri, ScopedUri};
@@ -25,6 +26,8 @@ pub(super) struct Call<'a> {
 #[derive(Debug)]
 pub struct AdmittedQuery {
     uri: String,
+    /// As the caller wrote it; what runs has the same words.
+    text: String,
     query: Query,
     /// Held until the statement is over.
     _permit: Permit,
@@ -57,11 +60,19 @@ impl TenantContext {
         arguments: Result<QueryArguments, Error>,
     ) -> Result<QueryAnswer, Failure> {
         let mut call = self.begin(caller, "query_tenant_data", Permission::Query);
+        let span = tracing::info_span!("call", request.id = %call.pending.request_id());
         let result = async {
             let admitted = call.admit_query(arguments?)?;
-            instances.lease().await?.run(admitted).await
+            let answer = instances.lease().await?.run(&admitted).await;
+            match answer {
+                // The session had ended while nobody used it, and the statement had not begun.
+                Err(Error::Database(database::Error::Unavailable(Unavailable::Stale))) => {
+                    instances.lease().await?.run(&admitted).await
+                }
+                answer => answer,
+            }
         };
-        let result = result.await;
+        let result = result.instrument(span).await;
         call.finish(result, |answer| Some(answer.row_count)).await
     }
 
@@ -152,7 +163,8 @@ impl Call<'_> {
             context.schema(),
         )?;
         let query = Query { statement, params: arguments.params, limit: arguments.limit };
-        Ok(AdmittedQuery { uri: arguments.resource_uri, query, _permit: permit })
+        let (uri, text) = (arguments.resource_uri, arguments.query);
+        Ok(AdmittedQuery { uri, text, query, _permit: permit })
     }
 
     /// Ends the call: its entry is on disk before this returns, or the result is an error.
@@ -186,11 +198,18 @@ impl ScopedServer {
     /// Runs what was admitted.
     ///
     /// Cancellation: the statement is cancelled at the database, and the session is broken.
-    pub(super) async fn run(&mut self, admitted: AdmittedQuery) -> Result<QueryAnswer, Error> {
+    pub(super) async fn run(&mut self, admitted: &AdmittedQuery) -> Result<QueryAnswer, Error> {
         let began = Instant::now();
-        let result = self.session.query(&admitted.query, &self.context.config.limits).await?;
+        let result = self.session.query(&admitted.query, &self.context.config.limits).await;
+        let result = result.map_err(|mut error| {
+            if let database::Error::Failed { position, .. } = &mut error {
+                let sql = admitted.query.statement.sql();
+                *position = position.and_then(|found| position_in(&admitted.text, sql, found));
+            }
+            error
+        })?;
         Ok(QueryAnswer {
-            resource_uri: admitted.uri,
+            resource_uri: admitted.uri.clone(),
             columns: result.columns.into_iter().map(ColumnInfo::from).collect(),
             row_count: result.rows.len() as u64,
             rows: result.rows,
@@ -200,6 +219,129 @@ impl ScopedServer {
     }
 }
 
+/// Where in `text` the character is that `sql` has at `position`, counted from 1: both have the same
+/// words, but `sql` is written anew. `None` where the words before it differ.
+fn position_in(text: &str, sql: &str, position: u32) -> Option<u32> {
+    let is_word = |character: &char| character.is_alphanumeric() || *character == '_';
+    let words = |text: &str| text.to_lowercase().chars().filter(is_word).collect::<String>();
+    let before: String = sql.chars().take((position as usize).checked_sub(1)?).collect();
+    let wanted = words(&before);
+    // The first place behind as many characters of words where the next word begins.
+    let mut read = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if read.len() >= wanted.len() && !character.is_whitespace() {
+            return if read == wanted { u32::try_from(index + 1).ok() } else { None };
+        }
+        if is_word(&character) {
+            read.extend(character.to_lowercase());
+        }
+    }
+    None
+}
+
 fn whole_milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::audit::Log;
+    use crate::clock::{Clock, SystemClock};
+    use crate::database::{BoxFuture, Database, Dialect, QueryResult, Relation};
+    use crate::quota::Limiter;
+    use crate::server::create_tenant_scoped_server;
+    use crate::tenant::{Access, IdRule, Limits, Quotas, TenantConfig, TenantId};
+
+    /// Gives one answer after the other.
+    #[derive(Debug)]
+    struct Script(VecDeque<Result<QueryResult, database::Error>>);
+
+    impl Database for Script {
+        fn dialect(&self) -> Dialect {
+            Dialect::Sqlite
+        }
+
+        fn query<'a>(
+            &'a mut self,
+            _: &'a Query,
+            _: &'a Limits,
+        ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
+            Box::pin(std::future::ready(self.0.pop_front().unwrap()))
+        }
+
+        fn relations<'a>(
+            &'a mut self,
+            _: &'a Access,
+        ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn server_version(&mut self) -> BoxFuture<'_, Result<String, database::Error>> {
+            Box::pin(std::future::ready(Ok("none".to_owned())))
+        }
+
+        fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, database::Error>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn is_broken(&self) -> bool {
+            false
+        }
+    }
+
+    /// What the caller gets, and how many answers nobody asked for.
+    async fn ask(
+        answers: Vec<Result<QueryResult, database::Error>>,
+    ) -> (Result<u64, ErrorCode>, usize) {
+        let directory = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = Log::open(&directory.path().join("audit"), Arc::clone(&clock)).unwrap();
+        let config = TenantConfig {
+            id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
+            connection: Connection::Sqlite { path: "none.db".to_owned() },
+            access: Access::default(),
+            limits: Limits::default(),
+            quotas: Quotas::default(),
+            features: std::collections::BTreeMap::new(),
+        };
+        let limiter = Arc::new(Limiter::new(clock));
+        let context = TenantContext::new(config, vec![], limiter, log);
+        let script = answers.into_iter().chain([Ok(QueryResult::default())]).collect();
+        let mut server = create_tenant_scoped_server(Arc::new(context), Box::new(Script(script)));
+        let uri = "mcp://tenant001/database";
+        let answer = server.query_tenant_data(uri, "SELECT 1", None).await;
+        let answer = answer.map(|answer| answer.row_count).map_err(|failure| failure.code());
+        let shown = format!("{:?}", server.session);
+        (answer, shown.matches("QueryResult").count() + shown.matches("Unavailable").count())
+    }
+
+    #[tokio::test]
+    async fn a_session_that_had_ended_is_replaced_once_and_one_that_broke_is_not() {
+        let stale = || Err(Unavailable::Stale.into());
+        assert_eq!(ask(vec![]).await, (Ok(0), 0));
+        assert_eq!(ask(vec![stale()]).await, (Ok(0), 0));
+        let unavailable = Err(ErrorCode::DatabaseUnavailable);
+        assert_eq!(ask(vec![stale(), stale()]).await, (unavailable, 1));
+        assert_eq!(ask(vec![Err(Unavailable::Lost.into())]).await, (unavailable, 1));
+        assert_eq!(
+            ask(vec![Err(database::Error::Timeout)]).await,
+            (Err(ErrorCode::QueryTimeout), 1)
+        );
+    }
+
+    #[test]
+    fn a_position_is_told_in_the_callers_own_text() {
+        let sql = "SELECT \"nothing\" FROM \"customers\"";
+        assert_eq!(position_in("select  nothing from customers", sql, 8), Some(9));
+        assert_eq!(position_in("select nothing\nFROM \"customers\"", sql, 23), Some(21));
+        assert_eq!(position_in("SELECT nothing FROM customers", sql, 1), Some(1));
+        // Words that only one of them has.
+        assert_eq!(position_in("/* why */ SELECT nothing FROM customers", sql, 8), None);
+        assert_eq!(position_in("", sql, 8), None);
+        assert_eq!(position_in("SELECT nothing", sql, 0), None);
+    }
 }

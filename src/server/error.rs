@@ -119,6 +119,14 @@ impl Error {
             None
         }
     }
+
+    fn position(&self) -> Option<u32> {
+        if let Self::Database(database::Error::Failed { position, .. }) = self {
+            *position
+        } else {
+            None
+        }
+    }
 }
 
 /// A failed call as the caller sees it.
@@ -154,6 +162,9 @@ impl Failure {
         }
         if let Some(sqlstate) = self.error.sqlstate() {
             details["sqlstate"] = json!(sqlstate);
+        }
+        if let Some(position) = self.error.position() {
+            details["position"] = json!(position);
         }
         details
     }

@@ -198,7 +198,8 @@ impl TenantContext {
         let mut content = json!({ "resource": null });
         if may_query {
             let sample = call.admit_query(sample_of(uri, &relation))?;
-            content["sample_rows"] = json!(instances.lease().await?.run(sample).await?.rows);
+            content["sample_rows"] =
+                json!(instances.lease().await?.run(&sample).await?.rows.to_values());
         }
         content["resource"] = json!(self.describe_relation(relation));
         Ok(content)

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use rmcp::model::{JsonObject, Tool, ToolAnnotations};
-use serde::{Deserialize, Serialize};
+use serde::ser::Error as _;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Error;
-use crate::database::Column;
+use crate::database::{Column, Rows};
 use crate::quota::Usage;
 use crate::tenant::{Access, Limits};
 
@@ -171,6 +173,10 @@ fn with_failure(mut answer: Value) -> Value {
     answer["request_id"] = text("Of a failed call: leads to the audit entry.");
     answer["rule"] = text("Of a refused call: the rule that refused it.");
     answer["sqlstate"] = text("Of a failed statement: the database's code.");
+    answer["position"] = json!({
+        "type": "integer",
+        "description": "Of a failed statement: the character that it fails at, counted from 1.",
+    });
     answer["retry_after_seconds"] =
         json!({ "type": "integer", "description": "When a quota is used up: when to come back." });
     answer
@@ -236,13 +242,19 @@ pub struct QueryAnswer {
     /// One per column, in order; names may repeat.
     pub columns: Vec<ColumnInfo>,
     /// One list of values per row.
-    pub rows: Vec<Vec<Value>>,
+    #[serde(serialize_with = "rows_as_json")]
+    pub rows: Rows,
     /// How many rows there are in `rows`.
     pub row_count: u64,
     /// Whether there were more.
     pub truncated: bool,
     /// How long the database took.
     pub elapsed_ms: u64,
+}
+
+fn rows_as_json<S: Serializer>(rows: &Rows, serializer: S) -> Result<S::Ok, S::Error> {
+    let text: &RawValue = serde_json::from_str(rows.as_json()).map_err(S::Error::custom)?;
+    text.serialize(serializer)
 }
 
 /// A column's name and type.

@@ -119,6 +119,9 @@ pub struct PostgresTarget {
     pub root_certificates: Option<String>,
     /// The schema in which unqualified names are looked up.
     pub schema: String,
+    /// A setting of the server's, such as `app.tenant_id`, that has the tenant's id within each
+    /// transaction, for policies of row-level security where tenants share a database.
+    pub tenant_variable: Option<String>,
 }
 
 /// `db_sslmode`, as libpq defines it.

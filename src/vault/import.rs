@@ -471,8 +471,16 @@ fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
     field("db_engine", connection.engine().to_owned());
     match connection {
         Connection::Postgres(target) => {
-            let PostgresTarget { host, port, database, user, tls, root_certificates, schema } =
-                target;
+            let PostgresTarget {
+                host,
+                port,
+                database,
+                user,
+                tls,
+                root_certificates,
+                schema,
+                tenant_variable,
+            } = target;
             field("db_host", host.clone());
             field("db_port", port.to_string());
             field("db_name", database.clone());
@@ -482,6 +490,9 @@ fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
                 field(CERTIFICATES, pem.clone());
             }
             field("db_schema", schema.clone());
+            if let Some(variable) = tenant_variable {
+                field("db_tenant_variable", variable.clone());
+            }
         }
         Connection::Sqlite { path } => {
             field("db_path", path.clone());

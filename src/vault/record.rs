@@ -182,15 +182,26 @@ pub(super) fn encode_config(config: &TenantConfig) -> Vec<u8> {
     writer.u8(VERSION);
     match connection {
         Connection::Postgres(target) => {
-            let PostgresTarget { host, port, database, user, tls, root_certificates: _, schema } =
-                target;
-            writer.u8(1);
+            let PostgresTarget {
+                host,
+                port,
+                database,
+                user,
+                tls,
+                root_certificates: _,
+                schema,
+                tenant_variable,
+            } = target;
+            writer.u8(if tenant_variable.is_none() { 1 } else { 3 });
             writer.text(host);
             writer.u16(*port);
             writer.text(database);
             writer.text(user);
             writer.text(tls.as_str());
             writer.text(schema);
+            if let Some(variable) = tenant_variable {
+                writer.text(variable);
+            }
         }
         Connection::Sqlite { path } => {
             writer.u8(2);
@@ -236,7 +247,7 @@ pub(super) fn decode_config(
     let mut reader = Reader::new(bytes);
     version(&mut reader)?;
     let connection = match reader.u8()? {
-        1 => Connection::Postgres(PostgresTarget {
+        kind @ (1 | 3) => Connection::Postgres(PostgresTarget {
             host: reader.text()?.to_owned(),
             port: reader.u16()?,
             database: reader.text()?.to_owned(),
@@ -244,6 +255,7 @@ pub(super) fn decode_config(
             tls: tls_mode(reader.text()?)?,
             root_certificates,
             schema: reader.text()?.to_owned(),
+            tenant_variable: if kind == 3 { Some(reader.text()?.to_owned()) } else { None },
         }),
         2 if root_certificates.is_none() => Connection::Sqlite { path: reader.text()?.to_owned() },
         _ => return Err(Malformed),
@@ -384,8 +396,9 @@ mod tests {
             Just(TlsMode::VerifyCa),
             Just(TlsMode::VerifyFull)
         ];
-        let postgres = (".{0,20}", any::<u16>(), ".{0,20}", ".{0,20}", tls, ".{0,20}").prop_map(
-            |(host, port, database, user, tls, schema)| {
+        let names = (".{0,20}", option::of(".{0,20}"));
+        let postgres = (".{0,20}", any::<u16>(), ".{0,20}", ".{0,20}", tls, names).prop_map(
+            |(host, port, database, user, tls, (schema, tenant_variable))| {
                 let root_certificates = None;
                 Connection::Postgres(PostgresTarget {
                     host,
@@ -395,6 +408,7 @@ mod tests {
                     tls,
                     root_certificates,
                     schema,
+                    tenant_variable,
                 })
             },
         );

@@ -3,13 +3,18 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod postgres;
+mod results;
+mod session;
 mod sqlite;
+mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tenantry::database::{self, Database, Error, Options, Query, QueryResult, check};
+use tenantry::database::{
+    self, AddressPolicy, Database, Error, Options, Query, QueryResult, check,
+};
 use tenantry::tenant::{
     Access, ColumnName, Connection, Credentials, IdRule, Limits, Quotas, RelationName, Resource,
     TenantConfig, TenantId,
@@ -28,7 +33,11 @@ fn config(connection: Connection, access: Access) -> TenantConfig {
 
 fn options(sqlite_root: &Path) -> Options {
     let sqlite_root = PathBuf::from(sqlite_root);
-    Options { sqlite_root, connect_timeout: Duration::from_secs(5) }
+    Options {
+        sqlite_root,
+        connect_timeout: Duration::from_secs(5),
+        addresses: AddressPolicy::default(),
+    }
 }
 
 async fn connect(

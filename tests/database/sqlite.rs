@@ -26,7 +26,7 @@ fn before_others() {
     });
 }
 
-fn shop() -> TempDir {
+pub(crate) fn shop() -> TempDir {
     before_others();
     let root = tempfile::tempdir().unwrap();
     File::open(root.path().join("shop.db"))
@@ -46,7 +46,11 @@ fn shop() -> TempDir {
     root
 }
 
-async fn open(root: &TempDir, path: &str, access: Access) -> Result<Box<dyn Database>, Error> {
+pub(crate) async fn open(
+    root: &TempDir,
+    path: &str,
+    access: Access,
+) -> Result<Box<dyn Database>, Error> {
     let connection = Connection::Sqlite { path: path.to_owned() };
     connect(connection, access, &Credentials::default(), root.path()).await
 }
@@ -181,7 +185,7 @@ async fn functions_take_time_as_the_sum_of_what_they_are_given() {
         ("SELECT instr('abc', 'c'), replace('aa', 'a', 'b')", json!(3)),
     ] {
         let answer = run_with(&mut *session, sql, vec![], &limits).await.unwrap();
-        assert_eq!(answer.rows[0][0], expected, "{sql}");
+        assert_eq!(answer.rows.to_values()[0][0], expected, "{sql}");
     }
 }
 

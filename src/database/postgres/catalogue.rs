@@ -1,38 +1,32 @@
 //! Questions to `pg_catalog`. Names are bound, never pasted.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 
-use futures_util::TryStreamExt as _;
-use postgres_types::{ToSql, Type};
-use tokio_postgres::Transaction;
-
-use super::link::Link;
-use super::{CATALOGUE_LIMITS, failure, row_allowance};
-use crate::database::{Column, Error, GuardedSql, Refusal, Relation, RelationKind};
+use super::params::texts;
+use super::transaction::{Transaction, printable};
+use crate::database::{Column, Error, GuardedSql, Refusal, Relation, RelationKind, Unavailable};
 use crate::tenant::{Access, ColumnName, RelationName};
 
 /// Refuses what could show a denied column and cannot be seen in the text: a relation that is not
 /// a table, one that is related by inheritance to a table with `denied` columns, and `table.name` that is no
 /// column of the table but a function of its row.
 pub(super) async fn check_relations(
-    transaction: &Transaction<'_>,
+    transaction: &mut Transaction<'_>,
     statement: &GuardedSql,
     schema: &str,
     denied: &[ColumnName],
 ) -> Result<(), Error> {
-    let (schemas, names) = columns_of(statement.relations(), schema);
-    let views = transaction
-        .query_typed(
-            "SELECT 1 FROM unnest($1, $2) AS wanted (schema, name) \
+    let named = columns_of(statement.relations(), schema);
+    let is_view = any(
+        transaction,
+        "SELECT 1 FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
              JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
              WHERE c.relkind NOT IN ('r', 'p') LIMIT 1",
-            &[(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)],
-        )
-        .await
-        .map_err(failure)?;
-    if !views.is_empty() {
+        &[&named.0, &named.1],
+    )
+    .await?;
+    if is_view {
         return Err(Refusal::new(
             "column",
             "this tenant has columns that may not be read, and a view could show them; read \
@@ -41,7 +35,6 @@ pub(super) async fn check_relations(
         .into());
     }
     let denied = columns_of(denied.iter().map(|column| &column.relation), schema);
-    let named = (schemas, names);
     if descends(transaction, &named, &denied).await?
         || descends(transaction, &denied, &named).await?
     {
@@ -58,40 +51,51 @@ pub(super) async fn check_relations(
     let (schemas, names) =
         columns_of(statement.column_claims().map(|(relation, _)| relation), schema);
     let columns: Vec<&str> = statement.column_claims().map(|(_, column)| column.as_str()).collect();
-    let unknown = transaction
-        .query_typed(
-            "SELECT 1 FROM unnest($1, $2, $3) AS wanted (schema, name, attribute) \
+    let is_unknown = any(
+        transaction,
+            "SELECT 1 FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted (schema, name, attribute) \
              JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
              LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
              AND a.attname = wanted.attribute AND a.attnum > 0 AND NOT a.attisdropped \
              WHERE a.attname IS NULL LIMIT 1",
-            &[
-                (&schemas, Type::TEXT_ARRAY),
-                (&names, Type::TEXT_ARRAY),
-                (&columns, Type::TEXT_ARRAY),
-            ],
+            &[&schemas, &names, &columns],
         )
-        .await
-        .map_err(failure)?;
-    if unknown.is_empty() {
-        Ok(())
-    } else {
-        Err(Refusal::new("column", "only columns of the table may follow its name").into())
+        .await?;
+    if is_unknown {
+        return Err(Refusal::new("column", "only columns of the table may follow its name").into());
     }
+    Ok(())
+}
+
+/// Whether the question has an answer; each of `lists` is bound as an array of texts.
+async fn any(
+    transaction: &mut Transaction<'_>,
+    sql: &str,
+    lists: &[&Vec<&str>],
+) -> Result<bool, Error> {
+    let values: Vec<Option<String>> = lists.iter().map(|list| Some(texts(list.iter()))).collect();
+    let mut found = false;
+    transaction
+        .ask(sql, &values, |_| {
+            found = true;
+            Ok(())
+        })
+        .await?;
+    Ok(found)
 }
 
 /// Whether one of `heirs` inherits, at any distance, from one of `parents`; each is a list of
 /// schemas and one of names.
 async fn descends(
-    transaction: &Transaction<'_>,
+    transaction: &mut Transaction<'_>,
     heirs: &(Vec<&str>, Vec<&str>),
     parents: &(Vec<&str>, Vec<&str>),
 ) -> Result<bool, Error> {
-    let found = transaction
-        .query_typed(
-            "WITH RECURSIVE line (oid) AS ( \
-             SELECT i.inhparent FROM unnest($1, $2) AS wanted (schema, name) \
+    any(
+        transaction,
+        "WITH RECURSIVE line (oid) AS ( \
+             SELECT i.inhparent FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
              JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
              JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
              JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid \
@@ -99,18 +103,11 @@ async fn descends(
              JOIN pg_catalog.pg_inherits i ON i.inhrelid = line.oid) \
              SELECT 1 FROM line JOIN pg_catalog.pg_class c ON c.oid = line.oid \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             JOIN unnest($3, $4) AS parent (schema, name) \
+             JOIN unnest($3::text[], $4::text[]) AS parent (schema, name) \
              ON parent.schema = n.nspname AND parent.name = c.relname LIMIT 1",
-            &[
-                (&heirs.0, Type::TEXT_ARRAY),
-                (&heirs.1, Type::TEXT_ARRAY),
-                (&parents.0, Type::TEXT_ARRAY),
-                (&parents.1, Type::TEXT_ARRAY),
-            ],
-        )
-        .await
-        .map_err(failure)?;
-    Ok(!found.is_empty())
+        &[&heirs.0, &heirs.1, &parents.0, &parents.1],
+    )
+    .await
 }
 
 fn columns_of<'a>(
@@ -124,8 +121,7 @@ fn columns_of<'a>(
 
 /// The relations that `access` allows and the role may read, in name order.
 pub(super) async fn relations(
-    transaction: &Transaction<'_>,
-    link: &Link,
+    transaction: &mut Transaction<'_>,
     access: &Access,
     schema: &str,
 ) -> Result<Vec<Relation>, Error> {
@@ -139,58 +135,99 @@ pub(super) async fn relations(
     schemas.extend(wanted.iter().flatten().filter_map(|name| name.schema.as_deref()));
     // Where columns are denied, only tables can be read.
     let kinds = if access.deny_columns.is_empty() { "rpfvm" } else { "rp" };
-    let params: [(&(dyn ToSql + Sync), Type); 2] =
-        [(&schemas, Type::TEXT_ARRAY), (&kinds, Type::TEXT)];
-    let rows = transaction
-        .query_typed_raw(
+    let mut found: BTreeMap<RelationName, Relation> = BTreeMap::new();
+    transaction
+        .ask(
             "SELECT n.nspname::text, c.relname::text, c.relkind::text, \
              pg_catalog.obj_description(c.oid, 'pg_class'), a.attname::text, \
              pg_catalog.format_type(a.atttypid, a.atttypmod) \
              FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
-             WHERE n.nspname = ANY ($1) AND position(c.relkind::text IN $2) > 0 \
+             WHERE n.nspname = ANY ($1::text[]) AND position(c.relkind::text IN $2) > 0 \
              AND a.attnum > 0 AND NOT a.attisdropped \
              AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
              AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') \
              OR pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) \
              ORDER BY a.attnum",
-            params,
+            &[Some(texts(&schemas)), Some(kinds.to_owned())],
+            |cells| {
+                let cell = |place: usize| cells.get(place).and_then(Option::as_deref);
+                let text = |place: usize| cell(place).ok_or(Unavailable::Protocol);
+                let (schema, name) = (text(0)?.to_owned(), text(1)?.to_owned());
+                let name = own(&RelationName { schema: Some(schema), name });
+                let is_allowed = match &wanted {
+                    Some(wanted) => wanted.contains(&name),
+                    None => name.schema.is_none(),
+                };
+                if !is_allowed {
+                    return Ok(());
+                }
+                let column = Column { name: text(4)?.to_owned(), type_name: text(5)?.to_owned() };
+                let is_denied = access
+                    .deny_columns
+                    .iter()
+                    .any(|denied| own(&denied.relation) == name && denied.column == column.name);
+                let kind = match text(2)? {
+                    "v" | "m" => RelationKind::View,
+                    _ => RelationKind::Table,
+                };
+                let description = cell(3).map(str::to_owned);
+                let relation = found.entry(name.clone()).or_insert_with(|| Relation {
+                    name,
+                    kind,
+                    description,
+                    columns: Vec::new(),
+                });
+                if !is_denied {
+                    relation.columns.push(column);
+                }
+                Ok(())
+            },
         )
-        .await
-        .map_err(failure)?;
-    let mut rows = pin!(rows);
-    let mut found: BTreeMap<RelationName, Relation> = BTreeMap::new();
-    while let Some(row) = rows.try_next().await.map_err(failure)? {
-        link.allowance.set(row_allowance(&CATALOGUE_LIMITS));
-        let text = |position: usize| row.try_get::<_, String>(position).map_err(failure);
-        let name = own(&RelationName { schema: Some(text(0)?), name: text(1)? });
-        let column = Column { name: text(4)?, type_name: text(5)? };
-        let is_allowed = match &wanted {
-            Some(wanted) => wanted.contains(&name),
-            None => name.schema.is_none(),
-        };
-        if !is_allowed {
-            continue;
-        }
-        let is_denied = access
-            .deny_columns
-            .iter()
-            .any(|denied| own(&denied.relation) == name && denied.column == column.name);
-        let kind = match text(2)?.as_str() {
-            "v" | "m" => RelationKind::View,
-            _ => RelationKind::Table,
-        };
-        let description = row.try_get(3).map_err(failure)?;
-        let relation = found.entry(name.clone()).or_insert_with(|| Relation {
-            name,
-            kind,
-            description,
-            columns: Vec::new(),
-        });
-        if !is_denied {
-            relation.columns.push(column);
-        }
-    }
+        .await?;
     Ok(found.into_values().collect())
+}
+
+/// What the role may do that no reader needs; see [`crate::database::Database::excess_privileges`].
+pub(super) async fn excess_privileges(
+    transaction: &mut Transaction<'_>,
+    schema: &str,
+) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    transaction
+        .ask(
+            "WITH own AS (SELECT * FROM pg_catalog.pg_roles WHERE rolname = current_user) \
+             SELECT 'is a superuser' FROM own WHERE rolsuper \
+             UNION ALL SELECT 'bypasses row-level security' FROM own \
+             WHERE rolbypassrls AND NOT rolsuper \
+             UNION ALL SELECT 'may create roles' FROM own WHERE rolcreaterole AND NOT rolsuper \
+             UNION ALL SELECT 'may create databases' FROM own WHERE rolcreatedb AND NOT rolsuper \
+             UNION ALL SELECT 'may replicate' FROM own WHERE rolreplication AND NOT rolsuper \
+             UNION ALL SELECT 'is a member of ' || r.rolname FROM own, pg_catalog.pg_roles r \
+             WHERE NOT own.rolsuper AND pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER') \
+             AND (r.rolsuper AND r.oid <> own.oid OR r.rolname IN ('pg_checkpoint', \
+             'pg_create_subscription', 'pg_execute_server_program', 'pg_maintain', 'pg_monitor', \
+             'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats', \
+             'pg_read_server_files', 'pg_signal_backend', 'pg_stat_scan_tables', \
+             'pg_write_all_data', 'pg_write_server_files')) \
+             UNION ALL SELECT 'owns the database' FROM own, pg_catalog.pg_database d \
+             WHERE NOT own.rolsuper AND d.datname = pg_catalog.current_database() \
+             AND pg_catalog.pg_has_role(own.oid, d.datdba, 'USAGE') \
+             UNION ALL SELECT 'may create objects in the schema' FROM own, \
+             pg_catalog.pg_namespace n WHERE NOT own.rolsuper AND n.nspname = $1 \
+             AND pg_catalog.has_schema_privilege(n.oid, 'CREATE') \
+             UNION ALL (SELECT 'may write tables of the schema' FROM own, pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+             WHERE NOT own.rolsuper AND n.nspname = $1 AND c.relkind IN ('r', 'p') \
+             AND pg_catalog.has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') LIMIT 1)",
+            &[Some(schema.to_owned())],
+            |cells| {
+                let text = cells.first().and_then(Option::as_deref).unwrap_or_default();
+                found.push(printable(text, 100));
+                Ok(())
+            },
+        )
+        .await?;
+    Ok(found)
 }

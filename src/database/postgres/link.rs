@@ -1,48 +1,69 @@
 //! The way to a server: dialling, TLS, login, and a second way to cancel.
+//!
+//! ```text
+//! dial (address policy) --> Metered --TLS--> Login --driver logs in--> Plain, for `wire`
+//! ```
+//!
+//! The driver does the login, with TLS and all that `SCRAM` asks for; then the stream is taken back
+//! from it. While it has it, two things bound what a hostile server can make of its memory: the
+//! bytes that are passed on, and the length that each message announces.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{CancelToken, Client, NoTls};
+use tokio_postgres::{CancelToken, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
+use zeroize::zeroize_stack;
 
-use super::tls;
+use super::stream::{Connection, Keeping, Kept, Login, Metered, Plain, Socket};
+use super::{AddressPolicy, tls};
 use crate::database::{Options, Unavailable};
 use crate::tenant::{Credentials, PostgresTarget, TlsMode};
 
-/// Bytes that a server may send for a login, and beside the rows of an answer.
-pub(super) const OVERHEAD_BYTES: u64 = 1 << 20;
+/// Bytes of stack that are wiped after each step of a login: more than it uses.
+const STACK: usize = 128 << 10;
 /// Longest wait for a server to take a cancellation.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A login, and what is needed to cancel what it runs.
+/// What is needed to cancel what a session runs, and to see whether it has ended.
 pub(super) struct Link {
-    pub(super) allowance: Arc<Allowance>,
+    connection: Arc<Connection>,
+    canceller: Canceller,
+}
+
+/// The second way to the server, by which what a session runs is cancelled.
+#[derive(Clone)]
+struct Canceller {
     peer: Peer,
     tls: Option<MakeRustlsConnect>,
     server_name: String,
-    cancel: CancelToken,
-    connection: AbortHandle,
+    token: CancelToken,
 }
 
-/// How many more bytes the server may send. The driver reads a message as a whole before anyone
-/// sees it, so what one message may cost has to be bounded below the driver.
-#[derive(Debug)]
-pub(super) struct Allowance(AtomicU64);
+/// What a login gives.
+pub(super) struct LoggedIn {
+    pub(super) link: Link,
+    pub(super) stream: Plain,
+    /// In which order days and months of a date are read, such as `MDY`.
+    pub(super) date_order: DateOrder,
+}
+
+/// The second half of the server's `DateStyle`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum DateOrder {
+    DayMonth,
+    MonthDay,
+    Year,
+}
 
 /// The address that was dialled: a cancellation goes to the same one, whatever the name says then.
 #[derive(Clone, Debug)]
@@ -51,22 +72,21 @@ enum Peer {
     Unix(PathBuf),
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-/// A connection that stops reading when the allowance is used up.
-struct Metered {
-    stream: Box<dyn Stream>,
-    allowance: Arc<Allowance>,
-}
-
 impl Link {
     pub(super) async fn open(
         target: &PostgresTarget,
         credentials: &Credentials,
         options: &Options,
-    ) -> Result<(Client, Self), Unavailable> {
-        let login = Self::log_in(target, credentials);
+    ) -> Result<LoggedIn, Unavailable> {
+        // What a login computes from the password is in its future, and on the stack of whoever
+        // polls it. Boxed, it is freed when it is through, and the program's allocator wipes it;
+        // within a caller's it could stay for long.
+        let mut login = Box::pin(Self::log_in(target, credentials, options));
+        let login = std::future::poll_fn(|context| {
+            let polled = login.as_mut().poll(context);
+            zeroize_stack::<STACK>();
+            polled
+        });
         tokio::time::timeout(options.connect_timeout, login)
             .await
             .unwrap_or(Err(Unavailable::TimedOut))
@@ -75,12 +95,11 @@ impl Link {
     async fn log_in(
         target: &PostgresTarget,
         credentials: &Credentials,
-    ) -> Result<(Client, Self), Unavailable> {
+        options: &Options,
+    ) -> Result<LoggedIn, Unavailable> {
         let tls = tls::config(target.tls, target.root_certificates.as_deref())?;
         let mut tls = tls.map(MakeRustlsConnect::new);
-        let (stream, peer) = dial(&target.host, target.port).await?;
-        let allowance = Arc::new(Allowance(AtomicU64::new(OVERHEAD_BYTES)));
-        let stream = Metered { stream, allowance: Arc::clone(&allowance) };
+        let (connection, peer) = dial(&target.host, target.port, &options.addresses).await?;
         // Only verify-full compares the name, so elsewhere it need not be one.
         let is_name = ServerName::try_from(target.host.as_str()).is_ok();
         let server_name = if is_name || target.tls == TlsMode::VerifyFull {
@@ -88,84 +107,126 @@ impl Link {
         } else {
             "localhost".to_owned()
         };
+        let metered = Metered(Arc::clone(&connection));
+        let kept = Kept::default();
         // The driver copies the password into its configuration, so that is made last, after the
-        // server was reached, and goes as soon as the login is through. Nothing of the client or
-        // the connection keeps it; what is freed of it, the program's allocator wipes.
+        // server was reached, and goes as soon as the login is through. What is freed of it, the
+        // program's allocator wipes.
         let config = configuration(target, credentials);
-        let (client, connection) = if let Some(tls) = &mut tls {
-            let connect = MakeTlsConnect::<Metered>::make_tls_connect(tls, &server_name)
+        let (token, date_style) = if let Some(tls) = &mut tls {
+            let connector = MakeTlsConnect::<Metered>::make_tls_connect(tls, &server_name)
                 .map_err(|_| Unavailable::Configuration)?;
+            let keeping = Keeping { connector, kept: Arc::clone(&kept) };
             let (client, connection) =
-                config.connect_raw(stream, connect).await.map_err(|error| login_error(&error))?;
-            (client, spawn(connection))
+                config.connect_raw(metered, keeping).await.map_err(|error| login_error(&error))?;
+            (client.cancel_token(), connection.parameter("DateStyle").map(str::to_owned))
         } else {
+            let login = Login::new(Box::new(metered), &kept);
             let (client, connection) =
-                config.connect_raw(stream, NoTls).await.map_err(|error| login_error(&error))?;
-            (client, spawn(connection))
+                config.connect_raw(login, NoTls).await.map_err(|error| login_error(&error))?;
+            (client.cancel_token(), connection.parameter("DateStyle").map(str::to_owned))
         };
         drop(config);
-        let cancel = client.cancel_token();
-        Ok((client, Self { allowance, peer, tls, server_name, cancel, connection }))
+        let stream = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.ok_or(Unavailable::Protocol)?;
+        connection.lift_bound();
+        let date_order = DateOrder::of(&date_style.unwrap_or_default());
+        let canceller = Canceller { peer, tls, server_name, token };
+        let link = Self { connection, canceller };
+        Ok(LoggedIn { link, stream, date_order })
     }
 
-    /// Asks the server to stop what the session runs. In the background: the caller may be gone.
+    /// Whether the server has said something that nobody asked for: in a session without work it
+    /// is that the session has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.connection.is_readable()
+    }
+
+    /// Asks the server, once, to stop what the session runs. In the background.
+    ///
+    /// It may come too late and strike what runs next: until the server says that it did not, the
+    /// session must not be used.
     pub(super) fn cancel(&self) {
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return; // The process is going down, and its connections with it.
-        };
-        let (peer, tls) = (self.peer.clone(), self.tls.clone());
-        let (server_name, cancel) = (self.server_name.clone(), self.cancel.clone());
-        // Nothing waits for it: it ends by itself within its timeout, and the server's own
-        // statement_timeout holds if it does not arrive.
-        runtime.spawn(async move {
-            let request = async {
-                let stream = peer.dial().await?;
-                let stream = Metered {
-                    stream,
-                    allowance: Arc::new(Allowance(AtomicU64::new(OVERHEAD_BYTES))),
-                };
-                let sent = match tls {
-                    Some(mut tls) => {
-                        let connect =
-                            MakeTlsConnect::<Metered>::make_tls_connect(&mut tls, &server_name)
-                                .map_err(|_| Unavailable::Configuration)?;
-                        cancel.cancel_query_raw(stream, connect).await
-                    }
-                    None => cancel.cancel_query_raw(stream, NoTls).await,
-                };
-                sent.map_err(|_| Unavailable::Lost)
-            };
-            if let Ok(Err(_)) | Err(_) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
-                tracing::warn!("a cancellation did not reach the database");
+        let canceller = self.canceller.clone();
+        spawn(async move { canceller.cancel().await });
+    }
+
+    /// Asks the server to stop what a session runs that is never used again, and lets go of it. In
+    /// the background: the caller may be gone.
+    ///
+    /// A server forgets what arrives while it plans or reads the next message, so it is asked until
+    /// it says something. What it says is not read: it goes, and with it whoever goes on talking.
+    pub(super) fn abandon(&self) {
+        /// Less than a tenth of a second between most, more than a second in all.
+        const PAUSES: [u64; 8] = [0, 10, 20, 40, 80, 160, 320, 640];
+        let (canceller, connection) = (self.canceller.clone(), Arc::clone(&self.connection));
+        spawn(async move {
+            for pause in PAUSES {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                if connection.is_readable() && pause > 0 {
+                    return;
+                }
+                canceller.cancel().await;
             }
         });
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.connection.abort();
+impl Canceller {
+    async fn cancel(&self) {
+        let request = async {
+            let stream = Metered(self.peer.dial().await?);
+            let token = self.token.clone();
+            let sent = match self.tls.clone() {
+                Some(mut tls) => {
+                    let connect =
+                        MakeTlsConnect::<Metered>::make_tls_connect(&mut tls, &self.server_name)
+                            .map_err(|_| Unavailable::Configuration)?;
+                    token.cancel_query_raw(stream, connect).await
+                }
+                None => token.cancel_query_raw(stream, NoTls).await,
+            };
+            sent.map_err(|_| Unavailable::Lost)
+        };
+        if let Ok(Err(_)) | Err(_) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
+            tracing::warn!("a cancellation did not reach the database");
+        }
     }
 }
 
-impl Allowance {
-    /// Allows `bytes` from now on.
-    pub(super) fn set(&self, bytes: u64) {
-        self.0.store(bytes, Ordering::Relaxed);
+/// Nothing waits for `work`: it ends by itself, and the server's own `statement_timeout` holds if
+/// it has no effect.
+fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    // Without a runtime the process is going down, and its connections with it.
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn(work);
+    }
+}
+
+impl DateOrder {
+    /// Of a style such as `ISO, MDY`.
+    fn of(style: &str) -> Self {
+        if style.ends_with("DMY") {
+            Self::DayMonth
+        } else if style.ends_with("YMD") {
+            Self::Year
+        } else {
+            Self::MonthDay
+        }
     }
 
-    pub(super) fn is_exhausted(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
-    }
-
-    fn spend(&self, bytes: u64) {
-        // In one step: `set` may come between a look and a write, and would be undone.
-        self.0.update(Ordering::Relaxed, Ordering::Relaxed, |left| left.saturating_sub(bytes));
+    /// The style that writes dates as ISO 8601 and reads them as the server did.
+    pub(super) fn iso_style(self) -> &'static str {
+        match self {
+            Self::DayMonth => "ISO, DMY",
+            Self::MonthDay => "ISO, MDY",
+            Self::Year => "ISO, YMD",
+        }
     }
 }
 
 impl Peer {
-    async fn dial(&self) -> Result<Box<dyn Stream>, Unavailable> {
+    async fn dial(&self) -> Result<Arc<Connection>, Unavailable> {
         #[expect(clippy::wildcard_enum_match_arm, reason = "the others are one to the caller")]
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => {
@@ -174,14 +235,15 @@ impl Peer {
             io::ErrorKind::TimedOut => Unavailable::TimedOut,
             _ => Unavailable::Lost,
         };
-        match self {
+        let socket = match self {
             Self::Tcp(address) => {
-                let stream = TcpStream::connect(address).await.map_err(failed)?;
-                stream.set_nodelay(true).map_err(failed)?;
-                Ok(Box::new(stream))
+                let socket = TcpStream::connect(address).await.map_err(failed)?;
+                socket.set_nodelay(true).map_err(failed)?;
+                Socket::Tcp(socket)
             }
-            Self::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
-        }
+            Self::Unix(path) => Socket::Unix(UnixStream::connect(path).await.map_err(failed)?),
+        };
+        Ok(Arc::new(Connection::new(socket)))
     }
 }
 
@@ -203,35 +265,32 @@ fn configuration(target: &PostgresTarget, credentials: &Credentials) -> tokio_po
     config
 }
 
-async fn dial(host: &str, port: u16) -> Result<(Box<dyn Stream>, Peer), Unavailable> {
+async fn dial(
+    host: &str,
+    port: u16,
+    policy: &AddressPolicy,
+) -> Result<(Arc<Connection>, Peer), Unavailable> {
     if host.starts_with('/') {
+        if !policy.admits_unix_socket() {
+            return Err(Unavailable::AddressNotPermitted);
+        }
         let peer = Peer::Unix(PathBuf::from(format!("{host}/.s.PGSQL.{port}")));
         return Ok((peer.dial().await?, peer));
     }
     let addresses = lookup_host((host, port)).await.map_err(|_| Unavailable::HostNotFound)?;
     let mut failure = Unavailable::HostNotFound;
     for address in addresses {
+        if !policy.admits(address.ip()) {
+            failure = Unavailable::AddressNotPermitted;
+            continue;
+        }
         let peer = Peer::Tcp(address);
         match peer.dial().await {
-            Ok(stream) => return Ok((stream, peer)),
+            Ok(connection) => return Ok((connection, peer)),
             Err(reason) => failure = reason,
         }
     }
     Err(failure)
-}
-
-/// Drives the connection until the session is dropped, which aborts it.
-fn spawn(
-    connection: impl Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
-) -> AbortHandle {
-    #[expect(clippy::disallowed_methods, reason = "the session that owns it aborts it on drop")]
-    let task = tokio::spawn(async move {
-        if connection.await.is_err() {
-            // Who waits for an answer learns of it; the text may quote what the server sent.
-            tracing::debug!("a database connection ended with an error");
-        }
-    });
-    task.abort_handle()
 }
 
 /// Why a login failed, without a word of the server's.
@@ -257,39 +316,5 @@ fn login_error(error: &tokio_postgres::Error) -> Unavailable {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.allowance.is_exhausted() {
-            return Poll::Ready(Err(io::Error::other("the server sent more than is allowed")));
-        }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.allowance.spend((buffer.filled().len() - before) as u64);
-        polled
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

@@ -1,52 +1,61 @@
 //! A session with a `PostgreSQL` server.
 //!
 //! ```text
-//! START TRANSACTION READ ONLY
-//! set_config(.., true): search_path, timeouts           bound values, gone with the transaction
-//! Parse, Bind; Execute(n rows), Execute(n rows) …       the only way the caller's text travels
-//! ROLLBACK                                              nothing of the statement stays
+//! Session --link--> dial, TLS, login (the driver's), cancellation
+//!    \--transaction--> one flight: BEGIN READ ONLY, limits, statement, ROLLBACK
+//!          \--wire--> messages, bounded before they are read
 //! ```
 //!
 //! Protects against: a second statement (the extended protocol takes one); writing; a statement,
-//! a row or an answer without bound, also by a hostile server (see `link::Allowance`); a statement
-//! that goes on after its caller is gone (dropping the future sends a cancellation). A session
-//! that was interrupted says [`Database::is_broken`] and must be replaced.
+//! a row or an answer without bound, also by a hostile server; a statement that goes on after its
+//! caller is gone (dropping the future sends a cancellation); an address that no database should
+//! have. A session that was interrupted says [`Database::is_broken`] and must be replaced.
+//!
+//! `Execute` asks for one row more than may be kept, so the server stops by itself; for that it
+//! plans without parallel workers.
 
+mod address;
 mod catalogue;
 mod link;
 mod params;
+mod stream;
 mod tls;
+mod transaction;
 mod values;
+mod wire;
 
-use std::pin::pin;
+use std::fmt;
 use std::time::Duration;
 
-use futures_util::TryStreamExt as _;
-use postgres_types::{FromSql, Type};
-use tokio_postgres::{Client, Row, Transaction};
+pub use self::address::{AddressPolicy, InvalidNetwork, Network};
 
-use self::link::{Link, OVERHEAD_BYTES};
-use self::values::Unreadable;
-use super::{
-    BoxFuture, Collector, Column, Database, Dialect, Error, Options, Query, QueryResult, Relation,
-    Unavailable,
+use self::link::{DateOrder, Link, LoggedIn};
+use self::transaction::{
+    KnownTypes, LocalSettings, Memory, Sink, Transaction, parameters, printable,
 };
-use crate::tenant::{Access, ColumnName, Credentials, Limits, PostgresTarget};
+use self::values::ValueType;
+use self::wire::{Body, Malformed, Message, Wire};
+use super::rows::{Collector, Unwritten};
+use super::{
+    BoxFuture, Column, Database, Dialect, Error, Options, Query, QueryResult, Relation, Unavailable,
+};
+use crate::tenant::{Access, ColumnName, Credentials, Limits, PostgresTarget, TenantConfig};
 
 /// A logged-in connection.
-#[derive(Debug)]
 pub(super) struct Session {
-    client: Client,
+    wire: Wire,
     link: Link,
+    memory: Memory,
+    date_order: DateOrder,
     schema: String,
+    /// A setting and its value, by which policies tell the tenant.
+    tenant: Option<(String, String)>,
     /// If there are any, relations have to be looked up before they are read: a view or a
     /// partition could show them.
     deny_columns: Vec<ColumnName>,
     broken: bool,
 }
 
-/// Rows asked for at first; later as many as should fit.
-const FIRST_ROWS: usize = 100;
 /// How long an answer may come after the server should have given up by itself.
 const GRACE: Duration = Duration::from_secs(2);
 /// Longest wait for a lock; only DDL of the tenant's own makes a reader wait.
@@ -60,17 +69,21 @@ const CATALOGUE_LIMITS: Limits = Limits {
 
 impl Session {
     pub(super) async fn open(
+        config: &TenantConfig,
         target: &PostgresTarget,
         credentials: &Credentials,
-        access: &Access,
         options: &Options,
     ) -> Result<Self, Error> {
-        let (client, link) = Link::open(target, credentials, options).await?;
+        let LoggedIn { link, stream, date_order } =
+            Link::open(target, credentials, options).await?;
         Ok(Self {
-            client,
+            wire: Wire::new(stream),
             link,
+            memory: Memory::default(),
+            date_order,
             schema: target.schema.clone(),
-            deny_columns: access.deny_columns.clone(),
+            tenant: target.tenant_variable.clone().map(|name| (name, config.id.to_string())),
+            deny_columns: config.access.deny_columns.clone(),
             broken: false,
         })
     }
@@ -81,90 +94,197 @@ impl Session {
     async fn in_transaction<T>(
         &mut self,
         limits: &Limits,
-        work: impl AsyncFnOnce(&Transaction<'_>, &Link) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&mut Transaction<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        if self.is_broken() {
+        if self.broken {
             return Err(Unavailable::Lost.into());
         }
-        let allowance = row_allowance(limits);
-        self.link.allowance.set(allowance);
-        let mut flight = Flight { link: &self.link, broken: &mut self.broken, landed: false };
-        *flight.broken = true;
+        if self.link.has_ended() {
+            self.broken = true;
+            return Err(Unavailable::Stale.into());
+        }
+        let settings = self.settings(limits);
+        let mut underway = Underway { link: &self.link, broken: &mut self.broken, landed: false };
+        *underway.broken = true;
+        let mut transaction =
+            Transaction::new(&mut self.wire, underway.link, &mut self.memory, settings);
         let run = async {
-            let transaction =
-                self.client.build_transaction().read_only(true).start().await.map_err(failure)?;
-            prepare_transaction(&transaction, &self.schema, limits).await?;
-            let outcome = work(&transaction, flight.link).await;
+            let outcome = work(&mut transaction).await;
+            if let Err(Error::Unavailable(_)) = outcome {
+                return outcome;
+            }
             // Also after a failure: the server is then known to be in step.
-            transaction.rollback().await.map_err(failure)?;
+            transaction.end().await?;
             outcome
         };
         let outcome = match tokio::time::timeout(limits.statement_timeout + GRACE, run).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => return Err(Error::Timeout),
         };
-        flight.landed = true;
-        let exhausted = flight.link.allowance.is_exhausted();
-        match outcome {
-            Err(Error::Unavailable(_)) if exhausted => Err(Error::TooLarge),
-            Err(Error::Unavailable(reason)) => Err(reason.into()),
-            settled => {
-                *flight.broken = false;
-                settled
-            }
-        }
+        let is_settled = transaction.is_settled();
+        underway.landed = true;
+        *underway.broken = matches!(outcome, Err(Error::Unavailable(_))) || !is_settled;
+        outcome
+    }
+
+    /// What bounds a transaction, and how its text is read and its values are written. Undone with
+    /// the transaction.
+    fn settings(&self, limits: &Limits) -> LocalSettings {
+        let millis = |duration: Duration| duration.as_millis().max(1).to_string();
+        let settings = [
+            // Temporary tables last, where they otherwise come first.
+            ("search_path", format!("\"{}\", pg_temp", self.schema.replace('"', "\"\""))),
+            ("statement_timeout", millis(limits.statement_timeout)),
+            ("lock_timeout", millis(limits.statement_timeout.min(LOCK_TIMEOUT))),
+            (
+                "idle_in_transaction_session_timeout",
+                millis(limits.statement_timeout.saturating_add(GRACE)),
+            ),
+            ("standard_conforming_strings", "on".to_owned()),
+            // What `values` reads.
+            ("DateStyle", self.date_order.iso_style().to_owned()),
+            ("IntervalStyle", "postgres".to_owned()),
+            ("bytea_output", "hex".to_owned()),
+            // All digits, also from servers before version 12.
+            ("extra_float_digits", "3".to_owned()),
+        ];
+        let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
+        LocalSettings(settings.chain(self.tenant.clone()).collect())
     }
 
     async fn run(&mut self, query: &Query, limits: &Limits) -> Result<QueryResult, Error> {
         let (schema, denied) = (self.schema.clone(), self.deny_columns.clone());
-        self.in_transaction(limits, async |transaction, link| {
+        self.in_transaction(limits, async |transaction| {
             if !denied.is_empty() {
                 catalogue::check_relations(transaction, &query.statement, &schema, &denied).await?;
             }
-            let statement = transaction.prepare(query.statement.sql()).await.map_err(failure)?;
-            let columns = statement
-                .columns()
-                .iter()
-                .map(|column| Column {
-                    name: column.name().to_owned(),
-                    type_name: column.type_().name().to_owned(),
-                })
-                .collect::<Vec<_>>();
-            let types: Vec<Type> =
-                statement.columns().iter().map(|column| column.type_().clone()).collect();
-            if let Some(position) = types.iter().position(|ty| !values::is_supported(ty))
-                && let Some(Column { name, type_name }) = columns.get(position).cloned()
-            {
-                return Err(Error::UnsupportedType { column: name, type_name });
+            let sql = query.statement.sql();
+            let values = if query.params.is_empty() {
+                Vec::new()
+            } else {
+                let types = transaction.parameters(sql).await?;
+                params::bind(&types, &query.params)?
+            };
+            let mut answer = Answer::new(query, limits);
+            let rows = answer.collector.rows_left().saturating_add(1);
+            // The types that this session has met; the others are asked for when the rows are here.
+            let outcome = transaction.run(sql, &values, rows, &mut answer).await;
+            if let Some(expected) = answer.parameters.filter(|count| *count != values.len()) {
+                return Err(Error::ParameterCount { expected, given: values.len() });
             }
-            let values = params::bind(statement.params(), &query.params)?;
-            let portal = transaction.bind_raw(&statement, values).await.map_err(failure)?;
-            let mut collector = Collector::new(query, limits);
-            let mut wanted = FIRST_ROWS.min(collector.rows_left + 1);
-            loop {
-                let asked = i32::try_from(wanted).unwrap_or(i32::MAX);
-                let rows = transaction.query_portal_raw(&portal, asked).await.map_err(failure)?;
-                let mut rows = pin!(rows);
-                let mut came = 0;
-                while let Some(row) = rows.try_next().await.map_err(failure)? {
-                    link.allowance.set(row_allowance(limits));
-                    came += 1;
-                    // What is over the limit still has to be read off the wire.
-                    if collector.wants_more() {
-                        match decode(&row, &types, collector.bytes_left)? {
-                            Some(row) => collector.take(row)?,
-                            None => collector.overflow()?,
-                        }
-                    }
-                }
-                if came < wanted || !collector.wants_more() {
-                    return Ok(collector.finish(columns));
-                }
-                wanted = next_rows(&collector, limits);
-            }
+            outcome?;
+            let types = transaction.types(&answer.oids).await?;
+            answer.finish(&types)
         })
         .await
     }
+}
+
+/// The answer to a statement while it comes in: rows are kept as they came until all is known
+/// about their types.
+struct Answer {
+    collector: Collector,
+    /// How many parameters the statement has.
+    parameters: Option<usize>,
+    names: Vec<String>,
+    oids: Vec<u32>,
+    /// `None` while there is a type that has to be asked for.
+    types: Option<Vec<ValueType>>,
+    /// Rows whose types are not known.
+    held: Vec<Vec<u8>>,
+    held_left: usize,
+    /// There were more than could be held.
+    is_held_full: bool,
+}
+
+impl Answer {
+    fn new(query: &Query, limits: &Limits) -> Self {
+        Self {
+            collector: Collector::new(query, limits),
+            parameters: None,
+            names: Vec::new(),
+            oids: Vec::new(),
+            types: None,
+            held: Vec::new(),
+            held_left: longest_text(limits.max_result_bytes as usize),
+            is_held_full: false,
+        }
+    }
+
+    fn finish(mut self, types: &[ValueType]) -> Result<QueryResult, Error> {
+        for row in std::mem::take(&mut self.held) {
+            if self.collector.wants_more() {
+                keep(&mut self.collector, types, Body::of(&row))?;
+            }
+        }
+        if self.is_held_full {
+            self.collector.overflow()?;
+        }
+        let columns = self.names.into_iter().zip(types);
+        let columns = columns
+            .map(|(name, value_type)| Column { name, type_name: value_type.name.clone() })
+            .collect();
+        Ok(self.collector.finish(columns))
+    }
+}
+
+/// The most that the server writes for what is `bytes` of JSON: two hexadecimal digits for what is
+/// four thirds of a character.
+fn longest_text(bytes: usize) -> usize {
+    bytes.saturating_mul(2).saturating_add(1 << 10)
+}
+
+fn keep(collector: &mut Collector, types: &[ValueType], row: Body<'_>) -> Result<(), Error> {
+    collector.row(Unavailable::Protocol.into(), |cells| {
+        let malformed = |_: Malformed| Unwritten::Malformed;
+        let mut types = types.iter();
+        for cell in row.cells().map_err(malformed)? {
+            let value_type = types.next().ok_or(Unwritten::Malformed)?;
+            values::write(&value_type.form, cell.map_err(malformed)?.as_deref(), cells)?;
+        }
+        if types.next().is_none() { Ok(()) } else { Err(Unwritten::Malformed) }
+    })
+}
+
+impl Sink for Answer {
+    fn longest_row(&self) -> usize {
+        longest_text(self.collector.bytes_left()).min(self.held_left)
+    }
+
+    fn take(&mut self, message: Message<'_>, known: &KnownTypes) -> Result<(), Error> {
+        match message {
+            Message::Parameters(body) => {
+                self.parameters = Some(parameters(body).map_err(Unavailable::from)?.len());
+            }
+            Message::Columns(body) => {
+                let columns = columns(body).map_err(Unavailable::from)?;
+                (self.names, self.oids) = columns.into_iter().unzip();
+                self.types = known.all(&self.oids);
+            }
+            Message::Row(body) => {
+                if let Some(types) = &self.types {
+                    return keep(&mut self.collector, types, body);
+                }
+                self.held_left = self.held_left.saturating_sub(body.len());
+                self.held.push(body.to_vec());
+            }
+            Message::LongRow(_) if !self.held.is_empty() => self.is_held_full = true,
+            Message::LongRow(_) => self.collector.overflow()?,
+            Message::Done | Message::Failed(_) | Message::Ready { .. } | Message::Other => {}
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_held_full || !self.collector.wants_more()
+    }
+}
+
+/// Names and the numbers of types.
+fn columns(mut body: Body<'_>) -> Result<Vec<(String, u32)>, Malformed> {
+    let count = body.count()?;
+    let column = |_| body.column().map(|(name, oid)| (name.to_owned(), oid));
+    (0..count).map(column).collect()
 }
 
 impl Database for Session {
@@ -185,150 +305,66 @@ impl Database for Session {
         access: &'a Access,
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
         let schema = self.schema.clone();
-        Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async move |transaction, link| {
-            catalogue::relations(transaction, link, access, &schema).await
+        Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async move |transaction| {
+            catalogue::relations(transaction, access, &schema).await
         }))
     }
 
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {
-        Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async |transaction, _link| {
-            let row = transaction
-                .query_typed_one("SELECT pg_catalog.current_setting('server_version')", &[])
-                .await
-                .map_err(failure)?;
-            let version: String = row.try_get(0).map_err(failure)?;
-            // The number only: what follows is the packager's.
-            let number = version.split_whitespace().next().unwrap_or_default();
-            Ok(format!("PostgreSQL {}", printable(number, 32)))
+        Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async |transaction| {
+            let mut version = String::new();
+            let sql = "SELECT pg_catalog.current_setting('server_version')";
+            transaction
+                .ask(sql, &[], |cells| {
+                    let text = cells.first().and_then(Option::as_deref).unwrap_or_default();
+                    // The number only: what follows is the packager's.
+                    let number = text.split_whitespace().next().unwrap_or_default();
+                    version = format!("PostgreSQL {}", printable(number, 32));
+                    Ok(())
+                })
+                .await?;
+            Ok(version)
+        }))
+    }
+
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        let schema = self.schema.clone();
+        Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async move |transaction| {
+            catalogue::excess_privileges(transaction, &schema).await
         }))
     }
 
     fn is_broken(&self) -> bool {
-        self.broken || self.client.is_closed()
+        self.broken || self.link.has_ended()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("broken", &self.broken).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if !self.broken {
+            // A courtesy: the server notices the closed connection as well.
+            drop(self.wire.terminate());
+        }
     }
 }
 
 /// A statement on its way; not landed when dropped means that nobody waits for it any more.
-struct Flight<'a> {
+struct Underway<'a> {
     link: &'a Link,
     broken: &'a mut bool,
     landed: bool,
 }
 
-impl Drop for Flight<'_> {
+impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.landed {
-            self.link.cancel();
+            self.link.abandon();
         }
     }
-}
-
-/// A value as the wire has it.
-struct Raw<'a>(&'a [u8]);
-
-impl<'a> FromSql<'a> for Raw<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
-/// The values of `row`; `None` when they take more than `bytes` as JSON.
-fn decode(
-    row: &Row,
-    types: &[Type],
-    bytes: usize,
-) -> Result<Option<Vec<serde_json::Value>>, Error> {
-    let mut budget = values::Budget::new(bytes);
-    let mut values = Vec::with_capacity(types.len());
-    for (position, ty) in types.iter().enumerate() {
-        let raw: Option<Raw<'_>> = row.try_get(position).map_err(failure)?;
-        match values::json(ty, raw.map(|raw| raw.0), &mut budget) {
-            Ok(value) => values.push(value),
-            Err(Unreadable::TooLarge) => return Ok(None),
-            Err(Unreadable::Malformed) => return Err(Unavailable::Protocol.into()),
-        }
-    }
-    Ok(Some(values))
-}
-
-/// Bytes that the server may send for one more row. JSON may be shorter than the wire format, by a
-/// factor of four for small numbers.
-fn row_allowance(limits: &Limits) -> u64 {
-    u64::from(limits.max_result_bytes) * 4 + OVERHEAD_BYTES
-}
-
-/// How many rows to ask for next: one more than may be kept, and about as many as have room.
-fn next_rows(collector: &Collector, limits: &Limits) -> usize {
-    let used = (limits.max_result_bytes as usize).saturating_sub(collector.bytes_left);
-    let average = used.checked_div(collector.rows.len()).unwrap_or(1).max(1);
-    (collector.bytes_left / average + 1).clamp(1, collector.rows_left + 1)
-}
-
-/// Sets what bounds the transaction, and how its text is read. Undone with the transaction.
-async fn prepare_transaction(
-    transaction: &Transaction<'_>,
-    schema: &str,
-    limits: &Limits,
-) -> Result<(), Error> {
-    let millis = |duration: Duration| duration.as_millis().max(1).to_string();
-    // Temporary tables last, where they otherwise come first.
-    let search_path = format!("\"{}\", pg_temp", schema.replace('"', "\"\""));
-    let statement_timeout = millis(limits.statement_timeout);
-    let lock_timeout = millis(limits.statement_timeout.min(LOCK_TIMEOUT));
-    let idle_timeout = millis(limits.statement_timeout + GRACE);
-    transaction
-        .query_typed_one(
-            "SELECT pg_catalog.set_config('search_path', $1, true), \
-             pg_catalog.set_config('statement_timeout', $2, true), \
-             pg_catalog.set_config('lock_timeout', $3, true), \
-             pg_catalog.set_config('idle_in_transaction_session_timeout', $4, true), \
-             pg_catalog.set_config('standard_conforming_strings', 'on', true)",
-            &[
-                (&search_path, Type::TEXT),
-                (&statement_timeout, Type::TEXT),
-                (&lock_timeout, Type::TEXT),
-                (&idle_timeout, Type::TEXT),
-            ],
-        )
-        .await
-        .map_err(failure)?;
-    Ok(())
-}
-
-/// What a driver's error means, keeping the server's own message and nothing else.
-#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
-fn failure(error: tokio_postgres::Error) -> Error {
-    let Some(answer) = error.as_db_error() else {
-        return match error.to_string().as_str() {
-            "unexpected message from server" | "error parsing response from server" => {
-                Unavailable::Protocol.into()
-            }
-            _ => Unavailable::Lost.into(),
-        };
-    };
-    let code = answer.code().code();
-    match code {
-        // query_canceled: by statement_timeout, since a cancellation of ours has no reader.
-        "57014" => Error::Timeout,
-        // The server ended the session: idle in the transaction, by its own or an operator's limit.
-        "25P03" | "25P04" => Unavailable::Lost.into(),
-        // The server is stopping, or an operator ended the session.
-        _ if code.starts_with("57P") || code.starts_with("08") => Unavailable::Lost.into(),
-        _ => Error::Failed {
-            sqlstate: Some(printable(code, 5)),
-            message: printable(answer.message(), 500),
-        },
-    }
-}
-
-/// At most `length` characters of `text`, without control characters.
-fn printable(text: &str, length: usize) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .take(length)
-        .collect()
 }

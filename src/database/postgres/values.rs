@@ -1,415 +1,334 @@
-//! Values of an answer: from the binary wire format to JSON.
+//! Values of an answer: from the server's own text to JSON.
 //!
-//! The bytes come from a server that may be hostile: every read is checked, and what does not fit
-//! is [`Unreadable::Malformed`]. Ten bytes of a `numeric` stand for 131,072 digits, so each value
-//! is paid for from a [`Budget`] before it is made.
+//! The server writes every value as it writes it for people, which each type can, those of
+//! extensions included; here only what has a better form in JSON gets it (docs/results.md). What
+//! does not read as the type that the server named is [`Unwritten::Malformed`], for the server may
+//! be hostile.
 
-use std::fmt::{self, Write as _};
+use std::borrow::Cow;
 
 use postgres_types::{Kind, Type};
-use serde_json::Value;
 
-use crate::database::{bytes, float, integer};
+use crate::database::rows::Unwritten::Malformed;
+use crate::database::rows::{Cells, Unwritten};
 
-/// Why a value has no JSON form.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Unreadable {
-    /// The bytes are not of the type that the server named.
-    Malformed,
-    /// There is no room for it in the answer.
-    TooLarge,
+/// What becomes of the texts of a type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Form {
+    /// `t` and `f`.
+    Boolean,
+    /// Digits; a text beyond what JSON readers keep exact.
+    Integer,
+    /// A number, or one of its words.
+    Float,
+    /// Digits that JSON readers would round: a text.
+    Number,
+    /// A JSON document.
+    Document,
+    /// Bytes in hexadecimal digits, after `\x`.
+    Bytes,
+    /// A date and a time with a space between.
+    Timestamp,
+    /// The same, and an offset.
+    TimestampZone,
+    /// A time and an offset.
+    TimeZone,
+    /// Years, months, days and a time, in words.
+    Interval,
+    /// Integers with spaces between.
+    Vector,
+    /// Nested braces around elements.
+    Array {
+        /// The form of each element.
+        element: Box<Form>,
+        /// What is between two.
+        delimiter: char,
+    },
+    /// As the server writes it.
+    Text,
 }
 
-use Unreadable::Malformed;
-
-/// How many more bytes of JSON may be made.
-#[derive(Debug)]
-pub(super) struct Budget(usize);
-
-impl Budget {
-    pub(super) fn new(bytes: usize) -> Self {
-        Self(bytes)
-    }
-
-    fn spend(&mut self, bytes: usize) -> Result<(), Unreadable> {
-        self.0 = self.0.checked_sub(bytes).ok_or(Unreadable::TooLarge)?;
-        Ok(())
-    }
+/// A type of a column or a parameter.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct ValueType {
+    /// The server's name for it.
+    pub(super) name: String,
+    /// How its values are written.
+    pub(super) form: Form,
 }
 
-/// Days from 1970-01-01 to 2000-01-01, where `PostgreSQL` counts from.
-const EPOCH_DAYS: i64 = 10_957;
-const MICROS_PER_DAY: i64 = 86_400_000_000;
-
-/// Whether [`json`] knows `ty`.
-pub(super) fn is_supported(ty: &Type) -> bool {
-    if let Kind::Array(element) = ty.kind() { is_scalar(element) } else { is_scalar(ty) }
-}
-
-fn is_scalar(ty: &Type) -> bool {
-    matches!(ty.kind(), Kind::Enum(_))
-        || [
-            Type::BOOL,
-            Type::BPCHAR,
-            Type::BYTEA,
-            Type::CHAR,
-            Type::DATE,
-            Type::FLOAT4,
-            Type::FLOAT8,
-            Type::INT2,
-            Type::INT4,
-            Type::INT8,
-            Type::INTERVAL,
-            Type::JSON,
-            Type::JSONB,
-            Type::NAME,
-            Type::NUMERIC,
-            Type::OID,
-            Type::TEXT,
-            Type::TIME,
-            Type::TIMESTAMP,
-            Type::TIMESTAMPTZ,
-            Type::TIMETZ,
-            Type::UNKNOWN,
-            Type::UUID,
-            Type::VARCHAR,
-        ]
-        .contains(ty)
-}
-
-/// The JSON form of `raw`, a value of `ty`; `None` is NULL.
-///
-/// Spends at least one byte for each value inside, and no more than its JSON takes; but for a
-/// document, where it is the length that the server sent.
-pub(super) fn json(
-    ty: &Type,
-    raw: Option<&[u8]>,
-    budget: &mut Budget,
-) -> Result<Value, Unreadable> {
-    let Some(raw) = raw else {
-        budget.spend("null".len())?;
-        return Ok(Value::Null);
-    };
-    let mut reader = Reader(raw);
-    let value = if let Kind::Array(element) = ty.kind() {
-        array(element, &mut reader, budget)?
-    } else {
-        scalar(ty, &mut reader, budget)?
-    };
-    if reader.0.is_empty() { Ok(value) } else { Err(Malformed) }
-}
-
-fn scalar(ty: &Type, reader: &mut Reader<'_>, budget: &mut Budget) -> Result<Value, Unreadable> {
-    let left = reader.0.len();
-    budget.spend(match *ty {
-        Type::BYTEA => left.div_ceil(3).saturating_mul(4),
-        Type::BPCHAR | Type::JSON | Type::JSONB | Type::TEXT | Type::VARCHAR | Type::UNKNOWN => {
-            left.max(1)
-        }
-        // Short, or paid for where its length is known.
-        _ => 1,
-    })?;
-    Ok(match *ty {
-        Type::BOOL => (reader.array::<1>()? != [0]).into(),
-        Type::INT2 => i16::from_be_bytes(reader.array()?).into(),
-        Type::INT4 => reader.i32()?.into(),
-        Type::INT8 => integer(reader.i64()?),
-        Type::OID => u32::from_be_bytes(reader.array()?).into(),
-        // Through text: the shortest that reads back, where f64 would show 0.1 as 0.10000000149.
-        Type::FLOAT4 => {
-            let value = f32::from_be_bytes(reader.array()?);
-            float(value.to_string().parse().map_err(|_| Malformed)?)
-        }
-        Type::FLOAT8 => float(f64::from_be_bytes(reader.array()?)),
-        Type::NUMERIC => numeric(reader, budget)?.into(),
-        Type::UUID => uuid(reader.array()?).into(),
-        Type::JSON => document(reader.text()?),
-        Type::JSONB => {
-            if reader.array()? != [1] {
-                return Err(Malformed);
+impl ValueType {
+    /// The type that has `oid` on every server; `None` where each has its own.
+    pub(super) fn built_in(oid: u32) -> Option<Self> {
+        // What the server numbers itself begins here, and stays out of the way of what is built in.
+        const FIRST_OF_ITS_OWN: u32 = 16_384;
+        let Some(ty) = Type::from_oid(oid) else {
+            // Built into a newer server than the list: whatever it is, it has a text.
+            let newer = || Self { name: format!("type {oid}"), form: Form::Text };
+            return (oid < FIRST_OF_ITS_OWN).then(newer);
+        };
+        let form = match (&ty, ty.kind()) {
+            (&Type::INT2_VECTOR | &Type::OID_VECTOR, _) => Form::Vector,
+            (_, Kind::Array(element)) => {
+                // The one type whose own text has commas outside of quotes and brackets.
+                let delimiter = if *element == Type::BOX { ';' } else { ',' };
+                Form::Array { element: Box::new(scalar(element)), delimiter }
             }
-            document(reader.text()?)
-        }
-        Type::BYTEA => bytes(reader.rest()),
-        Type::DATE => match reader.i32()? {
-            i32::MAX => "infinity".into(),
-            i32::MIN => "-infinity".into(),
-            days => date(i64::from(days)).into(),
+            _ => scalar(&ty),
+        };
+        Some(Self { name: ty.name().to_owned(), form })
+    }
+}
+
+fn scalar(ty: &Type) -> Form {
+    match *ty {
+        Type::BOOL => Form::Boolean,
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => Form::Integer,
+        Type::FLOAT4 | Type::FLOAT8 => Form::Float,
+        Type::NUMERIC => Form::Number,
+        Type::JSON | Type::JSONB => Form::Document,
+        Type::BYTEA => Form::Bytes,
+        Type::TIMESTAMP => Form::Timestamp,
+        Type::TIMESTAMPTZ => Form::TimestampZone,
+        Type::TIMETZ => Form::TimeZone,
+        Type::INTERVAL => Form::Interval,
+        Type::INT2_VECTOR | Type::OID_VECTOR => Form::Vector,
+        _ => Form::Text,
+    }
+}
+
+/// Writes the JSON form of `text`, a value of `form`; `None` is NULL.
+pub(super) fn write(
+    form: &Form,
+    text: Option<&str>,
+    cells: &mut Cells<'_>,
+) -> Result<(), Unwritten> {
+    let Some(text) = text else { return cells.null() };
+    match form {
+        Form::Boolean => match text {
+            "t" => cells.boolean(true),
+            "f" => cells.boolean(false),
+            _ => Err(Malformed),
         },
-        Type::TIME => time(reader.i64()?)?.into(),
-        Type::TIMETZ => {
-            let time = time(reader.i64()?)?;
-            format!("{time}{}", offset(reader.i32()?)?).into()
+        Form::Integer => cells.integer(text.parse().map_err(|_| Malformed)?),
+        Form::Float => float(text, cells),
+        Form::Document => cells.document(text),
+        Form::Bytes => bytes(text, cells),
+        Form::Timestamp => cells.text(&timestamp(text)),
+        Form::TimestampZone => cells.text(&zoned(&timestamp(text))),
+        Form::TimeZone => cells.text(&zoned(text)),
+        Form::Interval => cells.text(&interval(text).ok_or(Malformed)?),
+        Form::Vector => {
+            cells.open()?;
+            for number in text.split_ascii_whitespace() {
+                cells.integer(number.parse().map_err(|_| Malformed)?)?;
+            }
+            cells.close()
         }
-        Type::TIMESTAMP => timestamp(reader.i64()?, "").into(),
-        Type::TIMESTAMPTZ => timestamp(reader.i64()?, "Z").into(),
-        Type::INTERVAL => {
-            let (micros, days, months) = (reader.i64()?, reader.i32()?, reader.i32()?);
-            interval(months, days, micros).into()
+        Form::Array { element, delimiter } => array(element, *delimiter, text, cells),
+        Form::Number | Form::Text => cells.text(text),
+    }
+}
+
+/// A number, with the digits that the server wrote: fewer would do for some, and others would be
+/// another number to a reader of the narrower type.
+fn float(text: &str, cells: &mut Cells<'_>) -> Result<(), Unwritten> {
+    let value: f64 = text.parse().map_err(|_| Malformed)?;
+    if !value.is_finite() {
+        return cells.float(value);
+    }
+    // A number is a document; whatever else the standard library reads is not.
+    cells.document(text)
+}
+
+fn bytes(text: &str, cells: &mut Cells<'_>) -> Result<(), Unwritten> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digits = text.strip_prefix("\\x").ok_or(Malformed)?.as_bytes();
+    if digits.len() % 2 != 0 {
+        return Err(Malformed);
+    }
+    // There is no room for it: known before it is made.
+    if digits.len() / 2 > cells.room() {
+        return Err(Unwritten::TooLarge);
+    }
+    let value = digits
+        .chunks_exact(2)
+        .map(|pair| match *pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect::<Option<Vec<u8>>>();
+    cells.base64(&value.ok_or(Malformed)?)
+}
+
+/// `2024-02-29 01:02:03.5+01` has a `T` in ISO 8601; years before 1 keep their ` BC` at the end.
+fn timestamp(text: &str) -> Cow<'_, str> {
+    match text.split_once(' ') {
+        Some((date, time)) if date.starts_with(|first: char| first.is_ascii_digit()) => {
+            format!("{date}T{time}").into()
         }
-        // The texts and enums; "char" is one byte and may be no text at all.
-        Type::CHAR => String::from_utf8_lossy(reader.rest()).into_owned().into(),
-        _ => reader.text()?.into(),
+        // "infinity"
+        _ => text.into(),
+    }
+}
+
+/// An offset with minutes, or `Z`: the server leaves out minutes that are none.
+fn zoned(text: &str) -> Cow<'_, str> {
+    let (moment, era) = match text.strip_suffix(" BC") {
+        Some(moment) => (moment, " BC"),
+        None => (text, ""),
+    };
+    // What is before the time has signs of its own.
+    let time = moment.find(':').unwrap_or(moment.len());
+    let Some(sign) = moment.get(time..).and_then(|time| time.find(['+', '-'])) else {
+        return text.into();
+    };
+    let Some((moment, offset)) = moment.split_at_checked(time + sign) else { return text.into() };
+    match offset {
+        "+00" => format!("{moment}Z{era}").into(),
+        _ if offset.len() == "+01".len() => format!("{moment}{offset}:00{era}").into(),
+        _ => text.into(),
+    }
+}
+
+/// ISO 8601, each part with its own sign, as `IntervalStyle = iso_8601` writes it, of what
+/// `IntervalStyle = postgres` writes: `1 year 2 mons -3 days +04:05:06.7`.
+fn interval(text: &str) -> Option<String> {
+    if matches!(text, "infinity" | "-infinity") {
+        return Some(text.to_owned());
+    }
+    let (mut date, mut time) = ("P".to_owned(), String::new());
+    let mut words = text.split(' ');
+    while let Some(word) = words.next() {
+        if word.contains(':') {
+            time = clock(word)?;
+            continue;
+        }
+        let number: i64 = word.parse().ok()?;
+        let unit = match words.next()? {
+            "year" | "years" => 'Y',
+            "mon" | "mons" => 'M',
+            "day" | "days" => 'D',
+            _ => return None,
+        };
+        date.push_str(&number.to_string());
+        date.push(unit);
+    }
+    Some(match (date.len() > 1, time.is_empty()) {
+        (true, true) => date,
+        (false, true) => "PT0S".to_owned(),
+        (_, false) => format!("{date}T{time}"),
     })
 }
 
-/// A JSON value as it is, or as text where it is nested deeper than our reader goes.
-fn document(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|_| text.into())
-}
-
-fn array(
-    element: &Type,
-    reader: &mut Reader<'_>,
-    budget: &mut Budget,
-) -> Result<Value, Unreadable> {
-    let dimensions = reader.i32()?;
-    let _has_nulls = reader.i32()?;
-    let _element_oid = reader.i32()?;
-    if !(0..=6).contains(&dimensions) {
-        return Err(Malformed);
-    }
-    let mut lengths = Vec::new();
-    for _ in 0..dimensions {
-        lengths.push(usize::try_from(reader.i32()?).map_err(|_| Malformed)?);
-        let _lower_bound = reader.i32()?;
-    }
-    if lengths.is_empty() || lengths.contains(&0) {
-        budget.spend("[]".len())?;
-        return Ok(Value::Array(Vec::new()));
-    }
-    // Each element takes four bytes at least, so lengths beyond that are a lie, and are found out
-    // before anything is made for them.
-    let elements = lengths.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
-    if elements.is_none_or(|elements| elements > reader.0.len() / 4) {
-        return Err(Malformed);
-    }
-    level(element, &lengths, reader, budget)
-}
-
-fn level(
-    element: &Type,
-    lengths: &[usize],
-    reader: &mut Reader<'_>,
-    budget: &mut Budget,
-) -> Result<Value, Unreadable> {
-    let Some((length, inner)) = lengths.split_first() else {
-        let length = reader.i32()?;
-        if length == -1 {
-            return json(element, None, budget);
-        }
-        let raw = reader.take(usize::try_from(length).map_err(|_| Malformed)?)?;
-        return json(element, Some(raw), budget);
+/// `-04:05:06.7` as `-4H-5M-6.7S`; nothing of what is zero.
+fn clock(text: &str) -> Option<String> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
-    // The brackets, and the commas but one.
-    budget.spend(length.saturating_add(1))?;
-    (0..*length)
-        .map(|_| level(element, inner, reader, budget))
-        .collect::<Result<_, _>>()
-        .map(Value::Array)
+    let mut parts = digits.split(':');
+    let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let mut written = String::new();
+    for (part, unit) in [(hours, 'H'), (minutes, 'M'), (seconds, 'S')] {
+        if !part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+            return None;
+        }
+        let part = match part.trim_start_matches('0') {
+            fraction if fraction.is_empty() || fraction.starts_with('.') => {
+                if fraction.bytes().all(|byte| matches!(byte, b'.' | b'0')) {
+                    continue;
+                }
+                format!("0{fraction}")
+            }
+            number => number.to_owned(),
+        };
+        written.push_str(sign);
+        written.push_str(&part);
+        written.push(unit);
+    }
+    Some(written)
 }
 
-/// Exact decimal text: groups of four digits, the first with `weight` groups after it.
-fn numeric(reader: &mut Reader<'_>, budget: &mut Budget) -> Result<String, Unreadable> {
-    let count = usize::from(u16::from_be_bytes(reader.array()?));
-    let weight = i32::from(i16::from_be_bytes(reader.array()?));
-    let sign = u16::from_be_bytes(reader.array()?);
-    let scale = usize::from(u16::from_be_bytes(reader.array()?));
-    match sign {
-        0x0000 | 0x4000 => {}
-        0xC000 => return Ok("NaN".to_owned()),
-        0xD000 => return Ok("Infinity".to_owned()),
-        0xF000 => return Ok("-Infinity".to_owned()),
-        _ => return Err(Malformed),
-    }
-    let mut groups = Vec::with_capacity(count);
-    for _ in 0..count {
-        let group = u16::from_be_bytes(reader.array()?);
-        if group > 9999 {
+/// Deepest nesting of an array that the server knows.
+const MAX_DIMENSIONS: usize = 6;
+
+/// `[0:1]={{1,NULL},{"a b",3}}`: bounds, if they are not from 1, braces, and elements, quoted where
+/// they need it.
+fn array(
+    element: &Form,
+    delimiter: char,
+    text: &str,
+    cells: &mut Cells<'_>,
+) -> Result<(), Unwritten> {
+    let text = match text.strip_prefix('[') {
+        Some(_) => text.split_once('=').ok_or(Malformed)?.1,
+        None => text,
+    };
+    let mut rest = text;
+    let mut depth = 0;
+    // Whether an element or an inner array may come: after a brace or a delimiter.
+    let mut may_begin = true;
+    loop {
+        let mut characters = rest.chars();
+        let Some(first) = characters.next() else { return Err(Malformed) };
+        let tail = characters.as_str();
+        if first == '{' && may_begin && depth < MAX_DIMENSIONS {
+            cells.open()?;
+            depth += 1;
+            rest = tail;
+        } else if first == '}' && depth > 0 {
+            cells.close()?;
+            depth -= 1;
+            may_begin = false;
+            rest = tail;
+            if depth == 0 {
+                return if rest.is_empty() { Ok(()) } else { Err(Malformed) };
+            }
+        } else if depth == 0 {
+            return Err(Malformed);
+        } else if first == delimiter && !may_begin {
+            may_begin = true;
+            rest = tail;
+        } else if first == '"' && may_begin {
+            let (value, after) = unquoted(tail)?;
+            write(element, Some(&value), cells)?;
+            may_begin = false;
+            rest = after;
+        } else if may_begin {
+            let end = rest.find([delimiter, '}']).ok_or(Malformed)?;
+            let (value, after) = rest.split_at_checked(end).ok_or(Malformed)?;
+            let value = if value == "NULL" { None } else { Some(value) };
+            write(element, value, cells)?;
+            may_begin = false;
+            rest = after;
+        } else {
             return Err(Malformed);
         }
-        groups.push(group);
     }
-    let group = |position: i32| {
-        usize::try_from(position)
-            .ok()
-            .and_then(|position| groups.get(position))
-            .copied()
-            .unwrap_or(0)
-    };
-    // The leading group may have three zeros, which are not written.
-    let whole = usize::try_from(weight).map_or(0, |weight| (weight + 1) * 4 - 3);
-    budget.spend(whole + scale)?;
-    let mut text = String::new();
-    for position in 0..=weight {
-        append(&mut text, format_args!("{:04}", group(position)));
+}
+
+/// What is before the closing quote of `text`, and what is behind it.
+fn unquoted(text: &str) -> Result<(Cow<'_, str>, &str), Unwritten> {
+    let end = text.find(['"', '\\']).ok_or(Malformed)?;
+    let (plain, mut rest) = text.split_at_checked(end).ok_or(Malformed)?;
+    if let Some(after) = rest.strip_prefix('"') {
+        return Ok((plain.into(), after));
     }
-    let whole = text.trim_start_matches('0');
-    let mut text = format!(
-        "{}{}",
-        if sign == 0x4000 { "-" } else { "" },
-        if whole.is_empty() { "0" } else { whole }
-    );
-    if scale > 0 {
-        let mut fraction = String::new();
-        let mut position = weight + 1;
-        while fraction.len() < scale {
-            append(&mut fraction, format_args!("{:04}", group(position)));
-            position += 1;
+    let mut value = plain.to_owned();
+    loop {
+        let end = rest.find(['"', '\\']).ok_or(Malformed)?;
+        let (plain, after) = rest.split_at_checked(end).ok_or(Malformed)?;
+        value.push_str(plain);
+        let mut characters = after.chars();
+        if characters.next() == Some('"') {
+            return Ok((value.into(), characters.as_str()));
         }
-        text.push('.');
-        text.push_str(fraction.get(..scale).ok_or(Malformed)?);
-    }
-    Ok(text)
-}
-
-fn uuid(raw: [u8; 16]) -> String {
-    let mut text = String::with_capacity(36);
-    for (position, byte) in raw.iter().enumerate() {
-        if matches!(position, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        append(&mut text, format_args!("{byte:02x}"));
-    }
-    text
-}
-
-/// `days` since 2000-01-01 in the proleptic Gregorian calendar; years before 1 end in ` BC`, as
-/// the server writes them. Wider than `jiff` reaches.
-///
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn date(days: i64) -> String {
-    let (text, bc) = date_parts(days);
-    format!("{text}{bc}")
-}
-
-fn date_parts(days: i64) -> (String, &'static str) {
-    let shifted = days + EPOCH_DAYS + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (year, bc) = if year > 0 { (year, "") } else { (1 - year, " BC") };
-    (format!("{year:04}-{month:02}-{day:02}"), bc)
-}
-
-/// `micros` since midnight; 24:00:00 is a time of the server's too.
-fn time(micros: i64) -> Result<String, Unreadable> {
-    if !(0..=MICROS_PER_DAY).contains(&micros) {
-        return Err(Malformed);
-    }
-    let seconds = micros / 1_000_000;
-    let mut text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    push_fraction(&mut text, micros % 1_000_000);
-    Ok(text)
-}
-
-fn push_fraction(text: &mut String, micros: i64) {
-    if micros != 0 {
-        let fraction = format!(".{micros:06}");
-        text.push_str(fraction.trim_end_matches('0'));
-    }
-}
-
-/// The server's offset counts seconds to the west.
-fn offset(seconds_west: i32) -> Result<String, Unreadable> {
-    if !(-86_400..=86_400).contains(&seconds_west) {
-        return Err(Malformed);
-    }
-    let sign = if seconds_west > 0 { '-' } else { '+' };
-    let seconds = seconds_west.abs();
-    let mut text = format!("{sign}{:02}:{:02}", seconds / 3600, seconds / 60 % 60);
-    if seconds % 60 != 0 {
-        append(&mut text, format_args!(":{:02}", seconds % 60));
-    }
-    Ok(text)
-}
-
-fn timestamp(micros: i64, zone: &str) -> String {
-    match micros {
-        i64::MAX => "infinity".to_owned(),
-        i64::MIN => "-infinity".to_owned(),
-        _ => {
-            let (date, bc) = date_parts(micros.div_euclid(MICROS_PER_DAY));
-            let time = time(micros.rem_euclid(MICROS_PER_DAY)).unwrap_or_default();
-            format!("{date}T{time}{zone}{bc}")
-        }
-    }
-}
-
-/// ISO 8601, each part with its own sign, as `IntervalStyle = iso_8601` writes it.
-fn interval(months: i32, days: i32, micros: i64) -> String {
-    match (months, days, micros) {
-        (i32::MAX, i32::MAX, i64::MAX) => return "infinity".to_owned(),
-        (i32::MIN, i32::MIN, i64::MIN) => return "-infinity".to_owned(),
-        (0, 0, 0) => return "PT0S".to_owned(),
-        _ => {}
-    }
-    let mut text = "P".to_owned();
-    let part = |text: &mut String, value: i64, unit: char| {
-        if value != 0 {
-            append(text, format_args!("{value}{unit}"));
-        }
-    };
-    part(&mut text, i64::from(months / 12), 'Y');
-    part(&mut text, i64::from(months % 12), 'M');
-    part(&mut text, i64::from(days), 'D');
-    if micros != 0 {
-        text.push('T');
-        let seconds = micros / 1_000_000;
-        part(&mut text, seconds / 3600, 'H');
-        part(&mut text, seconds / 60 % 60, 'M');
-        let rest = micros % 60_000_000;
-        if rest != 0 {
-            let sign = if rest < 0 { "-" } else { "" };
-            append(&mut text, format_args!("{sign}{}", rest.abs() / 1_000_000));
-            push_fraction(&mut text, rest.abs() % 1_000_000);
-            text.push('S');
-        }
-    }
-    text
-}
-
-/// Writing to a `String` does not fail.
-fn append(text: &mut String, arguments: fmt::Arguments<'_>) {
-    text.write_fmt(arguments).unwrap_or_default();
-}
-
-/// Reads from the front of what is left.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Unreadable> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.0)
-    }
-
-    fn text(&mut self) -> Result<&'a str, Unreadable> {
-        std::str::from_utf8(self.rest()).map_err(|_| Malformed)
-    }
-
-    fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], Unreadable> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(Malformed)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    fn i32(&mut self) -> Result<i32, Unreadable> {
-        self.array().map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self) -> Result<i64, Unreadable> {
-        self.array().map(i64::from_be_bytes)
+        value.push(characters.next().ok_or(Malformed)?);
+        rest = characters.as_str();
     }
 }
 
@@ -418,114 +337,118 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::database::rows::Collector;
+    use crate::database::{Error, Rows};
+
+    fn written(form: &Form, text: &str, limit: u32) -> Result<Rows, Error> {
+        let mut collector = Collector::of(10, limit);
+        collector.row(Error::Cancelled, |cells| write(form, Some(text), cells))?;
+        Ok(collector.finish(vec![]).rows)
+    }
+
+    fn array_of(element: Form) -> Form {
+        Form::Array { element: Box::new(element), delimiter: ',' }
+    }
+
+    fn all() -> Vec<Form> {
+        let scalars = [
+            Form::Boolean,
+            Form::Integer,
+            Form::Float,
+            Form::Number,
+            Form::Document,
+            Form::Bytes,
+            Form::Timestamp,
+            Form::TimestampZone,
+            Form::TimeZone,
+            Form::Interval,
+            Form::Vector,
+            Form::Text,
+        ];
+        scalars.iter().cloned().chain(scalars.iter().cloned().map(array_of)).collect()
+    }
 
     #[test]
-    fn dates_reach_both_ends_of_the_servers_calendar() {
-        for (days, expected) in [
-            (0, "2000-01-01"),
-            (-10_957, "1970-01-01"),
-            (59, "2000-02-29"),
-            (-730_119, "0001-01-01"),
-            (-730_120, "0001-12-31 BC"),
-            (2_145_031_948, "5874897-12-31"),
-            (-2_451_545, "4714-11-24 BC"),
+    fn what_is_not_of_the_type_is_malformed_and_its_neighbour_is_not() {
+        let integers = array_of(Form::Integer);
+        for (form, good, bad) in [
+            (&Form::Boolean, "t", "true"),
+            (&Form::Integer, "-9223372036854775808", "9223372036854775808"),
+            (&Form::Integer, "0", ""),
+            (&Form::Float, "1e-05", "1.5x"),
+            (&Form::Bytes, "\\x00ff", "\\x00f"),
+            (&Form::Bytes, "\\x", "00ff"),
+            (&Form::Bytes, "\\x0a", "\\x0g"),
+            (&Form::Interval, "-1 days +02:03:04", "-1 fortnights"),
+            (&Form::Interval, "00:00:00.5", "00:00"),
+            (&Form::Vector, "1 2", "1,2"),
+            (&integers, "{1,NULL}", "{1,NIL}"),
+            (&integers, "{{1},{2}}", "{{1},{2}"),
+            (&integers, "{}", "{}}"),
+            (&integers, "[0:0]={1}", "[0:0]{1}"),
+            (&integers, "{\"1\"}", "{\"1}"),
+            (&integers, "{{{{{{1}}}}}}", "{{{{{{{1}}}}}}}"),
         ] {
-            assert_eq!(date(days), expected);
+            assert!(written(form, good, 1 << 10).is_ok(), "{form:?} {good}");
+            assert_eq!(written(form, bad, 1 << 10), Err(Error::Cancelled), "{form:?} {bad}");
         }
     }
 
     #[test]
     fn intervals_are_iso_8601_with_a_sign_for_each_part() {
-        for (months, days, micros, expected) in [
-            (14, 3, 14_706_789_000, "P1Y2M3DT4H5M6.789S"),
-            (0, 0, 0, "PT0S"),
-            (-1, 2, -500_000, "P-1M2DT-0.5S"),
-            (0, 0, -3_600_000_000, "PT-1H"),
+        for (text, expected) in [
+            ("1 year 2 mons 3 days 04:05:06.789", "P1Y2M3DT4H5M6.789S"),
+            ("00:00:00", "PT0S"),
+            ("-1 mons +2 days -00:00:00.5", "P-1M2DT-0.5S"),
+            ("-01:00:00", "PT-1H"),
+            ("00:10:00", "PT10M"),
+            ("178000000 years", "P178000000Y"),
+            ("infinity", "infinity"),
         ] {
-            assert_eq!(interval(months, days, micros), expected);
+            assert_eq!(interval(text).as_deref(), Some(expected));
         }
     }
 
-    /// A `numeric` on the wire: `weight`, `scale`, and groups of four digits.
-    fn wire(weight: i16, scale: u16, groups: &[u16]) -> Vec<u8> {
-        let mut raw = u16::try_from(groups.len()).unwrap().to_be_bytes().to_vec();
-        raw.extend(weight.to_be_bytes());
-        raw.extend([0, 0]);
-        raw.extend(scale.to_be_bytes());
-        raw.extend(groups.iter().flat_map(|group| group.to_be_bytes()));
-        raw
-    }
-
     #[test]
-    fn a_number_is_paid_for_before_its_digits_are_made() {
-        let huge = wire(32_767, 0, &[10]);
-        let read = |raw: &[u8], bytes| json(&Type::NUMERIC, Some(raw), &mut Budget::new(bytes));
-        assert_eq!(read(&huge, 1 << 16), Err(Unreadable::TooLarge));
-        let Ok(Value::String(digits)) = read(&huge, 1 << 18) else { panic!("it fits") };
-        assert_eq!(digits.len(), 131_070);
-        assert_eq!(read(&wire(0, 16_000, &[1]), 16_000), Err(Unreadable::TooLarge));
-        let short = wire(0, 2, &[12, 3400]);
-        assert_eq!(read(&short, "\"12.34\"".len()), Ok("12.34".into()));
-        assert_eq!(read(&wire(-3, 12, &[1]), 16), Ok("0.000000000001".into()));
-    }
-
-    #[test]
-    fn an_array_spends_one_budget_for_all_its_elements() {
-        let huge = wire(32_767, 0, &[10]);
-        let mut raw: Vec<u8> = [1, 0, 0, 3_000, 1].map(i32::to_be_bytes).concat();
-        for _ in 0..3_000 {
-            raw.extend(i32::try_from(huge.len()).unwrap().to_be_bytes());
-            raw.extend(&huge);
-        }
-        let mut budget = Budget::new(1 << 20);
-        let read = json(&Type::NUMERIC_ARRAY, Some(&raw), &mut budget);
-        assert_eq!(read, Err(Unreadable::TooLarge));
-        assert!(budget.0 < 131_072);
-    }
-
-    #[test]
-    fn what_is_spent_is_at_most_what_is_written() {
-        let number = 7_i32.to_be_bytes();
-        let mut pair: Vec<u8> = [1, 1, 0, 2, 1, 4, 7].map(i32::to_be_bytes).concat();
-        pair.extend((-1_i32).to_be_bytes());
-        for (ty, raw) in [
-            (Type::TEXT, &b""[..]),
-            (Type::TEXT, b"text"),
-            (Type::BYTEA, b"four"),
-            (Type::JSONB, b"\x01{\"a\":[1,2]}"),
-            (Type::INT4, &number),
-            (Type::INT4_ARRAY, &pair),
-            (Type::NUMERIC, &wire(1, 4, &[1, 2, 3])),
-            (Type::BOOL, b"\x01"),
+    fn offsets_have_minutes_and_none_is_z() {
+        for (text, expected) in [
+            ("01:02:03+00", "01:02:03Z"),
+            ("2024-02-29T01:02:03.5-03", "2024-02-29T01:02:03.5-03:00"),
+            ("2024-02-29T01:02:03+05:30", "2024-02-29T01:02:03+05:30"),
+            ("1800-01-01T00:00:00+00:53:28", "1800-01-01T00:00:00+00:53:28"),
+            ("0044-03-15T01:02:03+00 BC", "0044-03-15T01:02:03Z BC"),
+            ("infinity", "infinity"),
         ] {
-            let mut budget = Budget::new(1 << 10);
-            let value = json(&ty, Some(raw), &mut budget).unwrap();
-            let written = value.to_string().len() + usize::from(ty == Type::JSONB);
-            let spent = (1 << 10) - budget.0;
-            assert!((1..=written).contains(&spent), "{ty}: {spent} for {written}");
+            assert_eq!(zoned(text), expected);
         }
+    }
+
+    #[test]
+    fn bytes_are_not_made_where_there_is_no_room_for_them() {
+        let text = format!("\\x{}", "00".repeat(1 << 10));
+        assert_eq!(written(&Form::Bytes, &text, 1 << 10), Err(Error::TooLarge));
+        assert!(written(&Form::Bytes, &text, 2 << 10).is_ok());
     }
 
     proptest! {
         #[test]
-        fn hostile_bytes_of_any_type_do_not_panic(raw: Vec<u8>) {
-            for ty in [
-                Type::BOOL, Type::INT2, Type::INT4, Type::INT8, Type::OID, Type::FLOAT4,
-                Type::FLOAT8, Type::NUMERIC, Type::UUID, Type::JSON, Type::JSONB, Type::BYTEA,
-                Type::DATE, Type::TIME, Type::TIMETZ, Type::TIMESTAMP, Type::TIMESTAMPTZ,
-                Type::INTERVAL, Type::TEXT, Type::CHAR, Type::TEXT_ARRAY, Type::INT4_ARRAY,
-                Type::NUMERIC_ARRAY,
-            ] {
-                let mut budget = Budget::new(1 << 20);
-                drop(json(&ty, Some(&raw), &mut budget));
+        fn hostile_texts_of_any_type_do_not_panic_and_what_is_written_is_json(
+            text in r#"[-+0-9{}\[\]",=:. \\\nTZBCNULtfexmoday]{0,40}|.{0,20}"#,
+        ) {
+            for form in all() {
+                if let Ok(rows) = written(&form, &text, 1 << 12) {
+                    prop_assert_eq!(rows.to_values().len(), 1, "{:?} {}", form, rows.as_json());
+                    prop_assert!(!rows.as_json().contains('\n'));
+                }
             }
         }
 
         #[test]
-        fn any_moment_has_a_text(micros: i64, months: i32, days: i32) {
-            prop_assert!(!timestamp(micros, "Z").is_empty());
-            prop_assert!(!interval(months, days, micros).is_empty());
-            prop_assert!(!date(i64::from(days)).is_empty());
+        fn elements_arrive_as_the_server_quotes_them(texts: Vec<String>) {
+            let literal = super::super::params::texts(&texts);
+            let rows = written(&array_of(Form::Text), &literal, 1 << 20).unwrap();
+            let expected = texts.into_iter().map(Into::into).collect::<Vec<serde_json::Value>>();
+            prop_assert_eq!(&rows.to_values()[0], &[serde_json::Value::Array(expected)]);
         }
     }
 }

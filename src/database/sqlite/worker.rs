@@ -14,9 +14,9 @@ use tokio::time::Instant;
 
 use super::confine::Policy;
 use super::file;
+use crate::database::rows::{Cells, Collector, Unwritten};
 use crate::database::{
-    Collector, Column, Error, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
-    bytes, float, integer,
+    Column, Error, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -85,7 +85,7 @@ impl Worker {
                 .map_err(|error| watch.failure(&error))?;
             if !exists {
                 let message = format!("no such table: {relation}");
-                return Err(Error::Failed { sqlstate: None, message });
+                return Err(Error::Failed { sqlstate: None, message, position: None });
             }
         }
         let policy = Policy { statement: query.statement.clone(), access: self.access.clone() };
@@ -133,12 +133,10 @@ impl Worker {
                 .map(|position| row.get_ref(position))
                 .collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()
                 .map_err(failed)?;
-            // Before anything is made of them.
-            if values.iter().map(length).sum::<usize>() > collector.bytes_left {
-                collector.overflow()?;
-            } else {
-                collector.take(values.into_iter().map(json).collect())?;
-            }
+            let malformed = Unavailable::NotADatabase.into();
+            collector.row(malformed, |cells| {
+                values.into_iter().try_for_each(|value| write(value, cells))
+            })?;
         }
         // The engine looks at the watch between steps, and the last may have been a long one.
         if watch.should_stop() {
@@ -273,9 +271,11 @@ impl Watch {
             Some(ErrorCode::ReadOnly) => "the database is open for reading only",
             Some(ErrorCode::TypeMismatch) => "a value has the wrong type",
             _ if text_of(error).starts_with("not authorized") => return not_authorized(),
-            _ => return Error::Failed { sqlstate: None, message: own_words(error) },
+            _ => {
+                return Error::Failed { sqlstate: None, message: own_words(error), position: None };
+            }
         };
-        Error::Failed { sqlstate: None, message: message.to_owned() }
+        Error::Failed { sqlstate: None, message: message.to_owned(), position: None }
     }
 }
 
@@ -351,20 +351,15 @@ impl ToSql for Bound<'_> {
     }
 }
 
-/// The least that `value` takes as JSON.
-fn length(value: &ValueRef<'_>) -> usize {
+/// Writes `value` by its storage class.
+fn write(value: ValueRef<'_>, cells: &mut Cells<'_>) -> Result<(), Unwritten> {
     match value {
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => 1,
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len(),
-    }
-}
-
-fn json(value: ValueRef<'_>) -> Value {
-    match value {
-        ValueRef::Null => Value::Null,
-        ValueRef::Integer(value) => integer(value),
-        ValueRef::Real(value) => float(value),
-        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
-        ValueRef::Blob(blob) => bytes(blob),
+        ValueRef::Null => cells.null(),
+        ValueRef::Integer(value) => cells.integer(value),
+        ValueRef::Real(value) => cells.float(value),
+        // A text may be longer than there is room for, and is not looked at then.
+        ValueRef::Text(text) if text.len() > cells.room() => Err(Unwritten::TooLarge),
+        ValueRef::Text(text) => cells.text(&String::from_utf8_lossy(text)),
+        ValueRef::Blob(blob) => cells.base64(blob),
     }
 }

@@ -70,7 +70,7 @@ impl fmt::Display for Problem {
     }
 }
 
-const TOP: [&str; 15] = [
+const TOP: [&str; 16] = [
     "tenant_id",
     "db_engine",
     "db_host",
@@ -82,6 +82,7 @@ const TOP: [&str; 15] = [
     "db_sslmode",
     "db_sslrootcert",
     "db_schema",
+    "db_tenant_variable",
     "api_keys",
     "quotas",
     "features",
@@ -90,7 +91,7 @@ const TOP: [&str; 15] = [
 const LIMITS: &str = "limits";
 /// An editor's pointer to `schema.json`; read past.
 const SCHEMA: &str = "$schema";
-const POSTGRES_ONLY: [&str; 8] = [
+const POSTGRES_ONLY: [&str; 9] = [
     "db_host",
     "db_port",
     "db_name",
@@ -99,6 +100,7 @@ const POSTGRES_ONLY: [&str; 8] = [
     "db_sslmode",
     "db_sslrootcert",
     "db_schema",
+    "db_tenant_variable",
 ];
 /// PostgreSQL cuts longer names off.
 const MAX_NAME: usize = 63;
@@ -203,6 +205,7 @@ impl<'a> Reader<'a> {
             Some(_) => self.required_name(top, "db_schema"),
             None => Some("public".to_owned()),
         };
+        let tenant_variable = self.tenant_variable(top);
         let modes = [TlsMode::Disable, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull]
             .map(|mode| (mode.as_str(), mode));
         let tls = self.choice(top, "db_sslmode", &modes);
@@ -231,7 +234,28 @@ impl<'a> Reader<'a> {
             tls,
             root_certificates,
             schema: schema?,
+            tenant_variable: tenant_variable?,
         }))
+    }
+
+    /// Nothing where it is there and not good.
+    #[expect(clippy::option_option, reason = "absent is as good as a name")]
+    fn tenant_variable(&mut self, top: &Object<'a>) -> Option<Option<String>> {
+        const NAME: &str = "db_tenant_variable";
+        let Some(value) = top.get(NAME) else { return Some(None) };
+        let name = self.required_name(top, NAME)?;
+        let is_word = |word: &str| {
+            word.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        };
+        // Without a dot it would be a setting of the server's own, such as its time limit.
+        if name.contains('.') && name.split('.').all(is_word) {
+            return Some(Some(name));
+        }
+        let message = "must be a name of your own such as \"app.tenant_id\": lower-case letters, \
+                       digits and _, with a dot";
+        self.problem(&top.field(NAME), value.get(), message);
+        None
     }
 
     fn certificates(&mut self, top: &Object<'a>) -> Option<String> {

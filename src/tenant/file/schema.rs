@@ -54,6 +54,9 @@ pub fn schema() -> serde_json::Value {
             },
             "db_sslrootcert": text("PEM file (absolute, or beside this file); sealed at import."),
             "db_schema": text("Where unqualified names are looked up; default public."),
+            "db_tenant_variable": text(
+                "Setting that has the tenant's id in each transaction, such as app.tenant_id.",
+            ),
             "api_keys": {
                 "type": "object", "maxProperties": MAX_API_KEYS,
                 "additionalProperties": secret("Key of an outside service; empty means none."),

@@ -85,6 +85,7 @@ fn the_example_of_the_brief_reads_once_underscores_are_admitted() {
             tls: TlsMode::VerifyFull,
             root_certificates: None,
             schema: "public".to_owned(),
+            tenant_variable: None,
         }),
         access: Access::default(),
         limits: Limits::default(),
@@ -453,5 +454,20 @@ proptest! {
                 prop_assert!(line.is_some_and(|it| problem.column <= it.chars().count() + 1));
             }
         }
+    }
+}
+
+#[test]
+fn a_tenant_variable_is_a_name_of_its_own_and_no_setting_of_the_servers() {
+    let good = postgres(r#""db_tenant_variable": "app.tenant_id""#);
+    let Connection::Postgres(target) = read(&good).unwrap().tenant.config.connection else {
+        panic!("it is PostgreSQL");
+    };
+    assert_eq!(target.tenant_variable.as_deref(), Some("app.tenant_id"));
+    for name in ["statement_timeout", "app.", "App.tenant", "app.tenant id", "app.1x", "a;.b", ""] {
+        let bad = postgres(&format!(r#""db_tenant_variable": "{name}""#));
+        let problems = read(&bad).unwrap_err();
+        assert_eq!(problems.len(), 1, "{name}");
+        assert_eq!(problems[0].field, "db_tenant_variable", "{name}");
     }
 }

@@ -43,6 +43,7 @@ fn postgres(name: &str) -> ResolvedTenant {
             tls: TlsMode::VerifyFull,
             root_certificates: None,
             schema: "public".to_owned(),
+            tenant_variable: None,
         }),
         access: Access {
             tables: Some(vec![relation("customers"), relation("orders")]),

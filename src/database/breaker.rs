@@ -1,0 +1,181 @@
+//! A database that does not answer is not asked by every call.
+//!
+//! ```text
+//! closed --3 failures in a row--> open --1 s, 2 s, … 30 s--> half open: one call tries
+//!    ^---------------------------- it succeeds ---------------------/ \-- it fails --> open
+//! ```
+//!
+//! While it is open, calls fail at once with the reason of the last failure: they hold no place,
+//! and a server that comes up again is not met by all that waited for it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Unavailable;
+
+/// Failures in a row after which the database is left alone.
+const FAILURES: u32 = 3;
+/// How long at first; twice as long after each try that fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether the database of one tenant is worth a try.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    /// Since the last failure beyond [`FAILURES`]: why, and when the next try may be.
+    open: Option<(Unavailable, Instant)>,
+    is_probing: bool,
+}
+
+/// One try to reach the database. Dropped without a result, it was none.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    breaker: &'a Breaker,
+    is_probe: bool,
+}
+
+impl Breaker {
+    /// Admits one try to open a session.
+    ///
+    /// # Errors
+    ///
+    /// Why the last try failed, when it is too early for another or one is under way.
+    pub fn admit(&self) -> Result<Attempt<'_>, Unavailable> {
+        let mut state = self.state();
+        let is_probe = match state.open {
+            None => false,
+            Some((reason, until)) if state.is_probing || Instant::now() < until => {
+                return Err(reason);
+            }
+            Some(_) => true,
+        };
+        state.is_probing = is_probe;
+        Ok(Attempt { breaker: self, is_probe })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after any panic: nothing here panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Attempt<'_> {
+    /// The database answered.
+    pub fn succeeded(self) {
+        let mut state = self.breaker.state();
+        state.failures = 0;
+        state.open = None;
+    }
+
+    /// It did not.
+    pub fn failed(self, reason: Unavailable) {
+        // To look for a file costs nobody anything, and tells at once when it is there.
+        if matches!(
+            reason,
+            Unavailable::FileNotFound | Unavailable::FileNotPermitted | Unavailable::NotADatabase
+        ) {
+            return;
+        }
+        let mut state = self.breaker.state();
+        // Tries that began before the first of them failed are one failure more each, no longer
+        // pause.
+        if state.open.is_some() && !self.is_probe {
+            return;
+        }
+        state.failures = state.failures.saturating_add(1);
+        if let Some(beyond) = state.failures.checked_sub(FAILURES) {
+            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(beyond)).min(LONGEST_PAUSE);
+            state.open = Some((reason, Instant::now() + pause));
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.is_probe {
+            self.breaker.state().is_probing = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REASON: Unavailable = Unavailable::ConnectionRefused;
+
+    fn fail(breaker: &Breaker) {
+        breaker.admit().unwrap().failed(REASON);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_failures_in_a_row_close_the_way_and_one_success_opens_it() {
+        let breaker = Breaker::default();
+        fail(&breaker);
+        fail(&breaker);
+        breaker.admit().unwrap().succeeded();
+        fail(&breaker);
+        fail(&breaker);
+        fail(&breaker);
+        assert_eq!(breaker.admit().err(), Some(REASON));
+        tokio::time::advance(FIRST_PAUSE).await;
+        breaker.admit().unwrap().succeeded();
+        breaker.admit().unwrap();
+        breaker.admit().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_call_at_a_time_tries_again_and_each_failure_makes_the_pause_longer() {
+        let breaker = Breaker::default();
+        for _ in 0..3 {
+            fail(&breaker);
+        }
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            tokio::time::advance(Duration::from_millis(seconds * 1_000 - 1)).await;
+            assert_eq!(breaker.admit().err(), Some(REASON), "{seconds}");
+            tokio::time::advance(Duration::from_millis(1)).await;
+            let probe = breaker.admit().unwrap();
+            assert_eq!(breaker.admit().err(), Some(REASON), "{seconds}");
+            probe.failed(REASON);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_is_given_up_leaves_room_for_the_next() {
+        let breaker = Breaker::default();
+        for _ in 0..3 {
+            fail(&breaker);
+        }
+        tokio::time::advance(FIRST_PAUSE).await;
+        drop(breaker.admit().unwrap());
+        breaker.admit().unwrap().succeeded();
+        breaker.admit().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_not_there_may_be_looked_for_at_any_time() {
+        let breaker = Breaker::default();
+        for _ in 0..10 {
+            breaker.admit().unwrap().failed(Unavailable::FileNotFound);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_of_tries_under_way_do_not_make_the_pause_longer() {
+        let breaker = Breaker::default();
+        let tries: Vec<_> = (0..10).map(|_| breaker.admit().unwrap()).collect();
+        for attempt in tries {
+            attempt.failed(REASON);
+        }
+        tokio::time::advance(FIRST_PAUSE).await;
+        breaker.admit().unwrap().succeeded();
+    }
+}

@@ -1,0 +1,493 @@
+//! A read-only transaction, flight by flight.
+//!
+//! ```text
+//! START TRANSACTION READ ONLY
+//! set_config(.., true): search_path, timeouts, styles   bound values, gone with the transaction
+//! Parse, Describe, Bind, Execute(rows + 1), Sync        the only way the caller's text travels
+//! ROLLBACK, pg_advisory_unlock_all, Sync                nothing of the statement stays
+//! ```
+//!
+//! All of it is one flight where nothing has to be known first. What the server answers after an
+//! error it answers behind the first `Sync`, so that the end is part of the same flight.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::link::Link;
+use super::params;
+use super::values::{Form, ValueType};
+use super::wire::{Body, Flight, Limit, Malformed, Message, Wire};
+use crate::database::{Error, Unavailable};
+
+/// Our statements on the server, which keeps them for as long as the session lasts.
+const BEGIN: &str = "tenantry_begin";
+const LIMITS: &str = "tenantry_limits";
+const END: &str = "tenantry_end";
+const UNLOCK: &str = "tenantry_unlock";
+/// Bytes of rows that are read and dropped before the server is asked to stop.
+const PATIENCE: usize = 1 << 20;
+/// Longest row of the catalogue.
+const MAX_CATALOGUE_ROW: usize = 1 << 20;
+/// Most bytes of the catalogue that one question may have for an answer.
+const MAX_CATALOGUE: usize = 64 << 20;
+
+/// What holds within a transaction: settings and their values.
+#[derive(Clone, Debug)]
+pub(super) struct LocalSettings(pub(super) Vec<(String, String)>);
+
+/// What a session keeps from one transaction to the next.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Whether the statements of ours are on the server.
+    is_prepared: bool,
+    types: KnownTypes,
+}
+
+/// Types that need no question: built in, or met before.
+#[derive(Debug, Default)]
+pub(super) struct KnownTypes(HashMap<u32, ValueType>);
+
+impl KnownTypes {
+    fn one(&self, oid: u32) -> Option<ValueType> {
+        ValueType::built_in(oid).or_else(|| self.0.get(&oid).cloned())
+    }
+
+    /// The types with these numbers, in order, if all are known.
+    pub(super) fn all(&self, oids: &[u32]) -> Option<Vec<ValueType>> {
+        oids.iter().map(|oid| self.one(*oid)).collect()
+    }
+}
+
+/// Types of tenants' own that a session remembers; more are looked up anew.
+const MAX_TYPES: usize = 1_000;
+
+/// What reads the rows of a statement.
+pub(super) trait Sink: Send {
+    /// Rows beyond it are not read.
+    fn longest_row(&self) -> usize;
+
+    /// Takes what the server answers to the statement: its types, its rows.
+    ///
+    /// # Errors
+    ///
+    /// Any; nothing is taken after that.
+    fn take(&mut self, message: Message<'_>, types: &KnownTypes) -> Result<(), Error>;
+
+    /// Whether rows are of no more use.
+    fn is_full(&self) -> bool;
+}
+
+/// A transaction on the server, or none: it begins with the next flight.
+pub(super) struct Transaction<'a> {
+    wire: &'a mut Wire,
+    link: &'a Link,
+    memory: &'a mut Memory,
+    settings: LocalSettings,
+    is_open: bool,
+    /// The server was asked to stop and has not: nobody knows what will be.
+    is_uncertain: bool,
+}
+
+impl<'a> Transaction<'a> {
+    pub(super) fn new(
+        wire: &'a mut Wire,
+        link: &'a Link,
+        memory: &'a mut Memory,
+        settings: LocalSettings,
+    ) -> Self {
+        Self { wire, link, memory, settings, is_open: false, is_uncertain: false }
+    }
+
+    /// Whether the session may be used again.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_open && !self.is_uncertain
+    }
+
+    /// Begins a flight; says after how many statements that which follows is answered.
+    fn flight(&mut self) -> (Flight, usize) {
+        let mut flight = Flight::default();
+        if self.is_open {
+            return (flight, 0);
+        }
+        let (names, values): (Vec<String>, Vec<Option<String>>) =
+            self.settings.0.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).unzip();
+        if !self.memory.is_prepared {
+            flight.parse(BEGIN, "START TRANSACTION READ ONLY");
+            flight.parse(END, "ROLLBACK");
+            flight.parse(UNLOCK, "SELECT pg_catalog.pg_advisory_unlock_all()");
+            let calls: Vec<String> = (1..=names.len())
+                .map(|place| {
+                    format!("pg_catalog.set_config(${}, ${}, true)", 2 * place - 1, 2 * place)
+                })
+                .collect();
+            flight.parse(LIMITS, &format!("SELECT {}", calls.join(", ")));
+            self.memory.is_prepared = true;
+        }
+        flight.bind::<&str>(BEGIN, &[]);
+        flight.execute(Limit::None);
+        let pairs: Vec<Option<String>> = names
+            .into_iter()
+            .map(Some)
+            .zip(values)
+            .flat_map(|(name, value)| [name, value])
+            .collect();
+        flight.bind(LIMITS, &pairs);
+        flight.execute(Limit::None);
+        self.is_open = true;
+        (flight, 2)
+    }
+
+    /// Ends the transaction with the flight.
+    fn finish(flight: &mut Flight) {
+        flight.bind::<&str>(END, &[]);
+        flight.execute(Limit::None);
+        flight.bind::<&str>(UNLOCK, &[]);
+        flight.execute(Limit::None);
+        flight.sync();
+    }
+
+    /// Ends the transaction, if there is one.
+    pub(super) async fn end(&mut self) -> Result<(), Error> {
+        if !self.is_open {
+            return Ok(());
+        }
+        let mut flight = Flight::default();
+        Self::finish(&mut flight);
+        self.wire.send(&flight).await?;
+        self.landed().await
+    }
+
+    /// Reads what answers the end of the transaction.
+    async fn landed(&mut self) -> Result<(), Error> {
+        if self.answers(usize::MAX, &mut Nothing).await? {
+            return Err(Unavailable::Protocol.into());
+        }
+        self.is_open = false;
+        Ok(())
+    }
+
+    /// The types of the statement's parameters.
+    pub(super) async fn parameters(&mut self, sql: &str) -> Result<Vec<ValueType>, Error> {
+        struct Types(Vec<u32>);
+        impl Sink for Types {
+            fn longest_row(&self) -> usize {
+                0
+            }
+            fn take(&mut self, message: Message<'_>, _: &KnownTypes) -> Result<(), Error> {
+                if let Message::Parameters(body) = message {
+                    self.0 = parameters(body).map_err(Unavailable::from)?;
+                }
+                Ok(())
+            }
+            fn is_full(&self) -> bool {
+                false
+            }
+        }
+        let mut types = Types(Vec::new());
+        let (mut flight, quiet) = self.flight();
+        flight.parse("", sql);
+        flight.describe("");
+        flight.sync();
+        self.wire.send(&flight).await?;
+        self.answers(quiet, &mut types).await?;
+        self.types(&types.0).await
+    }
+
+    /// Runs the statement for at most `rows` rows and ends the transaction.
+    pub(super) async fn run(
+        &mut self,
+        sql: &str,
+        values: &[Option<String>],
+        rows: usize,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
+        let (mut flight, quiet) = self.flight();
+        flight.parse("", sql);
+        flight.describe("");
+        flight.bind("", values);
+        flight.execute(Limit::Rows(rows));
+        flight.sync();
+        Self::finish(&mut flight);
+        self.wire.send(&flight).await?;
+        let answered = self.answers(quiet, sink).await;
+        if let Err(Error::Unavailable(_)) = answered {
+            return answered.map(|_| ());
+        }
+        self.landed().await?;
+        answered.map(|_| ())
+    }
+
+    /// Asks the catalogue: `values` are bound, and `take` has the cells of each row.
+    pub(super) async fn ask(
+        &mut self,
+        sql: &str,
+        values: &[Option<String>],
+        take: impl FnMut(&[Option<Cow<'_, str>>]) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        struct Rows<F> {
+            take: F,
+            bytes_left: usize,
+        }
+        impl<F: FnMut(&[Option<Cow<'_, str>>]) -> Result<(), Error> + Send> Sink for Rows<F> {
+            fn longest_row(&self) -> usize {
+                MAX_CATALOGUE_ROW
+            }
+            fn take(&mut self, message: Message<'_>, _: &KnownTypes) -> Result<(), Error> {
+                if let Message::LongRow(_) = message {
+                    return Err(Unavailable::Protocol.into());
+                }
+                let Message::Row(body) = message else { return Ok(()) };
+                let left = self.bytes_left.checked_sub(body.len());
+                self.bytes_left = left.ok_or(Unavailable::Protocol)?;
+                let cells = body.cells().map_err(Unavailable::from)?;
+                let cells = cells.collect::<Result<Vec<_>, Malformed>>();
+                (self.take)(&cells.map_err(Unavailable::from)?)
+            }
+            fn is_full(&self) -> bool {
+                false
+            }
+        }
+        let (mut flight, quiet) = self.flight();
+        flight.parse("", sql);
+        flight.bind("", values);
+        flight.execute(Limit::None);
+        flight.sync();
+        self.wire.send(&flight).await?;
+        self.answers(quiet, &mut Rows { take, bytes_left: MAX_CATALOGUE }).await?;
+        Ok(())
+    }
+
+    /// The types with these numbers, in order.
+    pub(super) async fn types(&mut self, oids: &[u32]) -> Result<Vec<ValueType>, Error> {
+        let unknown: Vec<u32> =
+            oids.iter().copied().filter(|oid| self.memory.types.one(*oid).is_none()).collect();
+        if !unknown.is_empty() {
+            if self.memory.types.0.len() + unknown.len() > MAX_TYPES {
+                self.memory.types.0.clear();
+            }
+            let found = self.look_up(&unknown).await?;
+            self.memory.types.0.extend(found);
+        }
+        // Dropped since the statement was read, or not for this role to see: still a text.
+        let unseen = || ValueType { name: "unknown".to_owned(), form: Form::Text };
+        Ok(oids.iter().map(|oid| self.memory.types.one(*oid).unwrap_or_else(unseen)).collect())
+    }
+
+    /// Asks for types that this server numbered itself: an array has a type of elements, which may
+    /// be a domain, whose values are those of the type below it.
+    async fn look_up(&mut self, oids: &[u32]) -> Result<Vec<(u32, ValueType)>, Error> {
+        let wanted = params::texts(oids.iter().map(u32::to_string));
+        let mut found = Vec::new();
+        self.ask(
+            "WITH RECURSIVE base (oid, below) AS ( \
+             SELECT oid, oid FROM pg_catalog.pg_type WHERE oid = ANY ($1::oid[]) \
+             UNION ALL SELECT base.oid, t.typbasetype FROM base \
+             JOIN pg_catalog.pg_type t ON t.oid = base.below WHERE t.typbasetype <> 0), \
+             element (oid, below) AS ( \
+             SELECT t.oid, t.typelem FROM base JOIN pg_catalog.pg_type t ON t.oid = base.below \
+             WHERE t.typcategory = 'A' AND t.typelem <> 0 \
+             UNION ALL SELECT element.oid, t.typbasetype FROM element \
+             JOIN pg_catalog.pg_type t ON t.oid = element.below WHERE t.typbasetype <> 0) \
+             SELECT named.oid, named.typname, own.oid, of.oid, of.typdelim \
+             FROM base JOIN pg_catalog.pg_type named ON named.oid = base.oid \
+             JOIN pg_catalog.pg_type own ON own.oid = base.below AND own.typbasetype = 0 \
+             LEFT JOIN element ON element.oid = own.oid \
+             AND EXISTS (SELECT 1 FROM pg_catalog.pg_type t \
+             WHERE t.oid = element.below AND t.typbasetype = 0) \
+             LEFT JOIN pg_catalog.pg_type of ON of.oid = element.below",
+            &[Some(wanted)],
+            |cells| {
+                let cell = |place: usize| cells.get(place).and_then(Option::as_deref);
+                let oid = |place: usize| cell(place).and_then(|text| text.parse::<u32>().ok());
+                let (Some(number), Some(name)) = (oid(0), cell(1)) else {
+                    return Err(Unavailable::Protocol.into());
+                };
+                let built_in = |oid: u32| {
+                    ValueType::built_in(oid).map_or(Form::Text, |value_type| value_type.form)
+                };
+                let form = match (oid(3), cell(4).and_then(|text| text.chars().next())) {
+                    (Some(element), Some(delimiter)) => {
+                        Form::Array { element: Box::new(built_in(element)), delimiter }
+                    }
+                    _ => oid(2).map_or(Form::Text, built_in),
+                };
+                found.push((number, ValueType { name: name.to_owned(), form }));
+                Ok(())
+            },
+        )
+        .await?;
+        Ok(found)
+    }
+
+    /// Reads the answers to a flight up to its next `Sync`; what comes after `quiet` statements is
+    /// for `sink`. Says whether a transaction is open.
+    ///
+    /// Rows that nobody wants are read all the same, so that the server is in step; when they do
+    /// not end soon, it is asked to stop.
+    ///
+    /// # Errors
+    ///
+    /// What the server says, or `sink`; [`Error::Unavailable`] when the session is out of step.
+    async fn answers(&mut self, quiet: usize, sink: &mut dyn Sink) -> Result<bool, Error> {
+        let mut done = 0;
+        let mut failure = None;
+        let mut dropped = 0_usize;
+        let mut is_first = true;
+        loop {
+            match self.wire.receive(sink.longest_row()).await? {
+                Message::Ready { in_transaction } => {
+                    return failure.map_or(Ok(in_transaction), Err);
+                }
+                Message::Failed(body) => {
+                    let error = ServerError::read(body).map_err(Unavailable::from)?;
+                    if self.is_uncertain && error.code == QUERY_CANCELED {
+                        // By us, and that was the one answer to it.
+                        self.is_uncertain = false;
+                    } else if failure.is_none() {
+                        // Ours is what failed: whatever it is, nothing can be built on it.
+                        self.is_uncertain |= done < quiet;
+                        let error = error.into_error(is_first);
+                        if matches!(error, Error::Unavailable(_)) {
+                            return Err(error);
+                        }
+                        failure = Some(error);
+                    }
+                }
+                Message::Done => done += 1,
+                Message::Other => {}
+                // The row of our own settings.
+                _ if done != quiet => {}
+                message @ (Message::Row(_)
+                | Message::LongRow(_)
+                | Message::Parameters(_)
+                | Message::Columns(_)) => {
+                    let length = message.row_length();
+                    let is_wanted = failure.is_none() && !sink.is_full();
+                    match if is_wanted { sink.take(message, &self.memory.types) } else { Ok(()) } {
+                        Ok(()) => {}
+                        Err(error @ Error::Unavailable(_)) => return Err(error),
+                        Err(error) => failure = Some(error),
+                    }
+                    if failure.is_some() || sink.is_full() {
+                        dropped = dropped.saturating_add(length);
+                    }
+                    if dropped > PATIENCE && !self.is_uncertain {
+                        self.is_uncertain = true;
+                        self.link.cancel();
+                    }
+                }
+            }
+            is_first = false;
+        }
+    }
+}
+
+/// Takes nothing.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn longest_row(&self) -> usize {
+        MAX_CATALOGUE_ROW
+    }
+
+    fn take(&mut self, _: Message<'_>, _: &KnownTypes) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+/// The numbers of the types of parameters.
+pub(super) fn parameters(mut body: Body<'_>) -> Result<Vec<u32>, Malformed> {
+    let count = body.count()?;
+    (0..count).map(|_| body.number()).collect()
+}
+
+/// The code of a statement that was stopped, by its time limit or by a cancellation.
+const QUERY_CANCELED: &str = "57014";
+
+/// What a server says about a failure.
+struct ServerError {
+    is_fatal: bool,
+    code: String,
+    message: String,
+    /// Which character of the statement, from 1.
+    position: Option<u32>,
+}
+
+impl ServerError {
+    fn read(mut body: Body<'_>) -> Result<Self, Malformed> {
+        let mut error =
+            Self { is_fatal: false, code: String::new(), message: String::new(), position: None };
+        while let Some((field, text)) = body.field()? {
+            match field {
+                // The second is the same in the server's language, and all that old ones have.
+                b'V' | b'S' => error.is_fatal |= matches!(text.as_str(), "FATAL" | "PANIC"),
+                b'C' => error.code = printable(&text, 5),
+                b'M' => error.message = printable(&text, 500),
+                b'P' => error.position = text.parse().ok(),
+                // Where in the server's source, of which relation, in which function of whose.
+                _ => {}
+            }
+        }
+        Ok(error)
+    }
+
+    /// What it means. `is_first`: nothing of the flight had been answered.
+    fn into_error(self, is_first: bool) -> Error {
+        match self.code.as_str() {
+            // By the time limit, since a cancellation of ours has no reader.
+            QUERY_CANCELED => return Error::Timeout,
+            // The server ended the session: it stops, or an operator did, or it idled.
+            _ if self.is_fatal => {
+                let reason = if is_first { Unavailable::Stale } else { Unavailable::Lost };
+                return reason.into();
+            }
+            // It idled within the transaction, or took too long there.
+            "25P03" | "25P04" => return Unavailable::Lost.into(),
+            _ => {}
+        }
+        let message = if names_what_is_not_the_callers(&self.code) {
+            // The text is for the operator, with the reference of the call around it.
+            tracing::warn!(sqlstate = %self.code, message = %self.message, "a statement failed");
+            general(&self.code).to_owned()
+        } else {
+            self.message
+        };
+        Error::Failed { sqlstate: Some(self.code), message, position: self.position }
+    }
+}
+
+/// Whether messages with `code` may name files, roles, hosts, or relations that the statement does
+/// not: those are for the operator.
+fn names_what_is_not_the_callers(code: &str) -> bool {
+    match code.get(..2).unwrap_or_default() {
+        // Data, transaction states, limits, what is not supported, and the statement itself but for
+        // privileges, which may be missing below a view.
+        "0A" | "21" | "22" | "25" | "2B" | "54" => false,
+        "42" => code == "42501",
+        _ => true,
+    }
+}
+
+/// What there is to say of `code` without the server's text.
+fn general(code: &str) -> &'static str {
+    match code.get(..2).unwrap_or_default() {
+        "42" => "permission denied",
+        "23" => "a constraint does not hold",
+        "40" | "55" => "the database is busy with something else; try again",
+        "53" => "the database has not enough resources for the statement",
+        "P0" | "38" | "39" => "a function of the database failed",
+        _ => "the database could not run the statement",
+    }
+}
+
+/// At most `length` characters of `text`, without control characters.
+pub(super) fn printable(text: &str, length: usize) -> String {
+    text.chars()
+        .map(|character| if character.is_control() { ' ' } else { character })
+        .take(length)
+        .collect()
+}
