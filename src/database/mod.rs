@@ -14,13 +14,15 @@
 //! Protects against: writing; reading what `access` or the URI does not allow; side effects of
 //! functions; answers or statements without bound; a session that carries one caller's state to
 //! the next; texts of drivers and parsers, which may quote secrets, reaching anyone. Does not
-//! protect against: what the tenant's own views, operators and computed columns do, which is the
+//! protect against: what the tenant's own views, types and computed columns do, which is the
 //! tenant's own schema; a role that may do more than it needs, which is logged when the tenant's
 //! first session opens.
 
 mod breaker;
 mod error;
 pub mod guard;
+#[cfg(test)]
+mod layers;
 mod postgres;
 mod rows;
 mod sqlite;

@@ -85,6 +85,10 @@ pub(crate) async fn with_shop() {
                    $$ INSERT INTO shop.customers VALUES (9, 'pwned', '') RETURNING name $$;
                  CREATE TABLE shop.paints (colour shop.colour);
                  INSERT INTO shop.paints VALUES ('red');
+                 CREATE FUNCTION shop.shout(shop.customers) RETURNS text LANGUAGE sql AS
+                   $$ INSERT INTO shop.customers VALUES (9, 'pwned', '') RETURNING name $$;
+                 CREATE OPERATOR shop.&< (LEFTARG = int, RIGHTARG = int, FUNCTION = int4pl);
+                 CREATE VIEW shop.writes AS SELECT shop.lower(colour) AS x FROM shop.paints;
                  CREATE VIEW shop.slow AS SELECT pg_sleep(60)::text AS x;
                  CREATE VIEW shop.wide AS SELECT repeat('x', 50000000) AS x;
                  CREATE TABLE shop.accounts (id int, secret text) PARTITION BY RANGE (id);
@@ -281,11 +285,38 @@ async fn a_dropped_query_is_cancelled_on_the_server() {
 #[tokio::test]
 async fn the_transaction_is_read_only_whatever_the_statement_calls() {
     let mut session = open().await;
-    let answer = run(&mut *session, "SELECT lower(colour) FROM paints").await;
+    let answer = run(&mut *session, "SELECT x FROM writes").await;
     let Err(Error::Failed { sqlstate, .. }) = answer else { panic!("{answer:?}") };
     assert_eq!(sqlstate.as_deref(), Some("25006"));
     let pwned = run(&mut *session, "SELECT count(*) FROM customers WHERE id = 9").await.unwrap();
     assert_eq!(pwned.rows, [[json!(0)]]);
+}
+
+#[tokio::test]
+async fn what_could_mean_something_of_the_tenants_own_is_refused() {
+    let mut session = open().await;
+    for (sql, rule) in [
+        ("SELECT lower(colour) FROM paints", "function"),
+        ("SELECT lower('A')", "function"),
+        ("SELECT x FROM lower('A') AS x", "function"),
+        ("SELECT c.shout FROM customers c", "function"),
+        ("SELECT customers.shout FROM customers", "function"),
+        ("SELECT 1 &< 2", "operator"),
+    ] {
+        let answer = run(&mut *session, sql).await;
+        let Err(Error::Refused(refusal)) = &answer else { panic!("{sql}: {answer:?}") };
+        assert_eq!(refusal.rule(), rule, "{sql}");
+    }
+    for (sql, expected) in [
+        ("SELECT pg_catalog.lower('A')", "a"),
+        ("SELECT x FROM pg_catalog.lower('A') AS x", "a"),
+        ("SELECT upper('a')", "A"),
+        ("SELECT c.name FROM customers c WHERE c.id = 1 & 3", "Ada"),
+        ("SELECT name AS shout FROM customers WHERE id = 1", "Ada"),
+    ] {
+        assert_eq!(run(&mut *session, sql).await.unwrap().rows, [[json!(expected)]], "{sql}");
+    }
+    assert!(!session.is_broken());
 }
 
 #[tokio::test]
@@ -431,6 +462,7 @@ async fn relations_are_listed_in_order_with_their_kind() {
         ("slow", view),
         ("slow_sets", view),
         ("wide", view),
+        ("writes", view),
     ];
     assert_eq!(listed, expected);
     assert!(session.server_version().await.unwrap().starts_with("PostgreSQL 1"));

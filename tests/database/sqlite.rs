@@ -275,6 +275,33 @@ async fn views_show_what_lies_under_them_but_never_a_denied_column() {
 }
 
 #[tokio::test]
+async fn an_index_reads_the_table_under_it_but_never_a_denied_column() {
+    let root = shop();
+    File::open(root.path().join("shop.db"))
+        .unwrap()
+        .execute_batch(
+            "CREATE VIRTUAL TABLE names_index USING fts5(name, content='customers', content_rowid=id);
+             INSERT INTO names_index (names_index) VALUES ('rebuild');
+             CREATE VIRTUAL TABLE leak_index USING fts5(secret, content='customers', content_rowid=id);
+             INSERT INTO leak_index (leak_index) VALUES ('rebuild');",
+        )
+        .unwrap();
+    let access = Access {
+        deny_columns: vec![denied("customers", "secret")],
+        ..reads(&["names_index", "leak_index"])
+    };
+    let mut session = open(&root, "shop.db", access.clone()).await.unwrap();
+    let limits = Limits::default();
+    let sql = "SELECT name FROM names_index WHERE names_index MATCH 'ada'";
+    let query = guarded(&*session, sql, &access, vec![]);
+    assert_eq!(session.query(&query, &limits).await.unwrap().rows, [[json!("Ada")]]);
+    let query = guarded(&*session, "SELECT secret FROM leak_index", &access, vec![]);
+    let answer = session.query(&query, &limits).await;
+    assert!(!format!("{answer:?}").contains("canary"), "{answer:?}");
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+#[tokio::test]
 async fn tables_of_the_engine_are_not_the_tenants() {
     let root = shop();
     let mut session = open(&root, "shop.db", Access::default()).await.unwrap();

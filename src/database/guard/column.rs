@@ -41,6 +41,13 @@ pub(super) fn check(
              NATURAL JOIN, no column names in a table alias",
         ));
     }
+    if found.full_text {
+        return Err(Refusal::new(
+            "column",
+            "a table with columns that may not be read is not searched with MATCH, which could \
+             look into them; use LIKE on a column",
+        ));
+    }
     let row = found.bare.iter().chain(found.qualified.iter().map(|(_, name)| name));
     if let Some(name) = row.into_iter().find(|name| found.row_names.contains(*name)) {
         return Err(Refusal::new(

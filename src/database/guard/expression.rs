@@ -1,12 +1,13 @@
 //! Expressions: which forms, operators and literals a query may have.
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DateTimeField, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentClause,
-    FunctionArgumentList, FunctionArguments, Ident, Interval, Subscript, TypedString,
+    AccessExpr, Array, BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DateTimeField, Expr,
+    Function, FunctionArg, FunctionArgExpr, FunctionArgOperator, FunctionArgumentClause,
+    FunctionArgumentList, FunctionArguments, Ident, Interval, ObjectName, Subscript, TypedString,
     UnaryOperator, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
+use super::from::check_series;
 use super::query::{Verdict, Walk, function_refused, none};
 use super::{Dialect, Refusal, functions, types};
 
@@ -46,7 +47,8 @@ impl Walk<'_> {
             | Expr::IsNull(inner)
             | Expr::IsNotNull(inner)
             | Expr::IsUnknown(inner)
-            | Expr::IsNotUnknown(inner) => self.expression(inner),
+            | Expr::IsNotUnknown(inner)
+            | Expr::IsNormalized { expr: inner, form: _, negated: _ } => self.expression(inner),
             Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
                 self.expressions([&**left, right])
             }
@@ -62,13 +64,18 @@ impl Walk<'_> {
                     | UnaryOperator::Minus
                     | UnaryOperator::Not
                     | UnaryOperator::BitwiseNot => {}
+                    UnaryOperator::PGAbs
+                    | UnaryOperator::PGCubeRoot
+                    | UnaryOperator::PGSquareRoot
+                        if self.names.dialect == Dialect::Postgres => {}
                     _ => return Err(operator_refused()),
                 }
                 self.expression(expr)
             }
             Expr::Like { negated: _, any, expr, pattern, escape_char }
             | Expr::ILike { negated: _, any, expr, pattern, escape_char } => {
-                none("LIKE ANY without brackets", !any)?;
+                let is_array = matches!(**pattern, Expr::Nested(_) | Expr::Subquery(_));
+                none("LIKE ANY of anything but one array in brackets", !any || is_array)?;
                 self.expressions([&**expr, pattern])?;
                 self.expressions(escape_char.as_deref())
             }
@@ -129,7 +136,13 @@ impl Walk<'_> {
             }
             Expr::Collate { expr, collation } => {
                 let name = self.names.parts(collation)?;
-                let known = matches!(&name[..], [name] if functions::is_collation(self.names.dialect, name));
+                let name: Vec<&str> = name.iter().map(String::as_str).collect();
+                let known = match (self.names.dialect, &name[..]) {
+                    // Any that there is: a collation has no code of the tenant's.
+                    (Dialect::Postgres, [_] | ["pg_catalog", _]) => true,
+                    (Dialect::Sqlite, [name]) => functions::is_collation(name),
+                    _ => false,
+                };
                 none("this collation", known)?;
                 self.expression(expr)
             }
@@ -147,7 +160,7 @@ impl Walk<'_> {
             }
             Expr::Array(array) => {
                 none("an array without ARRAY", array.named)?;
-                self.expressions(&array.elem)
+                self.elements(array)
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
                 self.expression(root)?;
@@ -161,6 +174,7 @@ impl Walk<'_> {
                             upper_bound,
                             stride: None,
                         }) => self.expressions(lower_bound.iter().chain(upper_bound))?,
+                        AccessExpr::Dot(field) if self.is_pair(root, field) => {}
                         // `(row).f` is also a call of f.
                         AccessExpr::Subscript(Subscript::Slice { .. }) | AccessExpr::Dot(_) => {
                             none("access to a field of a value", false)?;
@@ -183,8 +197,30 @@ impl Walk<'_> {
                     _ => none("INTERVAL of something but a literal", false),
                 }
             }
-            _ => Err(Refusal::new("expression", "this form of expression is not allowed")),
+            _ => Err(Refusal::new(
+                "expression",
+                "this form of expression is not allowed; columns, literals, operators, CASE, casts, \
+                 arrays, subqueries and functions are",
+            )),
         }
+    }
+
+    /// Whether `field` is one that the function `root` is known to return.
+    fn is_pair(&self, root: &Expr, field: &Expr) -> bool {
+        let (Expr::Nested(root), Expr::Identifier(field)) = (root, field) else { return false };
+        let Expr::Function(function) = &**root else { return false };
+        matches!(&*self.names.folded(field), "key" | "value")
+            && self.function_name(&function.name).is_ok_and(|name| {
+                matches!(&*name, "json_each" | "json_each_text" | "jsonb_each" | "jsonb_each_text")
+            })
+    }
+
+    /// `ARRAY[[1, 2], [3, 4]]`: only the outermost says so.
+    fn elements(&mut self, array: &Array) -> Verdict {
+        array.elem.iter().try_for_each(|element| match element {
+            Expr::Array(inner) if !inner.named => self.nested(|walk| walk.elements(inner)),
+            element => self.expression(element),
+        })
     }
 
     /// `a OR b OR c …`: a tree as deep as it is long, walked without recursion.
@@ -210,7 +246,7 @@ impl Walk<'_> {
         }
     }
 
-    fn literal(&self, value: &Value) -> Verdict {
+    pub(super) fn literal(&self, value: &Value) -> Verdict {
         let allowed = match value {
             Value::Number(text, long) => {
                 !long
@@ -218,6 +254,11 @@ impl Walk<'_> {
                     && text.bytes().any(|b| b.is_ascii_digit())
             }
             Value::SingleQuotedString(_) | Value::Boolean(_) | Value::Null => true,
+            // Written out as plain text.
+            Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text) => {
+                self.names.dialect == Dialect::Postgres && !text.contains('\0')
+            }
+            Value::DollarQuotedString(_) => self.names.dialect == Dialect::Postgres,
             Value::Placeholder(name) => return self.placeholder(name),
             _ => false,
         };
@@ -226,8 +267,8 @@ impl Walk<'_> {
         } else {
             Err(Refusal::new(
                 "literal",
-                "only numbers, plain 'text', booleans and NULL are written out; bind other values \
-                 with params",
+                "only numbers, 'text', booleans and NULL are written out; bind other values with \
+                 params",
             ))
         }
     }
@@ -249,7 +290,7 @@ impl Walk<'_> {
         if known { Ok(()) } else { Err(Refusal::new("parameter", advice)) }
     }
 
-    fn operator(&self, operator: &BinaryOperator) -> Verdict {
+    fn operator(&mut self, operator: &BinaryOperator) -> Verdict {
         use BinaryOperator as Op;
         let allowed = match operator {
             Op::Plus
@@ -272,7 +313,7 @@ impl Walk<'_> {
             | Op::PGBitwiseShiftRight
             | Op::Arrow
             | Op::LongArrow => true,
-            Op::Glob => self.names.dialect == Dialect::Sqlite,
+            Op::Glob | Op::Match => self.names.dialect == Dialect::Sqlite,
             Op::PGBitwiseXor
             | Op::PGExp
             | Op::PGOverlap
@@ -287,6 +328,7 @@ impl Walk<'_> {
             | Op::PGStartsWith
             | Op::HashArrow
             | Op::HashLongArrow
+            | Op::HashMinus
             | Op::AtAt
             | Op::AtArrow
             | Op::ArrowAt
@@ -294,9 +336,15 @@ impl Walk<'_> {
             | Op::Question
             | Op::QuestionAnd
             | Op::QuestionPipe
-            | Op::Overlaps => self.names.dialect == Dialect::Postgres,
+            | Op::Overlaps
+            | Op::LtDashGt
+            | Op::AndLt
+            | Op::AndGt => self.names.dialect == Dialect::Postgres,
+            // Ranges that touch.
+            Op::Custom(name) => self.names.dialect == Dialect::Postgres && name == "-|-",
             _ => false,
         };
+        self.found.full_text |= matches!(operator, Op::Match);
         if allowed { Ok(()) } else { Err(operator_refused()) }
     }
 
@@ -315,13 +363,11 @@ impl Walk<'_> {
         none("a second list of arguments", matches!(parameters, FunctionArguments::None))?;
         none("IGNORE or RESPECT NULLS", null_treatment.is_none())?;
         let dialect = self.names.dialect;
-        let parts = self.names.parts(name)?;
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        let plain = match parts[..] {
-            [name] => name,
-            ["pg_catalog", name] if dialect == Dialect::Postgres => name,
-            _ => return Err(function_refused(&name.to_string())),
-        };
+        let plain = &*self.function_name(name)?;
+        self.found.full_text |= plain == "match";
+        if name.0.len() == 1 {
+            self.found.functions.insert(plain.to_owned());
+        }
         match args {
             FunctionArguments::Subquery(query)
                 if plain == "array" && dialect == Dialect::Postgres =>
@@ -336,6 +382,9 @@ impl Walk<'_> {
                 if !functions::is_allowed(dialect, plain) {
                     return Err(function_refused(plain));
                 }
+                if plain == "generate_series" {
+                    check_series(&list.args)?;
+                }
                 self.arguments(plain, list)?;
             }
         }
@@ -347,29 +396,23 @@ impl Walk<'_> {
         }
     }
 
+    /// The name of a function without the schema of the engine's own.
+    pub(super) fn function_name(&self, name: &ObjectName) -> Result<String, Refusal> {
+        let mut parts = self.names.parts(name)?;
+        match (parts.pop(), parts.pop(), parts.is_empty()) {
+            (Some(plain), None, _) => Ok(plain),
+            (Some(plain), Some(schema), true)
+                if schema == "pg_catalog" && self.names.dialect == Dialect::Postgres =>
+            {
+                Ok(plain)
+            }
+            _ => Err(function_refused(&name.to_string())),
+        }
+    }
+
     fn arguments(&mut self, function: &str, list: &FunctionArgumentList) -> Verdict {
         let FunctionArgumentList { duplicate_treatment: _, args, clauses } = list;
-        for argument in args {
-            let argument = match argument {
-                FunctionArg::Unnamed(argument) => argument,
-                FunctionArg::Named { name: _, arg, operator } => {
-                    none(
-                        "this way to name an argument",
-                        matches!(operator, FunctionArgOperator::RightArrow),
-                    )?;
-                    arg
-                }
-                FunctionArg::ExprNamed { .. } => {
-                    return none("this way to name an argument", false);
-                }
-            };
-            match argument {
-                FunctionArgExpr::Expr(expression) => self.expression(expression)?,
-                FunctionArgExpr::Wildcard => none("* but in count(*)", function == "count")?,
-                FunctionArgExpr::QualifiedWildcard(_) => self.found.wildcard = true,
-                FunctionArgExpr::WildcardWithOptions(_) => none("an option of *", false)?,
-            }
-        }
+        args.iter().try_for_each(|argument| self.argument(function, argument))?;
         for clause in clauses {
             match clause {
                 FunctionArgumentClause::OrderBy(order) => self.order(order)?,
@@ -377,6 +420,36 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn argument(&mut self, function: &str, argument: &FunctionArg) -> Verdict {
+        let argument = match argument {
+            FunctionArg::Unnamed(argument) => argument,
+            FunctionArg::Named { name: _, arg, operator }
+            | FunctionArg::ExprNamed { name: Expr::Identifier(_), arg, operator } => {
+                none(
+                    "this way to name an argument",
+                    matches!(operator, FunctionArgOperator::RightArrow),
+                )?;
+                arg
+            }
+            FunctionArg::ExprNamed { name, arg, operator } => {
+                let is_member = matches!(operator, FunctionArgOperator::Colon)
+                    && matches!(function, "json_object" | "json_objectagg");
+                none("this way to name an argument", is_member)?;
+                self.expression(name)?;
+                arg
+            }
+        };
+        match argument {
+            FunctionArgExpr::Expr(expression) => self.expression(expression),
+            FunctionArgExpr::Wildcard => none("* but in count(*)", function == "count"),
+            FunctionArgExpr::QualifiedWildcard(_) => {
+                self.found.wildcard = true;
+                Ok(())
+            }
+            FunctionArgExpr::WildcardWithOptions(_) => none("an option of *", false),
+        }
     }
 
     pub(super) fn window(&mut self, window: &WindowSpec) -> Verdict {

@@ -14,10 +14,10 @@
 //!
 //! Protects against: more than one statement; writing; functions with side effects, under any
 //! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
-//! whole rows. Does not see: what a view, an operator, or an overload of a listed function in the
-//! tenant's own schema does; a table that inherits a denied column. On `PostgreSQL` the session
-//! refuses views and relatives by inheritance wherever columns are denied; on `SQLite` its
-//! authorizer sees through views.
+//! whole rows. Does not see: what a view or a type of the tenant's own does; functions and operators
+//! of the tenant's own under the name of one on the list; a table that inherits a denied column. On
+//! `PostgreSQL` the session looks the second up and refuses them, and refuses views and relatives
+//! by inheritance wherever columns are denied; on `SQLite` its authorizer sees through views.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -26,10 +26,13 @@
 
 mod column;
 mod expression;
+mod from;
 mod functions;
 mod name;
+mod operator;
 mod query;
 mod quote;
+mod syntax;
 mod types;
 
 #[cfg(test)]
@@ -39,10 +42,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use sqlparser::ast::Statement;
-use sqlparser::dialect::{PostgreSqlDialect, SQLiteDialect};
+use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Token, Tokenizer};
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::tenant::{Access, RelationName, Resource};
 
@@ -68,6 +71,10 @@ pub struct GuardedSql {
     sql: String,
     relations: BTreeSet<RelationName>,
     common_tables: BTreeSet<String>,
+    functions: BTreeSet<String>,
+    fields: BTreeSet<String>,
+    operators: BTreeSet<String>,
+    table_functions: BTreeSet<String>,
     column_claims: BTreeSet<(RelationName, String)>,
 }
 
@@ -106,10 +113,7 @@ pub fn check(
 ) -> Result<GuardedSql, Refusal> {
     let statement = parse(sql, dialect)?;
     let Statement::Query(mut query) = statement else {
-        return Err(Refusal::new(
-            "statement-kind",
-            "only a query may run: SELECT, VALUES or WITH … SELECT",
-        ));
+        return Err(not_a_query());
     };
     let names = name::Names::new(dialect, default_schema);
     // The first walk bounds the depth of what the rest recurses into.
@@ -125,16 +129,26 @@ pub fn check(
     let rendered = quote::write(&mut query);
     let statement = Statement::Query(query);
     // Spans do not take part in the comparison.
-    if parse(&rendered, dialect)? != statement {
+    if parse(&rendered, dialect).ok() != Some(statement) {
         return Err(Refusal::new(
             "unsupported",
-            "this spelling is not supported; use plain quoted strings and bound parameters",
+            "this spelling is not supported; use plain quoted strings, bound parameters, and \
+             brackets around what a sign such as - or @ stands before",
         ));
     }
+    let operators = match dialect {
+        Dialect::Postgres => operator::check(&rendered)?,
+        Dialect::Sqlite => BTreeSet::new(),
+    };
+    let fields = found.qualified.into_iter().map(|(_, name)| name).collect();
     Ok(GuardedSql {
         sql: rendered,
         relations: found.relations,
         common_tables: found.common_tables,
+        functions: found.functions,
+        fields,
+        operators,
+        table_functions: found.table_functions,
         column_claims,
     })
 }
@@ -146,18 +160,21 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
     if sql.contains('\0') {
         return Err(Refusal::new("syntax", "a statement has no NUL character"));
     }
+    let sqlite = syntax::Sqlite::default();
     let syntax: &dyn sqlparser::dialect::Dialect = match dialect {
         Dialect::Postgres => &PostgreSqlDialect {},
-        Dialect::Sqlite => &SQLiteDialect {},
+        Dialect::Sqlite => &sqlite,
     };
-    let unreadable = || Refusal::new("syntax", "the statement cannot be read as one SELECT query");
-    let tokens = Tokenizer::new(syntax, sql).tokenize().map_err(|_| unreadable())?;
+    let tokens = Tokenizer::new(syntax, sql)
+        .tokenize_with_location()
+        .map_err(|error| unreadable(Some((error.location.line, error.location.column))))?;
     check_size(&tokens)?;
+    let is_query = is_query(&tokens);
     let mut statements = Parser::new(syntax)
         .with_recursion_limit(MAX_RECURSION)
-        .with_tokens(tokens)
+        .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(|_| unreadable())?;
+        .map_err(|error| if is_query { unreadable(place(&error)) } else { not_a_query() })?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         (Some(_), false) => {
@@ -167,15 +184,48 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
     }
 }
 
+/// Whether the text begins as a query does.
+fn is_query(tokens: &[TokenWithSpan]) -> bool {
+    let mut tokens = tokens.iter().map(|token| &token.token);
+    match tokens.find(|token| !matches!(token, Token::Whitespace(_))) {
+        Some(Token::Word(word)) => {
+            matches!(word.keyword, Keyword::SELECT | Keyword::VALUES | Keyword::WITH)
+        }
+        other => matches!(other, Some(Token::LParen) | None),
+    }
+}
+
+fn not_a_query() -> Refusal {
+    Refusal::new("statement-kind", "only a query may run: SELECT, VALUES or WITH … SELECT")
+}
+
+fn unreadable(place: Option<(u64, u64)>) -> Refusal {
+    let place = place
+        .filter(|place| *place != (0, 0))
+        .map(|(line, column)| format!(" beyond line {line}, column {column}"))
+        .unwrap_or_default();
+    Refusal::new("syntax", format!("the statement cannot be read as one SELECT query{place}"))
+}
+
+/// Where the parser stopped. Of its message no more is kept, since it quotes the statement.
+fn place(error: &ParserError) -> Option<(u64, u64)> {
+    let (ParserError::ParserError(message) | ParserError::TokenizerError(message)) = error else {
+        return None;
+    };
+    let (_, place) = message.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    Some((line.parse().ok()?, column.parse().ok()?))
+}
+
 /// Bounds what the parser builds, whose destruction recurses as deep as the tree is.
-fn check_size(tokens: &[Token]) -> Result<(), Refusal> {
+fn check_size(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
     let too_deep = || Refusal::new("size", "the statement is too long or nested too deep");
     let mut count = 0_usize;
     // For each open bracket, whether it is one of POSITION.
     let mut open = Vec::new();
     let mut positions = 0_usize;
     let mut after_position = false;
-    for token in tokens {
+    for TokenWithSpan { token, span: _ } in tokens {
         match token {
             Token::Whitespace(_) => continue,
             Token::LParen | Token::LBracket | Token::LBrace => {
@@ -197,6 +247,22 @@ fn check_size(tokens: &[Token]) -> Result<(), Refusal> {
 }
 
 impl GuardedSql {
+    /// What nobody checked, to show that the session holds without the guard.
+    #[cfg(test)]
+    pub(super) fn unguarded(sql: &str, relations: &[&str]) -> Self {
+        let named = |name: &&str| RelationName { schema: None, name: (*name).to_owned() };
+        Self {
+            sql: sql.to_owned(),
+            relations: relations.iter().map(named).collect(),
+            common_tables: BTreeSet::new(),
+            functions: BTreeSet::new(),
+            fields: BTreeSet::new(),
+            operators: BTreeSet::new(),
+            table_functions: BTreeSet::new(),
+            column_claims: BTreeSet::new(),
+        }
+    }
+
     /// The text that will run.
     pub fn sql(&self) -> &str {
         &self.sql
@@ -211,6 +277,26 @@ impl GuardedSql {
     /// Whether `name` is a common table expression somewhere in the statement.
     pub(super) fn defines(&self, name: &str) -> bool {
         self.common_tables.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Functions that are looked up by name alone, on `PostgreSQL` also in the tenant's schema.
+    pub(super) fn functions(&self) -> &BTreeSet<String> {
+        &self.functions
+    }
+
+    /// What follows a name and a point: a column, or on `PostgreSQL` a function of the row.
+    pub(super) fn fields(&self) -> &BTreeSet<String> {
+        &self.fields
+    }
+
+    /// Operators as `PostgreSQL` reads them.
+    pub(super) fn operators(&self) -> &BTreeSet<String> {
+        &self.operators
+    }
+
+    /// Whether `name` is called in FROM, on `SQLite`, where it is a table too.
+    pub(super) fn calls_in_from(&self, name: &str) -> bool {
+        self.table_functions.contains(&name.to_ascii_lowercase())
     }
 
     /// Columns that have to exist, where `relation.name` could otherwise be a call of a function

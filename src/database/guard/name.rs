@@ -171,9 +171,9 @@ fn check_identifier(ident: &Ident, dialect: Dialect) -> Result<(), Refusal> {
         |message: &str| Err(Refusal::new("identifier", format!("{message}: {}", shown(name))));
     match (dialect, ident.quote_style) {
         (_, None) => {
-            let mut bytes = name.bytes();
-            let first = bytes.next().is_some_and(|b| b == b'_' || b.is_ascii_alphabetic());
-            if !first || !bytes.all(|b| matches!(b, b'_' | b'$') || b.is_ascii_alphanumeric()) {
+            let mut characters = name.chars();
+            let first = characters.next().is_some_and(|c| c == '_' || c.is_alphabetic());
+            if !first || !characters.all(|c| matches!(c, '_' | '$') || c.is_alphanumeric()) {
                 return refused("a name that is not of letters, digits and _ is written in quotes");
             }
         }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Cte, Distinct, Fetch, GroupByExpr, Ident, Join, JoinConstraint, JoinOperator, LimitClause,
-    NamedWindowExpr, OrderBy, OrderByExpr, OrderByKind, OrderBySort, Query, Select, SelectFlavor,
-    SelectItem, SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, TableAlias,
-    TableFactor, TableWithJoins, Visit, Visitor, WildcardAdditionalOptions, With,
+    Cte, Distinct, Fetch, GroupByExpr, Ident, LimitClause, NamedWindowExpr, OrderBy, OrderByExpr,
+    OrderByKind, OrderBySort, Query, Select, SelectFlavor, SelectItem,
+    SelectItemQualifiedWildcardKind, SetExpr, SetOperator, SetQuantifier, Visit, Visitor,
+    WildcardAdditionalOptions, With,
 };
 
+use super::from::check_names;
 use super::name::Names;
 use super::{Dialect, Refusal, shown};
 use crate::tenant::RelationName;
@@ -18,6 +19,7 @@ use crate::tenant::RelationName;
 const MAX_DEPTH: usize = 100;
 
 /// What a query was found to use.
+#[expect(clippy::struct_excessive_bools, reason = "each is found or not by itself")]
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) relations: BTreeSet<RelationName>,
@@ -33,7 +35,13 @@ pub(super) struct Found {
     pub(super) aliases: BTreeSet<(String, RelationName)>,
     /// Names that stand for a whole row.
     pub(super) row_names: BTreeSet<String>,
+    /// Functions that are called without the schema of the engine's own.
+    pub(super) functions: BTreeSet<String>,
+    /// Functions in FROM, on `SQLite`, where they are tables too.
+    pub(super) table_functions: BTreeSet<String>,
     pub(super) wildcard: bool,
+    /// Whether words are looked up in an index, which may be of a column that is not named.
+    pub(super) full_text: bool,
     pub(super) natural_join: bool,
     pub(super) renames_columns: bool,
 }
@@ -60,7 +68,7 @@ pub(super) struct Walk<'a> {
     pub(super) names: &'a Names,
     pub(super) found: Found,
     /// Names of the common table expressions in scope, outermost first.
-    scopes: Vec<BTreeSet<String>>,
+    pub(super) scopes: Vec<BTreeSet<String>>,
     depth: usize,
 }
 
@@ -141,7 +149,7 @@ impl Walk<'_> {
         for table in cte_tables {
             let Cte { alias, query, from, materialized: _, closing_paren_token: _ } = table;
             none("FROM after WITH", from.is_none())?;
-            check_alias(alias)?;
+            check_names(alias)?;
             self.query(query)?;
             let name = name(self, table);
             if let Some(scope) = self.scopes.last_mut() {
@@ -288,104 +296,6 @@ impl Walk<'_> {
         none("an option of *", plain)
     }
 
-    fn table_with_joins(&mut self, table: &TableWithJoins) -> Verdict {
-        let TableWithJoins { relation, joins } = table;
-        self.table(relation)?;
-        for Join { relation, global, join_operator } in joins {
-            none("GLOBAL JOIN", !global)?;
-            self.table(relation)?;
-            let (JoinOperator::Join(constraint)
-            | JoinOperator::Inner(constraint)
-            | JoinOperator::Left(constraint)
-            | JoinOperator::LeftOuter(constraint)
-            | JoinOperator::Right(constraint)
-            | JoinOperator::RightOuter(constraint)
-            | JoinOperator::FullOuter(constraint)
-            | JoinOperator::CrossJoin(constraint)) = join_operator
-            else {
-                return none("this kind of JOIN", false);
-            };
-            match constraint {
-                JoinConstraint::On(condition) => self.expression(condition)?,
-                JoinConstraint::Natural => self.found.natural_join = true,
-                JoinConstraint::Using(_) | JoinConstraint::None => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn table(&mut self, factor: &TableFactor) -> Verdict {
-        self.nested(|walk| {
-            match factor {
-                TableFactor::Table {
-                    name,
-                    alias,
-                    args,
-                    with_hints,
-                    version,
-                    with_ordinality,
-                    partitions,
-                    json_path,
-                    sample,
-                    index_hints,
-                } => {
-                    if args.is_some() {
-                        return Err(function_in_from());
-                    }
-                    none("WITH after a table", with_hints.is_empty())?;
-                    none("a version of a table", version.is_none())?;
-                    none("WITH ORDINALITY", !with_ordinality)?;
-                    none("PARTITION", partitions.is_empty())?;
-                    none("a path into a table", json_path.is_none())?;
-                    none("TABLESAMPLE", sample.is_none())?;
-                    none("an index hint", index_hints.is_empty())?;
-                    let parts = walk.names.parts(name)?;
-                    let own_name = parts.last().cloned().unwrap_or_default();
-                    let called = match alias {
-                        Some(alias) => {
-                            check_alias(alias)?;
-                            walk.names.folded(&alias.name)
-                        }
-                        None => own_name.clone(),
-                    };
-                    walk.found.row_names.insert(called.clone());
-                    let is_common = parts.len() == 1
-                        && walk.scopes.iter().any(|scope| scope.contains(&own_name));
-                    if !is_common {
-                        let relation = walk.names.relation(name)?;
-                        walk.found.renames_columns |=
-                            alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
-                        walk.found.row_names.insert(own_name);
-                        walk.found.aliases.insert((called, relation.clone()));
-                        walk.found.relations.insert(relation);
-                    }
-                    Ok(())
-                }
-                TableFactor::Derived { lateral: _, subquery, alias, sample } => {
-                    none("TABLESAMPLE", sample.is_none())?;
-                    if let Some(alias) = alias {
-                        check_alias(alias)?;
-                        let called = walk.names.folded(&alias.name);
-                        walk.found.row_names.insert(called);
-                    }
-                    walk.query(subquery)
-                }
-                TableFactor::NestedJoin { table_with_joins, alias } => {
-                    if let Some(alias) = alias {
-                        check_alias(alias)?;
-                        // The alias stands for the columns of every table inside.
-                        walk.found.renames_columns = true;
-                    }
-                    walk.table_with_joins(table_with_joins)
-                }
-                TableFactor::Function { .. }
-                | TableFactor::TableFunction { .. }
-                | TableFactor::UNNEST { .. } => Err(function_in_from()),
-                _ => none("this kind of item in FROM", false),
-            }
-        })
-    }
-
     fn order_by(&mut self, order_by: &OrderBy) -> Verdict {
         let OrderBy { kind, interpolate } = order_by;
         none("INTERPOLATE", interpolate.is_none())?;
@@ -423,23 +333,13 @@ impl Walk<'_> {
     }
 }
 
-fn check_alias(alias: &TableAlias) -> Verdict {
-    let TableAlias { explicit: _, name: _, columns, at } = alias;
-    none("AT after an alias", at.is_none())?;
-    none("a column type in an alias", columns.iter().all(|column| column.data_type.is_none()))
-}
-
-fn function_in_from() -> Refusal {
-    Refusal::new("function", "functions in FROM are not allowed, only tables, views and subqueries")
-}
-
 /// A refusal of a function by its name.
 pub(super) fn function_refused(name: &str) -> Refusal {
     Refusal::new(
         "function",
         format!(
-            "function {} is not allowed; the usual aggregate, text, number, date, JSON and window \
-             functions are",
+            "function {} is not allowed; the usual aggregate, text, number, date, JSON, array and \
+             window functions are",
             shown(name)
         ),
     )

@@ -205,6 +205,13 @@ impl VisitorMut for Quoting<'_> {
         // A label may be any word: `AS end`.
         for item in &mut select.projection {
             if let SelectItem::ExprWithAlias { alias, expr: _ } = item {
+                // An operator to the engine, where `AS` is left out.
+                if alias.quote_style.is_none() && alias.value.eq_ignore_ascii_case("isnull") {
+                    return ControlFlow::Break(Refusal::new(
+                        "unsupported",
+                        "ISNULL is not supported; write IS NULL, or \"isnull\" for a label",
+                    ));
+                }
                 self.quote(alias);
             }
         }
@@ -264,6 +271,17 @@ impl VisitorMut for Quoting<'_> {
                 ));
             }
         }
+        ControlFlow::Continue(())
+    }
+
+    /// Texts in other spellings become plain ones, which both parsers read alike.
+    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<Refusal> {
+        let text = match &mut value.value {
+            Value::EscapedStringLiteral(text) | Value::UnicodeStringLiteral(text) => text,
+            Value::DollarQuotedString(quoted) => &mut quoted.value,
+            _ => return ControlFlow::Continue(()),
+        };
+        value.value = Value::SingleQuotedString(std::mem::take(text));
         ControlFlow::Continue(())
     }
 

@@ -6,20 +6,26 @@ use super::name::Names;
 use super::query::Verdict;
 use super::{Dialect, Refusal, shown};
 
-/// Types whose input and output reads nothing but the value. The `reg…` types look names up in the
-/// catalogue, and a type of the tenant's own may run its functions.
+/// Types whose input and output reads nothing but the value. The other `reg…` types than that of
+/// text search configurations look up names of what may not be read, and a type of the tenant's own
+/// may run its functions.
 const POSTGRES: &[&str] = &[
     "bigint",
     "bit",
+    "bit varying",
     "bool",
     "boolean",
+    "box",
     "bpchar",
     "bytea",
     "char",
     "character",
     "character varying",
     "cidr",
+    "circle",
     "date",
+    "datemultirange",
+    "daterange",
     "decimal",
     "double precision",
     "float",
@@ -29,15 +35,31 @@ const POSTGRES: &[&str] = &[
     "int",
     "int2",
     "int4",
+    "int4multirange",
+    "int4range",
     "int8",
+    "int8multirange",
+    "int8range",
     "integer",
     "interval",
     "json",
     "jsonb",
     "jsonpath",
+    "line",
+    "lseg",
     "macaddr",
+    "macaddr8",
+    "money",
+    "name",
     "numeric",
+    "nummultirange",
+    "numrange",
+    "oid",
+    "path",
+    "point",
+    "polygon",
     "real",
+    "regconfig",
     "smallint",
     "text",
     "time",
@@ -48,9 +70,14 @@ const POSTGRES: &[&str] = &[
     "timestamp without time zone",
     "timestamptz",
     "timetz",
+    "tsmultirange",
     "tsquery",
+    "tsrange",
+    "tstzmultirange",
+    "tstzrange",
     "tsvector",
     "uuid",
+    "varbit",
     "varchar",
 ];
 
@@ -123,7 +150,8 @@ fn refused(data_type: &DataType) -> Refusal {
     Refusal::new(
         "type",
         format!(
-            "a cast to {} is not allowed; the usual number, text, date, JSON and uuid types are",
+            "a cast to {} is not allowed; the engine's own number, text, date, JSON, range and uuid \
+             types are",
             shown(&data_type.to_string())
         ),
     )

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Session --link--> dial, TLS, login (the driver's), cancellation
+//!    |--resolution-> what names mean also in the tenant's own schema, once a minute
 //!    \--transaction--> one flight: BEGIN READ ONLY, limits, statement, ROLLBACK
 //!          \--wire--> messages, bounded before they are read
 //! ```
@@ -18,6 +19,7 @@ mod address;
 mod catalogue;
 mod link;
 mod params;
+mod resolution;
 mod stream;
 mod tls;
 mod transaction;
@@ -30,6 +32,7 @@ use std::time::Duration;
 pub use self::address::{AddressPolicy, InvalidNetwork, Network};
 
 use self::link::{DateOrder, Link, LoggedIn};
+use self::resolution::OwnNames;
 use self::transaction::{
     KnownTypes, LocalSettings, Memory, Sink, Transaction, parameters, printable,
 };
@@ -53,6 +56,7 @@ pub(super) struct Session {
     /// If there are any, relations have to be looked up before they are read: a view or a
     /// partition could show them.
     deny_columns: Vec<ColumnName>,
+    own_names: Option<OwnNames>,
     broken: bool,
 }
 
@@ -84,6 +88,7 @@ impl Session {
             schema: target.schema.clone(),
             tenant: target.tenant_variable.clone().map(|name| (name, config.id.to_string())),
             deny_columns: config.access.deny_columns.clone(),
+            own_names: None,
             broken: false,
         })
     }
@@ -154,7 +159,9 @@ impl Session {
 
     async fn run(&mut self, query: &Query, limits: &Limits) -> Result<QueryResult, Error> {
         let (schema, denied) = (self.schema.clone(), self.deny_columns.clone());
-        self.in_transaction(limits, async |transaction| {
+        let mut own_names = self.own_names.take();
+        let work = self.in_transaction(limits, async |transaction| {
+            resolution::check(&mut own_names, transaction, &schema, &query.statement).await?;
             if !denied.is_empty() {
                 catalogue::check_relations(transaction, &query.statement, &schema, &denied).await?;
             }
@@ -175,8 +182,10 @@ impl Session {
             outcome?;
             let types = transaction.types(&answer.oids).await?;
             answer.finish(&types)
-        })
-        .await
+        });
+        let result = work.await;
+        self.own_names = own_names;
+        result
     }
 }
 

@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
-use super::{functions, memory};
+use super::{functions, mathematics, memory};
 use crate::database::Unavailable;
 
 /// Longest wait for another process that writes.
@@ -93,6 +93,7 @@ fn confine(connection: &Connection, memory_is_limited: bool) -> rusqlite::Result
         connection.set_limit(limit, value)?;
     }
     functions::add(connection)?;
+    mathematics::add(connection)?;
     connection.pragma_update(None, "query_only", true)?;
     // In memory: a sort must not leave a tenant's rows in a shared folder, nor fill it. Where memory
     // is not limited, in files that have no name.

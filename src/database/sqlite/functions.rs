@@ -2,7 +2,7 @@
 //!
 //! The engine's own `instr`, `replace`, `trim` and `unhex` take time as the product of the lengths
 //! of their arguments, hours for two long ones, and nothing stops a function midway. These take
-//! time as the sum. It is also built without mathematics, of which the usual four are here.
+//! time as the sum.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -28,13 +28,6 @@ pub(super) fn add(connection: &Connection) -> Result<()> {
     })?;
     connection.create_scalar_function("rtrim", 2, flags, |call| {
         Ok(trimmed(call, |text, is_cut| text.trim_end_matches(is_cut)))
-    })?;
-    connection.create_scalar_function("ceil", 1, flags, |call| Ok(rounded(call, f64::ceil)))?;
-    connection.create_scalar_function("floor", 1, flags, |call| Ok(rounded(call, f64::floor)))?;
-    connection
-        .create_scalar_function("sqrt", 1, flags, |call| Ok(number(call, 0).map(f64::sqrt)))?;
-    connection.create_scalar_function("pow", 2, flags, |call| {
-        Ok(number(call, 0).zip(number(call, 1)).map(|(base, exponent)| base.powf(exponent)))
     })
 }
 
@@ -94,26 +87,6 @@ fn unhex(call: &Context<'_>) -> Option<Vec<u8>> {
         }
     }
     Some(bytes)
-}
-
-/// An integer stays one.
-fn rounded(call: &Context<'_>, round: impl Fn(f64) -> f64) -> rusqlite::types::Value {
-    if let ValueRef::Integer(value) = call.get_raw(0) {
-        value.into()
-    } else {
-        number(call, 0).map(round).into()
-    }
-}
-
-/// NULL for what is no number, as the engine has it.
-fn number(call: &Context<'_>, position: usize) -> Option<f64> {
-    match call.get_raw(position) {
-        #[expect(clippy::cast_precision_loss, reason = "as the engine does")]
-        ValueRef::Integer(value) => Some(value as f64),
-        ValueRef::Real(value) => Some(value),
-        ValueRef::Text(text) => std::str::from_utf8(text).ok()?.trim().parse().ok(),
-        ValueRef::Null | ValueRef::Blob(_) => None,
-    }
 }
 
 fn text<'a>(call: &'a Context<'_>, position: usize) -> Option<Cow<'a, str>> {
@@ -194,9 +167,6 @@ mod tests {
                 }
             }
         }
-        let sql = "SELECT ceil(1.2) = 2 AND floor(-1.2) = -2 AND sqrt(9) = 3 AND pow(2, 3) = 8 \
-                   AND typeof(ceil(7)) = 'integer' AND ceil('x') IS NULL";
-        assert!(ours.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 mod confine;
 mod file;
 mod functions;
+mod mathematics;
 mod memory;
 mod worker;
 

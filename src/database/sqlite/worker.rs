@@ -7,16 +7,16 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, ToSql};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ToSql};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::confine::Policy;
+use super::confine::{Policy, Schema};
 use super::file;
 use crate::database::rows::{Cells, Collector, Unwritten};
 use crate::database::{
-    Column, Error, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
+    Column, Error, GuardedSql, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -73,38 +73,79 @@ impl Worker {
     ) -> Result<QueryResult, Error> {
         let watch = Watch::new(limits.statement_timeout, cancelled);
         self.begin(&watch)?;
-        for relation in query.statement.relations() {
-            // Virtual tables that come with the engine have names too, and are not the tenant's.
-            let exists = self
-                .connection
-                .prepare_cached(
-                    "SELECT 1 FROM main.sqlite_schema \
-                     WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE",
-                )
-                .and_then(|mut statement| statement.exists([&relation.name]))
-                .map_err(|error| watch.failure(&error))?;
-            if !exists {
-                let message = format!("no such table: {relation}");
-                return Err(Error::Failed { sqlstate: None, message, position: None });
-            }
-        }
-        let policy = Policy { statement: query.statement.clone(), access: self.access.clone() };
+        let is_running = Arc::new(AtomicBool::new(false));
+        let policy = Policy {
+            statement: query.statement.clone(),
+            access: self.access.clone(),
+            schema: self.schema(&query.statement, &watch)?,
+            is_running: Arc::clone(&is_running),
+        };
         self.connection
             .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| {
                 policy.decide(&context)
             }))
             .map_err(|error| watch.failure(&error))?;
-        let outcome = self.rows(query, limits, &watch);
+        let outcome = self.rows(query, limits, &watch, &is_running);
         self.connection.flush_prepared_statement_cache();
         outcome
     }
 
-    fn rows(&self, query: &Query, limits: &Limits, watch: &Watch) -> Result<QueryResult, Error> {
+    /// Looks the relations of `statement` up, and connects those that are virtual tables: their
+    /// modules ask questions of their own when they are first used, which no policy knows.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Failed`] when there is no such relation: virtual tables that come with the engine
+    /// have names too, and are not the tenant's.
+    fn schema(&self, statement: &GuardedSql, watch: &Watch) -> Result<Schema, Error> {
+        let mut schema = Schema::default();
+        let mut has_view = false;
+        for relation in statement.relations() {
+            let kind = self
+                .connection
+                .prepare_cached(
+                    "SELECT type = 'view', rootpage = 0 FROM main.sqlite_schema \
+                     WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE",
+                )
+                .and_then(|mut statement| {
+                    let kind = |row: &Row<'_>| Ok((row.get::<_, bool>(0)?, row.get::<_, bool>(1)?));
+                    statement.query_row([&relation.name], kind).optional()
+                })
+                .map_err(|error| watch.failure(&error))?;
+            match kind {
+                Some((true, _)) => has_view = true,
+                Some((false, true)) => {
+                    self.columns(&relation.name, watch)?;
+                    schema.has_virtual_table = true;
+                }
+                Some((false, false)) => {}
+                None => {
+                    let message = format!("no such table: {relation}");
+                    return Err(Error::Failed { sqlstate: None, message, position: None });
+                }
+            }
+        }
+        if has_view {
+            let names = self.names(watch)?.into_iter();
+            let views = names.filter(|(_, kind)| *kind == RelationKind::View);
+            schema.views = views.map(|(name, _)| name.to_ascii_lowercase()).collect();
+        }
+        Ok(schema)
+    }
+
+    fn rows(
+        &self,
+        query: &Query,
+        limits: &Limits,
+        watch: &Watch,
+        is_running: &AtomicBool,
+    ) -> Result<QueryResult, Error> {
         let failed = |error: rusqlite::Error| watch.failure(&error);
         let mut statement = self.connection.prepare(query.statement.sql()).map_err(failed)?;
         if !statement.readonly() {
             return Err(Refusal::new("statement-kind", "only a query may run").into());
         }
+        is_running.store(true, Ordering::Relaxed);
         let columns: Vec<Column> = statement
             .columns()
             .map(|column| Column {

@@ -1,0 +1,10 @@
+CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, password TEXT);
+INSERT INTO customers VALUES (1, 'Ada', 'canary-a'), (2, 'Bob', 'canary-b');
+CREATE TABLE secrets (x TEXT);
+INSERT INTO secrets VALUES ('canary-s');
+CREATE VIEW of_secrets AS SELECT x FROM secrets;
+CREATE VIEW all_customers AS SELECT * FROM customers;
+CREATE VIRTUAL TABLE notes USING fts5(body);
+INSERT INTO notes VALUES ('a note about x');
+CREATE VIRTUAL TABLE places USING rtree(id, min_x, max_x);
+INSERT INTO places VALUES (1, 0, 1);
