@@ -385,6 +385,9 @@ fn a_root_rotation_keeps_the_slots_that_are_opened_and_drops_others_only_when_to
     let file = KeyFile::generate().unwrap();
     let by_file = Unlock::KeyFile(KeyFile::parse(exposed(&file.to_text()).as_bytes()).unwrap());
     vault.add_slot(&unlock, &NewSlot::KeyFile(file)).unwrap();
+    // Until the engine has written what it has in memory, files change by themselves.
+    drop(vault);
+    let vault = bench.unseal();
     let before = bench.files();
     let refused = vault.rotate_root(std::slice::from_ref(&unlock), false, false);
     assert!(matches!(refused, Err(Error::SlotsMissing(slots)) if slots == [1]));
