@@ -33,11 +33,22 @@ impl Output {
         values: impl IntoIterator<Item = impl Borrow<Value>>,
         cells: impl IntoIterator<Item = Vec<String>>,
     ) {
-        if !self.json {
-            return line(&table_of(headings, cells.into_iter().collect()));
-        }
+        let table = || table_of(headings, cells.into_iter().collect());
+        self.lines(values, std::iter::once_with(table));
+    }
+
+    /// Prints a JSON array of `values`, or `lines`, one after the other: never all of them in memory.
+    pub(super) fn lines(
+        self,
+        values: impl IntoIterator<Item = impl Borrow<Value>>,
+        lines: impl IntoIterator<Item = String>,
+    ) {
         let mut out = io::BufWriter::new(io::stdout().lock());
         let print = |out: &mut dyn Write| {
+            if !self.json {
+                lines.into_iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                return out.flush();
+            }
             write!(out, "[")?;
             for (number, value) in values.into_iter().enumerate() {
                 let comma = if number == 0 { "" } else { "," };

@@ -152,11 +152,17 @@ fn report(context: &Context, changes: &[Change], dry_run: bool) {
             "fields": fields(&change.kind),
         })
     });
-    let cells = changes.iter().map(|change| {
-        let fields = fields(&change.kind).join(", ");
-        vec![change.tenant.to_string(), word(&change.kind).to_owned(), fields]
+    let longest = changes.iter().map(|change| change.tenant.as_str().len()).max();
+    let width = longest.unwrap_or(0).max("tenant".len());
+    let row = |tenant: &str, word: &str, fields: &str| {
+        format!("{tenant:width$}  {word:9}  {fields}").trim_end().to_owned()
+    };
+    // Not a table, which would hold all of them.
+    let rows = changes.iter().map(|change| {
+        row(change.tenant.as_str(), word(&change.kind), &fields(&change.kind).join(", "))
     });
-    context.output.rows(&["tenant", "change", "fields"], values, cells);
+    let heading = row("TENANT", "CHANGE", "FIELDS");
+    context.output.lines(values, std::iter::once(heading).chain(rows));
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for change in changes {
         *counts.entry(word(&change.kind)).or_default() += 1;
