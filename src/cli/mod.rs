@@ -158,6 +158,8 @@ pub fn run() -> ExitCode {
             Command::Certificate(command) => certificate::run(&context, command),
         }
     });
+    // Before what is said last, and before the process ends.
+    telemetry::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

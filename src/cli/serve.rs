@@ -15,7 +15,7 @@ use super::{Context, Failure, Opened, operator};
 use crate::config::Settings;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
-use crate::{control, http, stdio};
+use crate::{control, http, stdio, telemetry};
 
 /// Exit code after a second signal, as a shell reports one.
 const INTERRUPTED: i32 = 130;
@@ -155,6 +155,7 @@ pub(super) fn stop_on_signal() -> Result<CancellationToken, Failure> {
         tracing::info!("stopping; once more to stop at once");
         token.cancel();
         next().await;
+        telemetry::flush();
         std::process::exit(INTERRUPTED);
     });
     Ok(stopping)

@@ -4,7 +4,7 @@ use rmcp::model::CallToolRequestParams;
 use serde_json::json;
 
 use crate::support::Sandbox;
-use crate::{Era, connect, error_code, query};
+use crate::{Era, TwoTenants, connect, error_code, query};
 
 /// Counts for minutes.
 const ENDLESS: &str =
@@ -74,4 +74,27 @@ async fn a_killed_service_leaves_a_vault_that_opens() {
         sandbox.audit(&[]).iter().map(|entry| entry["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
     assert_eq!(sandbox.json(&["tenant", "list"])[0]["tenant_id"], "tenant001");
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nobody_up() {
+    let tenants = TwoTenants::new();
+    // Each call of this tenant is a line in the log.
+    std::fs::remove_file(tenants.sandbox.data_dir().join("databases/tenant002.db")).unwrap();
+    let server = tenants.sandbox.serve();
+    let [good, without_database] = &tenants.tokens;
+    let client = connect(&server.endpoint, without_database, Era::Modern).await;
+    // Nobody reads the pipe, which has room for 64 KiB.
+    for _ in 0..50 {
+        let calls = (0..20).map(|_| query(&client, "mcp://tenant002/database", "SELECT 1"));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!(error_code(&answer), "DATABASE_UNAVAILABLE");
+        }
+    }
+    let client = connect(&server.endpoint, good, Era::Modern).await;
+    let answer = query(&client, "mcp://tenant001/database", "SELECT 1").await;
+    assert_ne!(answer.is_error, Some(true), "{answer:?}");
+    // Only what was written before it was full, and then from where it was read again.
+    let finished = server.stop().ok();
+    assert!(finished.stderr.len() > 64 << 10, "{} bytes", finished.stderr.len());
 }

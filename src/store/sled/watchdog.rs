@@ -42,6 +42,8 @@ impl Watchdog {
                 while ended.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
                     if watched.is_over(watched.start.elapsed()) {
                         tracing::error!("a commit hangs, so the process ends; nothing is lost");
+                        // The log has a thread of its own, which gets a moment.
+                        let _elapsed = ended.recv_timeout(PERIOD);
                         std::process::abort();
                     }
                 }
