@@ -7,6 +7,7 @@ mod support;
 
 mod control;
 mod http;
+mod isolation;
 mod keys;
 mod leak;
 mod mcp;
