@@ -12,11 +12,13 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::answer::with_rows;
 use super::refusal::refuse;
 use crate::audit::RequestId;
 use crate::auth::{self, Origin};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
+use crate::server::Attachment;
 
 /// What is served when a setting names nothing.
 const LOOPBACK_ORIGINS: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
@@ -95,10 +97,13 @@ impl Endpoint {
         };
         // Whoever handles the request from here on has no use for the credential.
         request.headers_mut().remove(header::AUTHORIZATION);
+        let attachment = Attachment::default();
+        let handler = handler.with_attachment(attachment.clone());
         let make = move || Ok(handler.clone());
         let service =
             StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol.clone());
-        service.handle(request).await.map(Body::new).into_response()
+        let response = service.handle(request).await.map(Body::new).into_response();
+        with_rows(response, attachment)
     }
 }
 

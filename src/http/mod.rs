@@ -11,6 +11,7 @@
 //! tenant that is not its token's; DNS rebinding (Host and Origin are checked against a list).
 //! Does not encrypt: put a TLS proxy in front of anything but loopback.
 
+mod answer;
 mod mcp;
 mod refusal;
 

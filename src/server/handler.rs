@@ -13,9 +13,10 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::tools::{self, LIST, ListArguments, METADATA, NoArguments, QUERY, TOOLS};
-use super::{Caller, Failure, Instances, TenantContext};
+use super::{Attachment, Caller, Failure, Instances, QueryAnswer, TenantContext};
 use crate::error::ErrorCode;
 
 const INSTRUCTIONS: &str = "This server gives read access to one tenant's own database. Call \
@@ -32,12 +33,19 @@ pub struct McpHandler<I> {
     context: Arc<TenantContext>,
     instances: I,
     caller: Caller,
+    attachment: Option<Attachment>,
 }
 
 impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
     /// Serves the tenant of `context` to `caller`.
     pub fn new(context: Arc<TenantContext>, instances: I, caller: Caller) -> Self {
-        Self { context, instances, caller }
+        Self { context, instances, caller, attachment: None }
+    }
+
+    /// Leaves the rows of its answer in `attachment`, for whoever writes the answer to put them in.
+    #[must_use]
+    pub fn with_attachment(self, attachment: Attachment) -> Self {
+        Self { attachment: Some(attachment), ..self }
     }
 
     async fn call(&self, request: CallToolRequestParams) -> Result<CallToolResult, ErrorData> {
@@ -50,7 +58,8 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
             }
             QUERY => {
                 let arguments = tools::arguments(request.arguments);
-                tool_result(context.query(&mut instances, caller, arguments).await)
+                let answer = context.query(&mut instances, caller, arguments).await;
+                query_result(answer, self.attachment.as_ref())
             }
             METADATA => {
                 let arguments = tools::arguments::<NoArguments>(request.arguments).map(|_| ());
@@ -185,11 +194,33 @@ async fn run<T>(
     }
 }
 
+/// The answer to a query, with a mark in place of its rows if they are attached.
+fn query_result(
+    answer: Result<QueryAnswer, Failure>,
+    attachment: Option<&Attachment>,
+) -> Result<CallToolResult, ErrorData> {
+    let (mut answer, attachment) = match (answer, attachment) {
+        (Ok(answer), Some(attachment)) => (answer, attachment),
+        (answer, _) => return tool_result(answer),
+    };
+    match attachment.attach(std::mem::take(&mut answer.rows)) {
+        Ok(mark) => structured(serde_json::to_value(answer).map(|mut answer| {
+            answer["rows"] = Value::from(mark);
+            answer
+        })),
+        Err(rows) => tool_result(Ok(QueryAnswer { rows, ..answer })),
+    }
+}
+
 fn tool_result<T: Serialize>(answer: Result<T, Failure>) -> Result<CallToolResult, ErrorData> {
     match answer {
-        Ok(answer) => serde_json::to_value(answer)
-            .map(CallToolResult::structured)
-            .map_err(|_| ErrorData::internal_error(ErrorCode::InternalError.message(), None)),
+        Ok(answer) => structured(serde_json::to_value(answer)),
         Err(failure) => Ok(failure.into_tool_result()),
     }
+}
+
+fn structured(answer: serde_json::Result<Value>) -> Result<CallToolResult, ErrorData> {
+    answer
+        .map(CallToolResult::structured)
+        .map_err(|_| ErrorData::internal_error(ErrorCode::InternalError.message(), None))
 }

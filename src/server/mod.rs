@@ -13,6 +13,7 @@
 //! This module cannot name `vault`, `auth` or `pool`: whatever a tool does, there is nothing of
 //! another tenant here to reach. Where sessions come from is behind [`Instances`].
 
+mod attachment;
 mod call;
 mod error;
 mod handler;
@@ -31,6 +32,7 @@ use crate::database::{Database, Dialect};
 use crate::quota::Limiter;
 use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
+pub use attachment::Attachment;
 pub use call::AdmittedQuery;
 pub use error::{Error, Failure};
 pub use handler::McpHandler;

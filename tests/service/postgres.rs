@@ -122,3 +122,41 @@ async fn tenants_on_postgres_are_served_over_verified_tls_and_apart() {
     let opened = sandbox.audit(&["--code", "DATABASE_UNAVAILABLE"]);
     assert_eq!(opened.len(), 2);
 }
+
+/// The most memory that the process had since this was asked last, in bytes.
+fn peak_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+async fn millions_of_rows_and_a_cell_of_fifty_megabytes_cost_the_service_little_memory() {
+    const PASSWORD: &str = "canary-postgres-7be102";
+    const TENANT: &str = "pgmuch05";
+    let sandbox = Sandbox::new();
+    let mut file = make_tenant(TENANT, PASSWORD).await;
+    // So that the answer is as large as it may be.
+    file["limits"] = json!({ "max_rows": 1_000_000 });
+    sandbox.write_config(&format!("{TENANT}.json"), &file.to_string());
+    let configs = sandbox.path("configs");
+    let mut import = sandbox.command(&["tenant", "import", configs.to_str().unwrap()]);
+    crate::support::finish(import.env("PG_TEST_PASSWORD", PASSWORD)).ok();
+    let server = sandbox.serve();
+    let client = connect(&server.endpoint, &sandbox.token(TENANT), Era::Modern).await;
+    let uri = format!("mcp://{TENANT}/database");
+    let ask = async |sql: &str| query(&client, &uri, sql).await;
+    assert_eq!(content(&ask("SELECT 1").await)["row_count"], 1);
+    let before = peak_memory(server.pid());
+    let rows = ask(
+        "SELECT n * m, n * 1.5 AS x FROM generate_series(1, 3000) n, generate_series(1, 1000) m",
+    )
+    .await;
+    assert_eq!(content(&rows)["truncated"], true, "{:?}", rows.content);
+    let cell = ask("SELECT repeat('x', 50000000)").await;
+    assert_eq!(error_code(&cell), "RESULT_TOO_LARGE");
+    let growth = peak_memory(server.pid()).saturating_sub(before);
+    println!("{growth} bytes more for 3 million rows and a cell of 50 MB");
+    assert!(growth < 16 << 20, "{growth} bytes");
+}
