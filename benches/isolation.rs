@@ -2,7 +2,8 @@
 //!
 //! The program serves a quiet tenant, which asks for one row at a time, and tenants that are a nuisance, each in its
 //! own way. The quiet one's latencies are taken in turns, alone and beside each of them, in one run. Everything is on one
-//! machine: what the nuisance's own client and statements take of the processors is in the ratio.
+//! machine: what the nuisance's own client and statements take of the processors is in the ratio. Words on the command
+//! line choose nuisances by what they do.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
@@ -107,7 +108,15 @@ async fn main() {
     println!("one row by primary key over HTTP, medians of {TURNS} turns\n");
     println!("{:54} {:>9} {:>9} {:>9} {:>9}", "", "p50 ms", "p99 ms", "p50 ratio", "p99 ratio");
     take_turn(endpoint, &quiet).await;
+    let words: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let is_chosen = |nuisance: &Nuisance| {
+        words.is_empty() || words.iter().any(|word| nuisance.does.contains(word.as_str()))
+    };
     for (nuisance, token) in NUISANCES.iter().zip(&tokens) {
+        if !is_chosen(nuisance) {
+            continue;
+        }
         let mut alone = Vec::new();
         let mut beside = Vec::new();
         let mut told = 0;
