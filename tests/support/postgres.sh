@@ -3,6 +3,8 @@
 #
 #   postgres.sh start DIR   makes and starts it in DIR, prints `export` lines for the tests
 #   postgres.sh stop DIR    stops it and removes DIR
+#
+# POSTGRES_BIN is the directory of the server's programs, if not that of the newest installed.
 set -eu
 
 usage() {
@@ -24,6 +26,10 @@ fail() {
 }
 
 find_binaries() {
+    if [ -n "${POSTGRES_BIN-}" ]; then
+        echo "$POSTGRES_BIN"
+        return
+    fi
     for candidate in $(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -Vr); do
         if [ -x "$candidate/initdb" ] && [ -x "$candidate/pg_ctl" ]; then
             echo "$candidate"
