@@ -69,6 +69,10 @@ impl ValueType {
         };
         let form = match (&ty, ty.kind()) {
             (&Type::INT2_VECTOR | &Type::OID_VECTOR, _) => Form::Vector,
+            // An array by its text, though not by its kind.
+            (&Type::RECORD_ARRAY, _) => {
+                Form::Array { element: Box::new(Form::Text), delimiter: ',' }
+            }
             (_, Kind::Array(element)) => {
                 // The one type whose own text has commas outside of quotes and brackets.
                 let delimiter = if *element == Type::BOX { ';' } else { ',' };
