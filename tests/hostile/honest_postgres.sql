@@ -536,3 +536,162 @@ SELECT localtimestamp(0) <= current_timestamp(3) + interval '1 day'
 
 -- group by nothing
 SELECT count(*), max(total) FROM orders GROUP BY ()
+
+-- grouping sets beside a column
+SELECT country, segment, grouping(segment), count(*) FROM customers GROUP BY country, ROLLUP (segment) ORDER BY 1, 2 NULLS FIRST
+
+-- lateral values
+SELECT c.id, v.name, v.value FROM customers c CROSS JOIN LATERAL (VALUES ('name', c.name), ('country', c.country::text)) AS v (name, value) WHERE c.id < 4 ORDER BY 1, 2
+
+-- lateral function of a column
+SELECT c.id, s.n FROM customers c, LATERAL generate_series(1, c.id) AS s (n) WHERE c.id < 4 ORDER BY 1, 2
+
+-- values with names
+SELECT v.n * 2, v.letter FROM (VALUES (1, 'a'), (2, 'b')) AS v (n, letter) ORDER BY 1
+
+-- row values in a subquery
+SELECT id FROM orders WHERE (customer_id, total) IN (SELECT customer_id, max(total) FROM orders GROUP BY 1) ORDER BY id LIMIT 5
+
+-- rows that are distinct
+SELECT (1, NULL) IS DISTINCT FROM (1, NULL), ROW(1, 2) IS NOT DISTINCT FROM ROW(1, 3)
+
+-- at time zone by an interval
+SELECT timestamptz '2024-01-01 00:00+00' AT TIME ZONE INTERVAL '-08:00'
+
+-- overlaps with an interval
+SELECT (date '2001-02-16', interval '100 days') OVERLAPS (date '2001-10-30', date '2002-10-30')
+
+-- more parts of a date
+SELECT extract(century FROM at), extract(decade FROM at), extract(millennium FROM at), extract(julian FROM at), extract(microseconds FROM at), extract(milliseconds FROM at), date_part('epoch', interval '1 day') FROM events ORDER BY id LIMIT 2
+
+-- parts of a zone
+SELECT extract(timezone FROM created_at), extract(timezone_hour FROM created_at), extract(timezone_minute FROM created_at) FROM customers ORDER BY id LIMIT 1
+
+-- slices of an array
+SELECT (ARRAY[1, 2, 3])[2:], (ARRAY[1, 2, 3])[:2], (ARRAY[[1, 2], [3, 4]])[1:2][2:2], ('{1,2,3}'::int[])[2]
+
+-- array bounds
+SELECT '[0:2]={1,2,3}'::int[], array_lower('[0:2]={1,2,3}'::int[], 1), ARRAY[]::text[], ARRAY['NULL', NULL, '', 'a b', 'c"d', 'e\f', '{g}', 'h,i']
+
+-- arrays of every sort
+SELECT ARRAY[true, false], ARRAY[1.50, 2], ARRAY[date '2024-01-01'], ARRAY['\x00ff'::bytea], ARRAY['{"a": "b c"}'::jsonb], ARRAY[interval '1 day'], ARRAY[timestamp '2024-01-01 10:00'], ARRAY[1.5::float8, 'NaN'], ARRAY['10.0.0.1'::inet]
+
+-- rows in arrays
+SELECT array_agg(ROW(id, name) ORDER BY id) FROM customers WHERE id < 3
+
+-- jsonpath with variables
+SELECT jsonb_path_query('{"a": [1, 5, 9]}', 'strict $.a[*] ? (@ > $min && !(@ == 9))', '{"min": 2}'), jsonb_path_exists(profile, '$.plan ? (@ like_regex "^P" flag "i")') FROM customers WHERE id = 1
+
+-- jsonpath arithmetic and methods
+SELECT jsonb_path_query_array('[1, "2", 3.5]', '$[*].double()'), jsonb_path_query('[4]', '$[0] * 2 - 1'), '$.a[last]'::jsonpath, jsonb_path_query_first('{"a": {"b": 1}}', '$.**{2}')
+
+-- similar to with an escape
+SELECT count(*) FROM customers WHERE email SIMILAR TO 'c[0-9]+@(example|mail)!.%' ESCAPE '!' OR name NOT SIMILAR TO '(A|B)%'
+
+-- full text with phrases
+SELECT id FROM products WHERE search @@ to_tsquery('english', 'brown <-> fox | lazy <2> cats') OR search @@ ('run'::tsquery <-> 'shoe'::tsquery) ORDER BY id
+
+-- full text queries combined
+SELECT 'a'::tsquery && 'b'::tsquery || !!'c'::tsquery, 'fat & rat'::tsquery @> 'rat'::tsquery, tsquery_phrase('a', 'b', 3), ts_rank_cd('{0.1, 0.2, 0.4, 1.0}', to_tsvector('simple', 'a b'), 'a & b')
+
+-- unnest of several arrays with ordinality
+SELECT * FROM unnest(ARRAY[1, 2], ARRAY['a', 'b', 'c'], ARRAY[true]) WITH ORDINALITY AS t (a, b, c, n)
+
+-- series of dates
+SELECT generate_series(date '2024-01-01', date '2024-01-10', interval '3 days')::date AS day, generate_series(1, 2) AS n
+
+-- string aggregate with everything
+SELECT string_agg(DISTINCT name, '; ' ORDER BY name DESC) FILTER (WHERE country = 'DE') FROM customers
+
+-- percentiles with a filter
+SELECT status, percentile_cont(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY total) FILTER (WHERE id > 20), percentile_disc(0.5) WITHIN GROUP (ORDER BY placed_at) FROM orders GROUP BY status ORDER BY status
+
+-- hypothetical aggregates
+SELECT dense_rank(100) WITHIN GROUP (ORDER BY total), cume_dist(100) WITHIN GROUP (ORDER BY total DESC NULLS LAST), percent_rank(100) WITHIN GROUP (ORDER BY total) FROM orders
+
+-- fetch with an offset
+SELECT id, status FROM orders ORDER BY status OFFSET 2 ROWS FETCH NEXT 2 ROWS WITH TIES
+
+-- distinct on two expressions
+SELECT DISTINCT ON (status, date_trunc('month', placed_at)) status, id FROM orders ORDER BY status, date_trunc('month', placed_at), id DESC LIMIT 6
+
+-- range of days on both sides
+SELECT id, count(*) OVER (ORDER BY placed_at RANGE BETWEEN INTERVAL '2 days' PRECEDING AND INTERVAL '2 days' FOLLOWING) FROM orders ORDER BY id LIMIT 6
+
+-- window of a window
+SELECT id, sum(salary) OVER by_department, rank() OVER (w ORDER BY salary DESC, id) FROM employees WINDOW w AS (PARTITION BY department), by_department AS (w ORDER BY id) ORDER BY id LIMIT 8
+
+-- bits
+SELECT B'101' & B'011', B'101' | B'010', B'101' || B'1', ~ B'101', B'101' << 1, X'1F', 5::bit(8), length(B'1010'), get_bit(B'100', 0), '101'::varbit
+
+-- intervals of every spelling
+SELECT INTERVAL '1' YEAR, INTERVAL '1-2' YEAR TO MONTH, INTERVAL '1 12:59:10' DAY TO SECOND, INTERVAL '-1 month +2 days -03:04:05.678', interval 'P1Y2M3DT4H5M6S', interval '0', -interval '1 day'
+
+-- geometry of points
+SELECT point '(1,2)' <@ box '((0,0),(2,2))', box '((0,0),(2,2))' && box '((1,1),(3,3))', center(box '((0,0),(2,2))'), diameter(circle '((0,0),2)'), slope(point '(0,0)', point '(2,1)'), isclosed(path '((0,0),(1,1))'), npoints(polygon '((0,0),(1,1),(2,0))'), diagonal(box '((0,0),(1,1))')
+
+-- conversions written as calls
+SELECT pg_catalog.timestamptz(date '2024-01-01'), timestamptz(timestamp '2024-01-01 10:00'), pg_catalog.varchar('a'::name), money(12), macaddr8('08:00:2b:01:02:03'::macaddr), bpchar('a'::name)
+
+-- values that are no numbers
+SELECT 'Infinity'::numeric, '-Infinity'::float4, 'NaN'::numeric, 1e300::float8, 1e-7::float8, 123456789012345680::float8, 0.1::float4, -0.0::float8
+
+-- dates at the ends of time
+SELECT 'infinity'::date, '-infinity'::timestamp, '0044-03-15 BC'::date, '4713-01-01 BC'::timestamp, '12345-06-07'::date, '0099-01-01'::timestamptz
+
+-- times with zones
+SELECT time '13:14:15.678', timetz '13:14:15+02', timetz '13:14:15-03:30', timestamptz '2024-02-29 01:02:03.000004+05:30', time '24:00:00'
+
+-- bytes
+SELECT '\x'::bytea, '\x00ff27225c'::bytea, decode('AP8=', 'base64'), convert_to('ä', 'UTF8')
+
+-- texts that look like others
+SELECT E'a\nb\tc\\d', '', ' ', 'NULL', E'\u263A', 'a''b"c', repeat('x', 300), 'ab'::char(4), 'x'::"char", 'n'::name
+
+-- documents
+SELECT '{"b": 1, "a": [1.50, 1e3, 12345678901234567890, null, true, "\u00e4 \" \\ /"]}'::jsonb, '{"b" : 1,  "a":[1.50,1e3]}'::json, 'null'::jsonb, '"x"'::json, '[]'::jsonb
+
+-- ranges of every sort
+SELECT '[1,5)'::int4range, '(,)'::numrange, 'empty'::daterange, '[2024-01-01,2024-02-01]'::daterange, '{[1,3), [5,7)}'::int4multirange, '["2024-01-01 00:00","2024-01-02 00:00")'::tsrange, int8range(1, NULL)
+
+-- a record
+SELECT ROW(1, 'a b', NULL, 'c"d', true), (1, date '2024-01-01', ARRAY[1, 2])
+
+-- duplicate and empty names
+SELECT 1 AS a, 2 AS a, 3, 4, 'x' AS "A b", 5 AS "ä"
+
+-- nothing at all
+SELECT id, name FROM customers WHERE false
+
+-- # since 16
+
+-- whether a text is JSON
+SELECT '{"a": 1}' IS JSON, '{"a": 1}' IS JSON OBJECT, '[1]' IS JSON ARRAY WITH UNIQUE KEYS, 'x' IS NOT JSON, '1' IS JSON SCALAR
+
+-- objects and arrays as the standard writes them
+SELECT json_object('a': 1, 'b' VALUE NULL ABSENT ON NULL), json_array(1, 'x', NULL NULL ON NULL), json_array(1, NULL RETURNING jsonb)
+
+-- aggregates as the standard writes them
+SELECT json_objectagg(id: name), json_arrayagg(name ORDER BY id DESC) FROM customers WHERE id < 4
+
+-- any value and what else came with version 16
+SELECT any_value(1), date_add(timestamptz '2024-01-01 00:00+00', '1 day', 'UTC'), round(erf(0.5)::numeric, 6), json_agg_strict(x) FROM (VALUES (1), (NULL)) AS v (x)
+
+-- # since 17
+
+-- a table of JSON
+SELECT t.* FROM JSON_TABLE('[{"a": 1, "b": [1, 2]}, {"b": []}]'::jsonb, '$[*]' COLUMNS (n FOR ORDINALITY, a int PATH '$.a' DEFAULT 0 ON EMPTY, has boolean EXISTS PATH '$.a', NESTED PATH '$.b[*]' COLUMNS (b int PATH '$'))) AS t
+
+-- a table of JSON of a column
+SELECT c.id, t.city FROM customers c, JSON_TABLE(c.profile, '$.address' COLUMNS (city text PATH '$.city' NULL ON ERROR)) AS t WHERE c.id < 4 ORDER BY 1
+
+-- values and parts of JSON
+SELECT json_value(profile, '$.seats' RETURNING int), json_query(profile, '$.flags'), json_exists(profile, '$.plan'), json_scalar(1), json_serialize('{"a": 1}') FROM customers WHERE id < 3 ORDER BY id
+
+-- numbers in other bases
+SELECT to_bin(5), to_oct(64), uuid_extract_version('6ecd8c99-4036-403d-bf84-cf8400f67836'), unicode_assigned('a')
+
+-- # since 18
+
+-- what came with version 18
+SELECT array_reverse(ARRAY[1, 2]), array_sort(ARRAY[2, 1]), casefold('Ä' COLLATE "en-x-icu"), crc32('a'::bytea), gamma(5), uuid_extract_version(uuidv7()), bytea(258)

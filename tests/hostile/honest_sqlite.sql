@@ -269,3 +269,75 @@ SELECT count(*) FROM customers WHERE name NOT GLOB 'A*' AND country = 'DE'
 
 -- full text of another table
 SELECT o.id, i.note FROM orders_index i JOIN orders o ON o.id = i.rowid WHERE orders_index MATCH 'gift' ORDER BY o.id LIMIT 3
+
+-- a common table expression kept and not kept
+WITH a AS MATERIALIZED (SELECT id, total FROM orders), b AS NOT MATERIALIZED (SELECT id FROM a WHERE total > 100) SELECT count(*), sum(a.total) FROM a JOIN b USING (id)
+
+-- values with their own names
+SELECT column1, column2 FROM (VALUES (1, 'a'), (2, NULL)) ORDER BY 1
+
+-- row values that are distinct
+SELECT (1, 2) IS (1, 2) AS a, (1, NULL) IS NOT (1, NULL) AS b, (1, 2) < (1, 3) AS c, 1 IS DISTINCT FROM NULL AS d
+
+-- filter in a window
+SELECT id, sum(total) FILTER (WHERE status = 'paid') OVER w FROM orders WINDOW w AS (ORDER BY id) ORDER BY id LIMIT 6
+
+-- window of a window
+SELECT id, sum(salary) OVER (w ORDER BY id) FROM employees WINDOW w AS (PARTITION BY department) ORDER BY id LIMIT 6
+
+-- blobs as literals
+SELECT x'00ff', X'', hex(x'0aFF'), x'41' = CAST('A' AS BLOB), id FROM files WHERE content = x'00ff41'
+
+-- json by path and place
+SELECT profile -> '$.address' ->> 'city', tags ->> 1, tags -> '$[#-1]', json_extract(profile, '$.plan', '$.seats') FROM customers ORDER BY id LIMIT 3
+
+-- json in one piece
+SELECT json('{"b":1, "a":[1.50,1e3,null,true,"ä"]}'), json_group_array(DISTINCT country) FILTER (WHERE id < 5) FROM customers
+
+-- json binary
+SELECT json(jsonb('{"a":[1,2]}')), json(jsonb_set('{"a":1}', '$.b', 2)), hex(jsonb('[1]'))
+
+-- dates with modifiers
+SELECT date('2024-02-29', '+1 year'), datetime('2024-01-01 12:00', '+90 minutes', 'start of day'), strftime('%j %W %H:%M:%S %s', '2024-03-01 04:05:06'), datetime('2024-01-01T00:00:00.250', 'subsec'), unixepoch('2024-01-01 00:00'), date('2024-06-15', 'weekday 0')
+
+-- numbers as they are shown
+SELECT 1.0, 0.1 + 0.2, 1e15, 1e16, 123456789.125, 1e-5, 100000000000000000000, 3, 2.5e300, 9007199254740993, -9223372036854775807, 1 / 3.0
+
+-- infinities
+SELECT 1e999, -1e999, 1e999 - 1e999
+
+-- texts as they are
+SELECT 'a' || char(10) || 'b' || char(9) || 'c', '', ' ', 'it''s "x"', 'naïve ☃', NULL
+
+-- duplicate names
+SELECT 1 AS a, 2 AS a, 'x' AS "A b", NULL AS "ä"
+
+-- nothing at all
+SELECT id, name FROM customers WHERE 0
+
+-- casts by affinity
+SELECT CAST('1e3' AS NUMERIC), CAST(' 12 ' AS INTEGER), CAST(1.5 AS TEXT), CAST('abc' AS REAL), CAST(x'3132' AS TEXT), CAST(1e20 AS INTEGER), typeof(CAST('5' AS NUMERIC))
+
+-- like with an escape
+SELECT count(*) FROM customers WHERE email LIKE 'c1!_%' ESCAPE '!' OR name LIKE '_da%'
+
+-- in an empty list
+SELECT count(*) FROM customers WHERE id IN () OR id NOT IN (1, 2)
+
+-- phrases and nearness in full text
+SELECT title FROM notes WHERE notes MATCH '"quick brown" OR NEAR(cats dogs, 3)' ORDER BY title
+
+-- prefixes and columns in full text
+SELECT title FROM notes WHERE notes MATCH 'title : dat* OR {body} : rows NOT fox' ORDER BY rank, title
+
+-- full text with weights
+SELECT title, round(bm25(notes, 10.0, 1.0), 6) FROM notes WHERE notes MATCH 'data OR rows' ORDER BY bm25(notes, 10.0, 1.0)
+
+-- compound with limits
+SELECT * FROM (SELECT id FROM customers ORDER BY id LIMIT 2) UNION ALL SELECT * FROM (SELECT id FROM orders ORDER BY id DESC LIMIT 2) ORDER BY 1 DESC
+
+-- recursive with a limit
+WITH RECURSIVE t (n) AS (SELECT 1 UNION SELECT n * 2 FROM t LIMIT 8) SELECT n FROM t ORDER BY n DESC
+
+-- unistr
+SELECT unistr('\u00e4\+01F600'), unistr_quote('a'), json_array_insert('[1,3]', '$[1]', 2)

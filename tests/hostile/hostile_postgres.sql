@@ -320,6 +320,48 @@ SELECT * FROM U&"hid\0064en".plans
 -- a row of another table by its type | type | 42501|runs|22P02|42846
 SELECT '(1,x)'::hidden.plans::text
 
+-- a table of another schema in a table of JSON | relation | 42601|42501
+SELECT t.a FROM JSON_TABLE((SELECT jsonb_agg(id) FROM hidden.plans), '$[*]' COLUMNS (a int PATH '$')) AS t
+
+-- a table of another schema behind a path that is carried | syntax | 42501
+WITH RECURSIVE t AS (SELECT id FROM hidden.plans UNION ALL SELECT id + 1 FROM t WHERE id < 3) SEARCH DEPTH FIRST BY id SET path SELECT id FROM t
+
+-- a table of another schema in a cycle | syntax | 42501
+WITH RECURSIVE t AS (SELECT id FROM hidden.plans UNION ALL SELECT id FROM t) CYCLE id SET is_cycle USING path SELECT id FROM t
+
+-- a table of another schema left out of a frame | syntax | 42501
+SELECT sum((SELECT max(id) FROM hidden.plans)) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING EXCLUDE TIES) FROM customers
+
+-- a table of another schema as a member of an object | relation | 42601|42501
+SELECT json_object('a': (SELECT max(name) FROM hidden.plans))
+
+-- a table of another schema tested for JSON | relation | 42601|42501
+SELECT (SELECT max(name) FROM hidden.plans) IS JSON
+
+-- a table of another schema in a rollup of grouping sets | function | 42501
+SELECT 1 FROM customers GROUP BY GROUPING SETS (ROLLUP ((SELECT max(id) FROM hidden.plans)), ())
+
+-- a name of the catalogue as a column of JSON | type | 42601|42P01|runs
+SELECT t.a FROM JSON_TABLE('["hidden.plans"]'::jsonb, '$[*]' COLUMNS (a regclass PATH '$')) AS t
+
+-- a name of the catalogue as a nested column of JSON | type | 42601|runs
+SELECT t.a FROM JSON_TABLE('[["pg_authid"]]'::jsonb, '$[*]' COLUMNS (NESTED PATH '$[*]' COLUMNS (a regclass PATH '$'))) AS t
+
+-- a name of the catalogue returned from JSON | type | 42601|42704|22P02|runs
+SELECT json_value('"pg_authid"', '$' RETURNING regclass)
+
+-- a document that another library reads | type | runs
+SELECT '<a/>'::xml::text
+
+-- a path into a document that another library reads | function|type | runs
+SELECT xpath('/a', '<a/>')::text
+
+-- an element of a document that another library writes | syntax | runs
+SELECT xmlelement(NAME a, 'x')::text
+
+-- rows of a type of the tenant's own | function | runs
+SELECT json_populate_record(NULL::customers, '{"id": 1}')::text
+
 -- # column: what is denied; the role may read it, so that only the guard is in front of it
 
 -- a denied column | column | runs
@@ -390,6 +432,24 @@ SELECT count(*) FROM customers GROUP BY GROUPING SETS ((password), ())
 
 -- a denied column as a field | clause | runs
 SELECT (c).password FROM customers c
+
+-- a denied column in a rollup of grouping sets | function | runs
+SELECT count(*) FROM customers GROUP BY GROUPING SETS (ROLLUP (id, password), ())
+
+-- the whole row as a member of an object | column | 42601|runs
+SELECT json_objectagg('a': c) FROM customers c
+
+-- the whole row as the name of a member | column | 42601|runs
+SELECT json_objectagg(c: 1) FROM customers c
+
+-- the whole row in a table of JSON | column | 42601|runs
+SELECT t.a FROM customers c, JSON_TABLE(to_jsonb(c), '$' COLUMNS (a text PATH '$.password')) AS t
+
+-- a denied column tested for JSON | column | 42601|runs
+SELECT password IS JSON FROM customers
+
+-- a denied column behind two signs | column | 42883
+SELECT !!password FROM customers
 
 -- # function: side effects, files, other databases, SQL as text
 
@@ -585,6 +645,33 @@ SELECT pg_read_file(VARIADIC ARRAY['PG_VERSION'])::text
 -- an aggregate over files | function | 42501
 SELECT string_agg(pg_read_file(name), '') FILTER (WHERE true) FROM customers
 
+-- files in rows from | syntax | 42501
+SELECT * FROM ROWS FROM (pg_ls_dir('.'), generate_series(1, 2)) AS x (f, n)
+
+-- a file left out of a frame | syntax | 42501
+SELECT sum(length(pg_read_file('PG_VERSION'))) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) FROM customers
+
+-- a file in a rollup of grouping sets | function | 42501
+SELECT 1 FROM customers GROUP BY GROUPING SETS (CUBE (pg_read_file('PG_VERSION')), ())
+
+-- a file as a list of arguments | syntax | 42501
+SELECT concat(VARIADIC ARRAY[pg_read_file('PG_VERSION')])
+
+-- a function by the name of a grouping | function | 42883
+SELECT cube(1), "rollup"(2) FROM customers
+
+-- an array as long as it is told | function | timeout|runs|54000|large
+SELECT cardinality(array_fill(1, ARRAY[100000000]))
+
+-- the number of a transaction | function | runs|25006
+SELECT pg_current_xact_id_if_assigned()::text, txid_current_if_assigned()
+
+-- settings of the session as a table of time zones | function | runs
+SELECT count(*) FROM pg_timezone_abbrevs()
+
+-- a type looked up by text | function | 42883|runs
+SELECT pg_input_is_valid('1', 'corpus.checked')
+
 -- # session: what would stay for the next caller
 
 -- a setting for the session | function | undone
@@ -642,12 +729,6 @@ SELECT count(*) FROM pg_ls_tmpdir(), pg_sleep(30)
 -- a parameter that names no place | parameter | runs|42P02|42601
 SELECT $0
 
--- a literal that is no text of ours | literal | runs
-SELECT x'1f'::text
-
--- a bit string | literal | runs
-SELECT b'101'::text
-
 -- a national text | literal | runs
 SELECT N'x'
 
@@ -669,3 +750,12 @@ SELECT 'a'
 
 -- ODBC's function braces | syntax|clause|expression | 42601
 SELECT {fn pg_sleep(30)}
+
+-- bits that are none | literal | 22P02
+SELECT B'12'
+
+-- digits of sixteen that are none | syntax|literal | 22P02
+SELECT X'0G'
+
+-- a number that older servers take for another with a label | literal | 42601|runs
+SELECT 0x1F

@@ -254,6 +254,24 @@ SELECT * FROM (WITH a AS (SELECT * FROM secrets) SELECT * FROM a)
 -- a common table expression of the name of another | relation | denied
 WITH secrets AS (SELECT * FROM main.secrets) SELECT * FROM secrets
 
+-- another table that is kept | relation | denied
+WITH a AS MATERIALIZED (SELECT * FROM secrets) SELECT * FROM a
+
+-- another table that is not kept, under its own name | relation | denied|prepare
+WITH secrets AS NOT MATERIALIZED (SELECT * FROM secrets) SELECT * FROM secrets
+
+-- another table called by a hint | relation|syntax | prepare|denied
+SELECT * FROM secrets AS materialized (x)
+
+-- another table left out of a frame | syntax | denied
+SELECT sum((SELECT count(*) FROM secrets)) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING EXCLUDE TIES) FROM customers
+
+-- another table in a list without brackets | syntax | denied
+SELECT id FROM customers WHERE name IN secrets
+
+-- another table by its index | syntax | denied|prepare
+SELECT * FROM secrets NOT INDEXED
+
 -- # column: what is denied
 
 -- a denied column | column | denied
@@ -300,6 +318,9 @@ SELECT rank() OVER (ORDER BY password) FROM customers
 
 -- a denied column through a view | relation | denied
 SELECT password FROM all_customers
+
+-- a denied column in a table that is kept | column | denied
+WITH a AS MATERIALIZED (SELECT password FROM customers) SELECT * FROM a
 
 -- # function: side effects, files, code
 
@@ -380,9 +401,6 @@ SELECT @name
 -- a parameter with a dollar | parameter|literal|type | parameters
 SELECT $a::b(c)
 
--- a blob | literal | runs
-SELECT x'1f'
-
 -- a number in sixteens | literal | runs
 SELECT 0x1f
 
@@ -391,3 +409,9 @@ SELECT 0x1f
 
 -- a comment without an end | syntax|one-statement | prepare
 /* SELECT 1
+
+-- half a byte | literal|syntax | prepare
+SELECT x'0af'
+
+-- digits of sixteen that are none | literal|syntax | prepare
+SELECT x'0g'

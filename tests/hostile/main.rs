@@ -4,8 +4,11 @@
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
 mod corpus;
+mod functions;
 mod postgres;
+mod psql;
 mod refused;
+mod shell;
 mod sqlite;
 
 use std::path::{Path, PathBuf};

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use tenantry::database::{Database, Error};
 use tenantry::tenant::{Access, Connection, Credentials, Limits};
 
+use super::psql::Shown;
+use super::shell::{as_sqlite3, sqlite3, version};
 use super::{ask, ask_within, connect, corpus, rows};
 
 /// A file with the tables of the corpus, and an unguarded connection to it.
@@ -25,39 +27,85 @@ async fn open(root: &TempDir) -> Box<dyn Database> {
     connect(connection, Access::default(), &Credentials::default(), root.path()).await.unwrap()
 }
 
+/// What the shell of Debian 12, version 3.40.1, does not do or does in another way, and why. The
+/// bundled engine without us answers these too, and is compared with all of them.
+const NOT_COMPARED: &[(&str, &str)] = &[
+    ("totals by status", "sums of REAL are exact since 3.43"),
+    ("group concat in order", "ORDER BY within an aggregate came with 3.44"),
+    ("json pretty", "json_pretty came with 3.46"),
+    ("dates as numbers", "timediff came with 3.43"),
+    ("concat", "concat and concat_ws came with 3.44"),
+    ("unhex and casts to blobs", "unhex came with 3.41"),
+    ("json binary", "jsonb came with 3.45"),
+    ("dates with modifiers", "subsec came with 3.42"),
+    ("unistr", "unistr came with 3.50, json_array_insert later"),
+];
+
 #[tokio::test]
-async fn honest_queries_run_and_answer_as_sqlite3_does() {
+async fn honest_queries_answer_byte_for_byte_as_sqlite3_does() {
     let (root, plain) = made();
+    let file = root.path().join("corpus.db");
     let mut session = open(&root).await;
-    let mut wrong = String::new();
-    let blocks = corpus::blocks(include_str!("honest_sqlite.sql"));
-    for block in &blocks {
+    let (mut wrong, mut compared, mut skipped) = (String::new(), 0, Vec::new());
+    for block in corpus::blocks(include_str!("honest_sqlite.sql")) {
+        let answer = match ask(&mut *session, &block.sql, "main").await {
+            Ok(answer) => answer,
+            Err(refused) => {
+                writeln!(wrong, "{}: {refused}", block.name).unwrap();
+                continue;
+            }
+        };
         // Mathematics are ours, and not in the plain connection: their answers stand in the file.
         let expected = match block.name.split_once(" is ") {
-            Some((_, expected)) => Ok((None, serde_json::from_str(expected).unwrap())),
-            None => plainly(&plain, &block.sql).map_err(|error| error.to_string()),
+            Some((_, expected)) => (None, serde_json::from_str(expected).unwrap()),
+            None => plainly(&plain, &block.sql).unwrap(),
         };
-        let answer = ask(&mut *session, &block.sql, "main").await;
-        match (answer, expected) {
-            (Ok(answer), Ok((names, expected))) => {
-                let ours: Vec<&str> = answer.columns.iter().map(|column| &*column.name).collect();
-                if names.is_some_and(|names| {
-                    !names.iter().map(|it| named(it)).eq(ours.iter().map(|it| named(it)))
-                }) {
-                    writeln!(wrong, "{}: columns {ours:?}", block.name).unwrap();
-                }
-                if rows(&answer) != expected {
-                    let ours = answer.rows.as_json();
-                    writeln!(wrong, "{}: {ours}, not {}", block.name, json!(expected)).unwrap();
-                }
+        let ours: Vec<String> = answer.columns.iter().map(|column| named(&column.name)).collect();
+        let names: Option<Vec<String>> =
+            expected.0.map(|names| names.iter().map(|name| named(name)).collect());
+        if names.is_some_and(|names| names != ours) || rows(&answer) != expected.1 {
+            let ours = answer.rows.as_json();
+            writeln!(wrong, "{}: {ours}, not {}", block.name, json!(expected.1)).unwrap();
+        }
+        let differs = match sqlite3(&file, &block.sql) {
+            Err(reason) => Some(reason),
+            Ok(theirs) => {
+                let ours = as_sqlite3(&answer, &theirs);
+                compare(&ours, &theirs)
             }
-            (Err(error), _) | (_, Err(error)) => {
-                writeln!(wrong, "{}: {error}", block.name).unwrap();
+        };
+        match differs {
+            None => compared += 1,
+            Some(reason) => {
+                let reason = reason.trim().to_owned();
+                skipped.push((block.name, reason));
             }
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert!(blocks.len() >= 80, "{}", blocks.len());
+    let names: Vec<&str> = skipped.iter().map(|(name, _)| &**name).collect();
+    let expected: Vec<&str> = NOT_COMPARED.iter().map(|(name, _)| *name).collect();
+    if version() == "3.40.1" {
+        assert_eq!(names, expected, "{skipped:#?}");
+    } else {
+        // A newer shell does more of them.
+        assert!(names.iter().all(|name| expected.contains(name)), "{skipped:#?}");
+    }
+    assert!(compared >= 90, "{compared}");
+}
+
+fn compare(ours: &Shown, theirs: &Shown) -> Option<String> {
+    let heads =
+        |shown: &Shown| shown.first().map(|names| names.iter().map(|it| named(it)).collect());
+    let (our_names, their_names): (Option<Vec<String>>, _) = (heads(ours), heads(theirs));
+    if our_names != their_names {
+        return Some(format!("columns {our_names:?}, not {their_names:?}"));
+    }
+    if ours.get(1..) == theirs.get(1..) {
+        return None;
+    }
+    let differ = ours.iter().zip(theirs).skip(1).find(|(ours, theirs)| ours != theirs);
+    Some(format!("{differ:?}, {} rows and {}", ours.len(), theirs.len()))
 }
 
 /// A name as it is compared: the engine promises none for an expression without AS, and gives it
@@ -85,7 +133,8 @@ fn json_of(value: ValueRef<'_>) -> Value {
         ValueRef::Null => Value::Null,
         ValueRef::Integer(number) if number.unsigned_abs() > 1 << 53 => json!(number.to_string()),
         ValueRef::Integer(number) => json!(number),
-        ValueRef::Real(number) => json!(number),
+        ValueRef::Real(number) if number.is_finite() => json!(number),
+        ValueRef::Real(number) => json!(if number > 0.0 { "Infinity" } else { "-Infinity" }),
         ValueRef::Text(text) => json!(std::str::from_utf8(text).unwrap()),
         ValueRef::Blob(bytes) => json!(base64::engine::general_purpose::STANDARD.encode(bytes)),
     }

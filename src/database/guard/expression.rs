@@ -48,6 +48,7 @@ impl Walk<'_> {
             | Expr::IsNotNull(inner)
             | Expr::IsUnknown(inner)
             | Expr::IsNotUnknown(inner)
+            | Expr::IsJson { expr: inner, kind: _, unique_keys: _, negated: _ }
             | Expr::IsNormalized { expr: inner, form: _, negated: _ } => self.expression(inner),
             Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
                 self.expressions([&**left, right])
@@ -66,6 +67,8 @@ impl Walk<'_> {
                     | UnaryOperator::BitwiseNot => {}
                     UnaryOperator::PGAbs
                     | UnaryOperator::PGCubeRoot
+                    // `!!`, of a tsquery.
+                    | UnaryOperator::PGPrefixFactorial
                     | UnaryOperator::PGSquareRoot
                         if self.names.dialect == Dialect::Postgres => {}
                     _ => return Err(operator_refused()),
@@ -175,9 +178,9 @@ impl Walk<'_> {
                             stride: None,
                         }) => self.expressions(lower_bound.iter().chain(upper_bound))?,
                         AccessExpr::Dot(field) if self.is_pair(root, field) => {}
-                        // `(row).f` is also a call of f.
-                        AccessExpr::Subscript(Subscript::Slice { .. }) | AccessExpr::Dot(_) => {
-                            none("access to a field of a value", false)?;
+                        AccessExpr::Dot(_) => return Err(field_refused()),
+                        AccessExpr::Subscript(Subscript::Slice { .. }) => {
+                            none("a stride of an array's part", false)?;
                         }
                     }
                 }
@@ -259,6 +262,16 @@ impl Walk<'_> {
                 self.names.dialect == Dialect::Postgres && !text.contains('\0')
             }
             Value::DollarQuotedString(_) => self.names.dialect == Dialect::Postgres,
+            // Bits.
+            Value::SingleQuotedByteStringLiteral(digits) => {
+                self.names.dialect == Dialect::Postgres
+                    && digits.bytes().all(|digit| matches!(digit, b'0' | b'1'))
+            }
+            // Bits to one engine, a blob to the other.
+            Value::HexStringLiteral(digits) => {
+                (self.names.dialect == Dialect::Postgres || digits.len() % 2 == 0)
+                    && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+            }
             Value::Placeholder(name) => return self.placeholder(name),
             _ => false,
         };
@@ -416,6 +429,10 @@ impl Walk<'_> {
         for clause in clauses {
             match clause {
                 FunctionArgumentClause::OrderBy(order) => self.order(order)?,
+                FunctionArgumentClause::JsonNullClause(_) => {}
+                FunctionArgumentClause::JsonReturningClause(returning) => {
+                    types::check(&returning.data_type, self.names)?;
+                }
                 _ => none("this clause of a function", false)?,
             }
         }
@@ -425,6 +442,17 @@ impl Walk<'_> {
     pub(super) fn argument(&mut self, function: &str, argument: &FunctionArg) -> Verdict {
         let argument = match argument {
             FunctionArg::Unnamed(argument) => argument,
+            // A member of an object: its name is an expression too.
+            FunctionArg::ExprNamed {
+                name,
+                arg,
+                operator: FunctionArgOperator::Colon | FunctionArgOperator::Value,
+            } => {
+                let is_member = matches!(function, "json_object" | "json_objectagg");
+                none("this way to name an argument", is_member)?;
+                self.expression(name)?;
+                arg
+            }
             FunctionArg::Named { name: _, arg, operator }
             | FunctionArg::ExprNamed { name: Expr::Identifier(_), arg, operator } => {
                 none(
@@ -433,12 +461,8 @@ impl Walk<'_> {
                 )?;
                 arg
             }
-            FunctionArg::ExprNamed { name, arg, operator } => {
-                let is_member = matches!(operator, FunctionArgOperator::Colon)
-                    && matches!(function, "json_object" | "json_objectagg");
-                none("this way to name an argument", is_member)?;
-                self.expression(name)?;
-                arg
+            FunctionArg::ExprNamed { .. } => {
+                return none("this way to name an argument", false);
             }
         };
         match argument {
@@ -472,7 +496,23 @@ impl Walk<'_> {
 }
 
 fn date_part(field: &DateTimeField) -> Verdict {
-    none("this part of a date", !matches!(field, DateTimeField::Custom(_)))
+    if matches!(field, DateTimeField::Custom(_)) {
+        return Err(Refusal::new(
+            "clause",
+            "a part of a date is one that the engine knows, written without quotes: \
+             extract(year FROM x)",
+        ));
+    }
+    Ok(())
+}
+
+/// `(row).f` is also a call of f.
+fn field_refused() -> Refusal {
+    Refusal::new(
+        "clause",
+        "a field of a value in brackets is not allowed; a column is written table.column, a member \
+         of JSON value -> 'member'",
+    )
 }
 
 fn operator_refused() -> Refusal {

@@ -1,8 +1,9 @@
 //! What a query reads from: relations, subqueries, and functions that return rows.
 
 use sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, ObjectName, TableAlias,
-    TableAliasColumnDef, TableFactor, TableFunctionArgs, TableSample, TableSampleKind,
+    Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, JsonTableColumn,
+    JsonTableColumnErrorHandling, JsonTableNamedColumn, JsonTableNestedColumn, ObjectName,
+    TableAlias, TableAliasColumnDef, TableFactor, TableFunctionArgs, TableSample, TableSampleKind,
     TableSampleMethod, TableSampleModifier, TableSampleQuantity, TableSampleSeed,
     TableSampleSeedModifier, TableWithJoins, UnaryOperator, Value,
 };
@@ -101,7 +102,38 @@ impl Walk<'_> {
                 }
                 walk.table_with_joins(table_with_joins)
             }
+            TableFactor::JsonTable { json_expr, json_path, columns, alias }
+                if walk.names.dialect == Dialect::Postgres =>
+            {
+                walk.expression(json_expr)?;
+                walk.literal(&json_path.value)?;
+                walk.json_columns(columns)?;
+                walk.names_and_types(alias.as_ref())
+            }
             _ => none("this kind of item in FROM", false),
+        })
+    }
+
+    /// What `JSON_TABLE` makes of each item: the types of its columns are those that may be cast to.
+    fn json_columns(&mut self, columns: &[JsonTableColumn]) -> Verdict {
+        columns.iter().try_for_each(|column| match column {
+            JsonTableColumn::ForOrdinality(_) => Ok(()),
+            JsonTableColumn::Nested(JsonTableNestedColumn { path, columns }) => {
+                self.literal(&path.value)?;
+                self.nested(|walk| walk.json_columns(columns))
+            }
+            JsonTableColumn::Named(column) => {
+                let JsonTableNamedColumn { name: _, r#type, path, exists: _, on_empty, on_error } =
+                    column;
+                types::check(r#type, self.names)?;
+                self.literal(&path.value)?;
+                on_empty.iter().chain(on_error).try_for_each(|otherwise| match otherwise {
+                    JsonTableColumnErrorHandling::Default(value) => self.literal(&value.value),
+                    JsonTableColumnErrorHandling::Null | JsonTableColumnErrorHandling::Error => {
+                        Ok(())
+                    }
+                })
+            }
         })
     }
 

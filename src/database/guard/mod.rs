@@ -24,6 +24,7 @@
     reason = "an allow list: what no arm names is refused, also what the parser learns later"
 )]
 
+mod advice;
 mod column;
 mod expression;
 mod from;
@@ -169,12 +170,18 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
         .tokenize_with_location()
         .map_err(|error| unreadable(Some((error.location.line, error.location.column))))?;
     check_size(&tokens)?;
+    let tokens = syntax::normalized(tokens, dialect);
     let is_query = is_query(&tokens);
+    let advice = advice::on(&tokens);
     let mut statements = Parser::new(syntax)
         .with_recursion_limit(MAX_RECURSION)
         .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(|error| if is_query { unreadable(place(&error)) } else { not_a_query() })?;
+        .map_err(|error| match (is_query, advice) {
+            (false, _) => not_a_query(),
+            (true, Some(advice)) => Refusal::new("syntax", advice),
+            (true, None) => unreadable(place(&error)),
+        })?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
         (Some(_), false) => {

@@ -12,7 +12,7 @@ use sqlparser::ast::{
 
 use super::from::check_names;
 use super::name::Names;
-use super::{Dialect, Refusal, shown};
+use super::{Dialect, Refusal, advice, shown};
 use crate::tenant::RelationName;
 
 /// Deepest tree that is walked. Rendering and comparing recurse as deep.
@@ -335,6 +335,9 @@ impl Walk<'_> {
 
 /// A refusal of a function by its name.
 pub(super) fn function_refused(name: &str) -> Refusal {
+    if let Some(advice) = advice::on_function(name) {
+        return Refusal::new("function", advice);
+    }
     Refusal::new(
         "function",
         format!(

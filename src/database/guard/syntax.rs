@@ -1,5 +1,5 @@
-//! `SQLite`'s grammar, with what the parser's own account of it leaves out: `<<`, `>>`, `a IS b`
-//! and `NOT GLOB`.
+//! `SQLite`'s grammar, with what the parser's own account of it leaves out: `<<`, `>>`, `a IS b`,
+//! `NOT GLOB` and `AS MATERIALIZED`; and numbers that are not texts.
 
 use std::any::TypeId;
 use std::cell::Cell;
@@ -8,7 +8,9 @@ use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator};
 use sqlparser::dialect::{Dialect, Precedence, SQLiteDialect};
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
-use sqlparser::tokenizer::Token;
+use sqlparser::tokenizer::{Token, TokenWithSpan, Whitespace};
+
+use super::Dialect as Engine;
 
 /// For one statement.
 #[derive(Debug, Default)]
@@ -20,6 +22,48 @@ pub(super) struct Sqlite {
 /// After how many operators one may stand that the parser has a dialect read: what is on its left is
 /// copied, which recurses as deep as that is, and each operator makes it deeper by up to three.
 const MAX_BEFORE_COPIED: usize = 48;
+
+/// The tokens that are parsed.
+///
+/// `0x1F` comes as the same token as `X'1F'`, which is no number; it becomes one that no list has.
+/// On `SQLite` the hint of `AS MATERIALIZED (` is left out: it changes no answer.
+pub(super) fn normalized(mut tokens: Vec<TokenWithSpan>, engine: Engine) -> Vec<TokenWithSpan> {
+    for TokenWithSpan { token, span } in &mut tokens {
+        if let Token::HexStringLiteral(digits) = token
+            && span.end.column.saturating_sub(span.start.column) != digits.len() as u64 + 3
+        {
+            *token = Token::Number(format!("0x{digits}"), false);
+        }
+    }
+    if engine == Engine::Sqlite {
+        leave_out_hints(&mut tokens);
+    }
+    tokens
+}
+
+fn leave_out_hints(tokens: &mut [TokenWithSpan]) {
+    let is = |token: &Token, keyword| matches!(token, Token::Word(word) if word.keyword == keyword);
+    let mut seen: Vec<&mut Token> = tokens
+        .iter_mut()
+        .map(|token| &mut token.token)
+        .filter(|token| !matches!(token, Token::Whitespace(_)))
+        .collect();
+    for position in 0..seen.len() {
+        let Some([first, rest @ ..]) = seen.get_mut(position..) else { return };
+        if !is(first, Keyword::AS) {
+            continue;
+        }
+        let length = rest.first().map_or(0, |next| usize::from(is(next, Keyword::NOT))) + 1;
+        if let Some((hint, [after, ..])) = rest.split_at_mut_checked(length)
+            && hint.last().is_some_and(|last| is(last, Keyword::MATERIALIZED))
+            && **after == Token::LParen
+        {
+            for token in hint {
+                **token = Token::Whitespace(Whitespace::Space);
+            }
+        }
+    }
+}
 
 /// What is not overridden is as the parser has it.
 const BASE: SQLiteDialect = SQLiteDialect {};
