@@ -3,6 +3,7 @@
 //! A [`Command`] holds no secret: those it needs come beside it, in the order in which its fields
 //! mention them, and never pass through JSON. The answer is the JSON that `--json` prints.
 
+use std::collections::BTreeMap;
 use std::slice::Iter;
 
 use jiff::Timestamp;
@@ -33,6 +34,12 @@ pub enum Command {
     Fsck { proof: Proof },
     /// [`Admin::change_passphrase`]. Secrets: the old one, the new one.
     PassphraseChange,
+    /// [`Admin::reset_quota`].
+    QuotaReset { tenant: String },
+    /// [`Admin::set_quotas`].
+    QuotaSet { tenant: String, quotas: BTreeMap<String, Option<u64>> },
+    /// [`Admin::quota`].
+    QuotaShow { tenant: String },
     /// [`Admin::reseal`].
     Reseal,
     /// [`Admin::rotate_root`]. Secrets: those of each proof.
@@ -154,6 +161,9 @@ impl Command {
             | Self::Unseal { proof, .. } => proof.secrets(),
             Self::BackupForget { .. }
             | Self::BackupList
+            | Self::QuotaReset { .. }
+            | Self::QuotaSet { .. }
+            | Self::QuotaShow { .. }
             | Self::Reseal
             | Self::Seal
             | Self::SlotList
@@ -191,6 +201,9 @@ impl Command {
             Self::BackupForget { .. }
             | Self::BackupList
             | Self::BackupVerify { .. }
+            | Self::QuotaReset { .. }
+            | Self::QuotaSet { .. }
+            | Self::QuotaShow { .. }
             | Self::Reseal
             | Self::Seal
             | Self::SlotList
@@ -292,6 +305,11 @@ impl Admin {
                 let slot = self.change_passphrase(old, new, KdfCost::DEFAULT)?;
                 Ok(json!({ "slot": describe::slot(&slot) }))
             }
+            Command::QuotaReset { tenant } => self.execute_quota_reset(tenant),
+            Command::QuotaSet { tenant, quotas } => self.execute_quota_set(tenant, quotas),
+            Command::QuotaShow { tenant } => {
+                Ok(describe::quota(tenant, &self.quota(&parse_id(tenant)?)?))
+            }
             Command::Reseal => Ok(describe::reseal(&self.reseal(progress)?)),
             Command::RootRotate { proofs, drop_others, reseal } => {
                 let unlocks = proofs.iter().map(|proof| proof.unlock(secrets));
@@ -348,11 +366,7 @@ impl Admin {
                     self.create_token(&parse_id(tenant)?, permissions, *expires_at)?;
                 Ok(describe::created_token(&token, &info))
             }
-            Command::TokenList => {
-                let (tokens, damaged) = (self.tokens()?, self.damaged_tokens()?);
-                let damaged = damaged.iter().map(|name| describe::damaged_token(name));
-                Ok(tokens.iter().map(describe::token).chain(damaged).collect())
-            }
+            Command::TokenList => self.list_tokens(),
             Command::TokenRevoke { token_id } => {
                 self.revoke_token(token_id)?;
                 Ok(json!({ "token_id": token_id, "revoked": true }))
@@ -367,6 +381,26 @@ impl Admin {
                 Ok(describe::unsealing(unsealing.as_ref()))
             }
         }
+    }
+
+    fn execute_quota_reset(&self, tenant: &str) -> Result<Value, Error> {
+        self.reset_quota(&parse_id(tenant)?)?;
+        Ok(json!({ "tenant_id": tenant, "reset": true }))
+    }
+
+    fn execute_quota_set(
+        &self,
+        tenant: &str,
+        quotas: &BTreeMap<String, Option<u64>>,
+    ) -> Result<Value, Error> {
+        let quotas = self.set_quotas(&parse_id(tenant)?, quotas)?;
+        Ok(json!({ "tenant_id": tenant, "quotas": describe::quotas(&quotas) }))
+    }
+
+    fn list_tokens(&self) -> Result<Value, Error> {
+        let (tokens, damaged) = (self.tokens()?, self.damaged_tokens()?);
+        let damaged = damaged.iter().map(|name| describe::damaged_token(name));
+        Ok(tokens.iter().map(describe::token).chain(damaged).collect())
     }
 
     fn switch(&self, tenant: &str, enabled: bool) -> Result<Value, Error> {

@@ -7,11 +7,12 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::check::Rescued;
+use super::quota::QuotaReport;
 use crate::auth::TokenInfo;
 use crate::manager::LastScrub;
 use crate::memory::SecretText;
 use crate::store::Condition;
-use crate::tenant::{Connection, Permission, TenantId};
+use crate::tenant::{Connection, Permission, Quotas, TenantId};
 use crate::vault::backup::{Drill, KnownBackup};
 use crate::vault::check::{Finding, PartReport, Report};
 use crate::vault::{
@@ -70,17 +71,40 @@ pub(super) fn tenant(tenant: &StoredTenant) -> Value {
             "tables": config.access.tables.as_ref().map(names),
             "deny_columns": config.access.deny_columns.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
-        "quotas": {
-            "max_queries_per_hour": config.quotas.max_queries_per_hour,
-            "max_queries_per_day": config.quotas.max_queries_per_day,
-            "max_concurrent_connections": config.quotas.max_concurrent_connections,
-        },
+        "quotas": quotas(&config.quotas),
         "limits": {
             "statement_timeout_ms": config.limits.statement_timeout_ms(),
             "max_rows": config.limits.max_rows,
             "max_result_bytes": config.limits.max_result_bytes,
         },
         "features": config.features,
+    })
+}
+
+/// By name; null is unlimited.
+pub(super) fn quotas(quotas: &Quotas) -> Map<String, Value> {
+    quotas.named().into_iter().map(|(name, limit)| (name.to_owned(), json!(limit))).collect()
+}
+
+/// What is used of each, as `get_tenant_metadata` has it, and who was refused.
+pub(super) fn quota(tenant: &str, report: &QuotaReport) -> Value {
+    let quotas = report.usages.iter().map(|usage| {
+        let value = json!({
+            "limit": usage.limit,
+            "used": usage.used,
+            "remaining": usage.limit.map(|limit| limit.saturating_sub(usage.used)),
+            "resets_at": usage.resets_at.map(|at| at.to_string()),
+        });
+        (usage.quota.to_owned(), value)
+    });
+    let denied = report.denied.iter().map(|(caller, count)| {
+        let caller = Some(caller).filter(|caller| !caller.is_empty());
+        json!({ "caller": caller, "denied": count })
+    });
+    json!({
+        "tenant_id": tenant,
+        "quotas": quotas.collect::<Map<_, _>>(),
+        "denied": denied.collect::<Vec<_>>(),
     })
 }
 

@@ -182,6 +182,10 @@ impl Admin {
     pub fn seal_tenant(&self, unlock: &Unlock, id: &TenantId) -> Result<(), Error> {
         let about = About { tenant: Some(id), resource: None };
         let seal = || {
+            if let Some(manager) = &self.manager {
+                // Once it is sealed nothing of it can be written.
+                manager.save_counts();
+            }
             self.vault.seal_tenant(unlock, id)?;
             self.close_tenant(id);
             Ok(())

@@ -14,6 +14,7 @@ mod check;
 mod command;
 mod describe;
 mod keys;
+mod quota;
 mod words;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub use backup::{Restore, verify_backup};
 pub use check::{Rescued, audit_log, examine, salvage};
 pub use command::{Command, Progress, Proof, SlotRequest};
 pub(crate) use describe::{report as describe_report, rescued as describe_rescued};
+pub use quota::QuotaReport;
 pub(crate) use words::{said, with_cause};
 
 /// An operator at work.

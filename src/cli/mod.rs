@@ -18,6 +18,7 @@ mod key;
 mod output;
 mod passphrase;
 mod place;
+mod quota;
 mod sample;
 mod serve;
 mod tenant;
@@ -107,6 +108,9 @@ enum Command {
     /// Import, show and remove tenants
     #[command(subcommand)]
     Tenant(tenant::Command),
+    /// Show and change what tenants may use
+    #[command(subcommand)]
+    Quota(quota::Command),
     /// Make and revoke the tokens that clients log in with
     #[command(subcommand)]
     Token(token::Command),
@@ -152,6 +156,7 @@ pub fn run() -> ExitCode {
             Command::Reseal => vault::reseal(&context),
             Command::Backup(command) => backup::run(&mut context, command),
             Command::Tenant(command) => tenant::run(&context, command),
+            Command::Quota(command) => quota::run(&context, command),
             Command::Token(command) => token::run(&context, command),
             Command::Fsck(arguments) => fsck::run(&context, &arguments),
             Command::Audit(command) => audit::run(&context, command),

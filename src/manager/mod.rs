@@ -6,6 +6,7 @@
 //! ```
 
 mod backups;
+mod counts;
 mod scrub;
 #[cfg(test)]
 mod tests;
@@ -67,9 +68,11 @@ pub struct TenantMcpManager {
     vault: Arc<TenantCredentialVault>,
     auth: Arc<Auth>,
     pool: McpConnectionPool,
+    limiter: Arc<Limiter>,
     log: Log,
     clock: Arc<dyn Clock>,
     sweeper: AbortHandle,
+    counter: AbortHandle,
     resealer: OnceLock<AbortHandle>,
     scrubs: OnceLock<(Arc<Scrubs>, AbortHandle)>,
     backups: OnceLock<(Arc<Backups>, AbortHandle)>,
@@ -116,11 +119,15 @@ impl TenantMcpManager {
     ) -> Self {
         let limiter = Arc::new(Limiter::new(Arc::clone(&clock)));
         let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), Arc::clone(&clock)));
-        let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log.clone(), options);
+        let pool =
+            McpConnectionPool::new(Arc::clone(&vault), Arc::clone(&limiter), log.clone(), options);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault))).abort_handle();
+        let counter = counts::keep(Arc::downgrade(&vault), Arc::downgrade(&limiter));
+        #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
+        let counter = tokio::spawn(counter).abort_handle();
         let (resealer, scrubs, backups) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { vault, auth, pool, log, clock, sweeper, resealer, scrubs, backups }
+        Self { vault, auth, pool, limiter, log, clock, sweeper, counter, resealer, scrubs, backups }
     }
 
     /// Seals what is under an old key under the newest one, from now on, whenever there is such a
@@ -189,6 +196,7 @@ impl TenantMcpManager {
     /// Destroys every key and every opened secret in memory. Calls under way finish with the session
     /// that they have; nothing new begins until the vault is unsealed.
     pub fn seal(&self) {
+        self.save_counts();
         self.vault.seal();
         self.auth.forget();
         self.pool.close_all();
@@ -276,10 +284,16 @@ impl TenantMcpManager {
     }
 
     /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed, opened
-    /// credentials dropped. Says how many calls were still under way then.
+    /// credentials dropped, counts saved. Says how many calls were still under way then.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         self.stop_background();
         let cut = self.pool.shutdown(deadline).await;
+        self.counter.abort();
+        let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
+        let saved = tokio::task::spawn_blocking(move || counts::save(&vault, &limiter));
+        if let Ok(Err(error)) = saved.await {
+            counts::complain(&error);
+        }
         self.vault.forget_opened();
         cut
     }
@@ -298,6 +312,7 @@ impl TenantMcpManager {
 impl Drop for TenantMcpManager {
     fn drop(&mut self) {
         self.sweeper.abort();
+        self.counter.abort();
         self.stop_background();
     }
 }

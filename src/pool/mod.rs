@@ -18,6 +18,7 @@
 
 mod idle;
 mod lease;
+mod meter;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,12 +32,13 @@ use crate::audit::Log;
 use crate::auth::TenantAccess;
 use crate::database::{self, Breaker, Database};
 use crate::error::ErrorCode;
-use crate::quota::Limiter;
+use crate::quota::{Limiter, Meter};
 use crate::server::{self, ApiKey, Caller, ScopedServer, TenantContext};
 use crate::tenant::TenantId;
 use crate::vault::{self, StoredTenant, TenantCredentialVault};
 
 pub use lease::{Lease, PooledInstances};
+pub(crate) use meter::restored as restored_meter;
 
 use idle::{IdleInstance, Reaper};
 
@@ -325,9 +327,15 @@ impl McpConnectionPool {
         {
             return entry.if_enabled();
         }
-        let (vault, id) = (Arc::clone(&self.shared.vault), tenant.clone());
-        let stored = blocking(move || vault.tenant(&id)).await?;
-        let entry = Arc::new(Entry::new(stored, &self.shared));
+        let (vault, limiter) = (Arc::clone(&self.shared.vault), Arc::clone(&self.shared.limiter));
+        let id = tenant.clone();
+        let read = move || {
+            let stored = vault.tenant(&id)?;
+            let meter = meter::restored(&vault, &limiter, &stored)?;
+            Ok((stored, meter))
+        };
+        let (stored, meter) = blocking(read).await?;
+        let entry = Arc::new(Entry::new(stored, meter, &self.shared));
         let (entry, replaced) = self.shared.tenants().put(tenant, entry)?;
         if let Some(replaced) = replaced {
             replaced.close();
@@ -438,7 +446,7 @@ impl Drop for Instance {
 }
 
 impl Entry {
-    fn new(stored: StoredTenant, shared: &Shared) -> Self {
+    fn new(stored: StoredTenant, meter: Arc<Meter>, shared: &Shared) -> Self {
         let own = shared.options.max_instances_per_tenant;
         let places =
             stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
@@ -447,12 +455,8 @@ impl Entry {
             let (set_at, fingerprint) = (credential.set_at, credential.fingerprint);
             Some(ApiKey { provider, set_at, fingerprint })
         });
-        let context = TenantContext::new(
-            stored.config,
-            api_keys.collect(),
-            Arc::clone(&shared.limiter),
-            shared.log.clone(),
-        );
+        let context =
+            TenantContext::new(stored.config, api_keys.collect(), meter, shared.log.clone());
         Self {
             version: stored.version,
             enabled: stored.enabled,

@@ -247,6 +247,19 @@ async fn who_waits_while_a_tenant_changes_gets_a_new_instance() {
 }
 
 #[tokio::test]
+async fn a_tenant_whose_counts_cannot_be_read_is_not_served_until_they_are_removed() {
+    let fixture = fixture(5);
+    let tenant = id("tenant001");
+    let born = fixture.vault.tenant(&tenant).unwrap().created_at;
+    fixture.vault.save_counts(&[(&tenant, born)], |_| b"of a newer version".to_vec()).unwrap();
+    let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::IntegrityError);
+    drop(fixture.lease("tenant002").await);
+    fixture.vault.remove_counts(&tenant).unwrap();
+    drop(fixture.lease("tenant001").await);
+}
+
+#[tokio::test]
 async fn unknown_and_disabled_tenants_have_their_codes() {
     let fixture = fixture(5);
     let error = fixture.pool.lease(&access("tenant009")).await.unwrap_err();

@@ -8,16 +8,19 @@ use tracing::Instrument as _;
 use super::TenantContext;
 use super::tools::{ColumnInfo, MetadataAnswer, QuotaUsage};
 use super::{Caller, Error, Failure, Instances, QueryAnswer, QueryArguments, ScopedServer};
-use crate::audit::{Attempt, Outcome, Pending, RequestId};
+use crate::audit::{Actor, Attempt, Outcome, Pending, RequestId};
 use crate::database::{self, Query, Unavailable};
 use crate::error::ErrorCode;
-use crate::quota::Permit;
+use crate::quota::{Exceeded, Permit};
 use crate::tenant::{Connection, Permission, ResourceUri, ScopedUri};
 
 /// A call whose audit entry is begun.
 pub(super) struct Call<'a> {
     context: &'a TenantContext,
+    caller: &'a Caller,
     pending: Pending,
+    /// Why nothing is done for this caller: it was refused too often.
+    barred: Option<Exceeded>,
     allowed: Result<(), Permission>,
 }
 
@@ -35,12 +38,12 @@ pub struct AdmittedQuery {
 
 impl TenantContext {
     /// Begins a call: from here on it ends in the audit log, also when it is dropped.
-    pub(super) fn begin(
-        &self,
-        caller: &Caller,
+    pub(super) fn begin<'a>(
+        &'a self,
+        caller: &'a Caller,
         action: &'static str,
         needs: Permission,
-    ) -> Call<'_> {
+    ) -> Call<'a> {
         let attempt = Attempt {
             request_id: caller.request_id.clone().unwrap_or_else(RequestId::random),
             actor: caller.actor.clone(),
@@ -49,7 +52,8 @@ impl TenantContext {
             tenant: Some(self.tenant().clone()),
         };
         let allowed = if caller.permissions.include(needs) { Ok(()) } else { Err(needs) };
-        Call { context: self, pending: self.log.begin(attempt), allowed }
+        let barred = self.meter.check_denied(&self.config.quotas, name_of(caller)).err();
+        Call { context: self, caller, pending: self.log.begin(attempt), barred, allowed }
     }
 
     /// The tool `query_tenant_data`.
@@ -86,14 +90,15 @@ impl TenantContext {
     ) -> Result<MetadataAnswer, Failure> {
         let call = self.begin(caller, "get_tenant_metadata", Permission::Metadata);
         let result = async {
-            arguments.and(call.check_permission())?;
-            Ok(self.describe(instances).await)
+            // Also of a caller that was refused too often: it says until when.
+            arguments.and(call.allowed.map_err(Error::Permission))?;
+            Ok(self.describe(instances, caller).await)
         };
         let result = result.await;
         call.finish(result, |_| None).await
     }
 
-    async fn describe(&self, instances: &mut impl Instances) -> MetadataAnswer {
+    async fn describe(&self, instances: &mut impl Instances, caller: &Caller) -> MetadataAnswer {
         if self.server_version.get().is_none()
             && let Ok(mut server) = instances.lease().await
             && let Ok(version) = server.session.server_version().await
@@ -113,8 +118,8 @@ impl TenantContext {
             database_name: database,
             server_version: self.server_version.get().cloned(),
             quotas: self
-                .limiter
-                .usage(self.tenant(), &config.quotas)
+                .meter
+                .usage(&config.quotas, name_of(caller))
                 .into_iter()
                 .map(|usage| (usage.quota, QuotaUsage::from(usage)))
                 .collect(),
@@ -127,20 +132,26 @@ impl TenantContext {
 
 impl Call<'_> {
     pub(super) fn check_permission(&self) -> Result<(), Error> {
+        self.check_barred()?;
         self.allowed.map_err(Error::Permission)
+    }
+
+    fn check_barred(&self) -> Result<(), Error> {
+        self.barred.map_or(Ok(()), |exceeded| Err(exceeded.into()))
     }
 
     /// Admits `text` as a URI of this tenant. What it claims to be is noted first.
     pub(super) fn admit_uri(&mut self, text: &str) -> Result<ScopedUri, Error> {
         let uri = ResourceUri::parse(text);
         self.pending.set_resource(text, uri.as_ref().ok().map(ResourceUri::tenant));
+        self.check_barred()?;
         Ok(self.context.scope.admit(&uri?)?)
     }
 
     /// Counts a statement.
     pub(super) fn acquire_permit(&self) -> Result<Permit, Error> {
-        let context = self.context;
-        Ok(context.limiter.acquire(context.tenant(), &context.config.quotas)?)
+        self.check_barred()?;
+        Ok(self.context.meter.acquire(&self.context.config.quotas)?)
     }
 
     pub(super) fn admit_query(
@@ -170,10 +181,18 @@ impl Call<'_> {
     /// Ends the call: its entry is on disk before this returns, or the result is an error.
     pub(super) async fn finish<T>(
         self,
-        result: Result<T, Error>,
+        mut result: Result<T, Error>,
         rows: impl FnOnce(&T) -> Option<u64>,
     ) -> Result<T, Failure> {
         let request_id = self.pending.request_id();
+        if let Err(error) = &result
+            && is_denial(error.code())
+            && let (quotas, caller) = (&self.context.config.quotas, name_of(self.caller))
+            && let Err(exceeded) = self.context.meter.deny(quotas, caller)
+        {
+            // One more would have been told why.
+            result = Err(exceeded.into());
+        }
         let outcome = match &result {
             Ok(answer) => Outcome { rows: rows(answer), ..Outcome::default() },
             Err(error) => Outcome { code: Some(error.code()), rule: error.rule(), rows: None },
@@ -216,6 +235,29 @@ impl ScopedServer {
             truncated: result.truncated,
             elapsed_ms: whole_milliseconds(began.elapsed()),
         })
+    }
+}
+
+/// Whether an attempt that ended with `code` is one that we refused for what it asked.
+fn is_denial(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Forbidden
+            | ErrorCode::InvalidArgument
+            | ErrorCode::InvalidTenant
+            | ErrorCode::QueryRefused
+            | ErrorCode::ResourceNotFound
+    )
+}
+
+/// What a caller's refused attempts are counted by.
+fn name_of(caller: &Caller) -> &str {
+    match &caller.actor {
+        Actor::Anonymous => "anonymous",
+        Actor::Embedder => "embedder",
+        Actor::Operator { name } => name,
+        Actor::Service => "service",
+        Actor::Token { id } => id,
     }
 }
 
@@ -308,8 +350,8 @@ mod tests {
             quotas: Quotas::default(),
             features: std::collections::BTreeMap::new(),
         };
-        let limiter = Arc::new(Limiter::new(clock));
-        let context = TenantContext::new(config, vec![], limiter, log);
+        let meter = Limiter::new(clock).meter(&config.id, jiff::Timestamp::UNIX_EPOCH);
+        let context = TenantContext::new(config, vec![], meter, log);
         let script = answers.into_iter().chain([Ok(QueryResult::default())]).collect();
         let mut server = create_tenant_scoped_server(Arc::new(context), Box::new(Script(script)));
         let uri = "mcp://tenant001/database";

@@ -29,7 +29,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::audit::{Actor, Log, RequestId};
 use crate::database::{Database, Dialect};
-use crate::quota::Limiter;
+use crate::quota::Meter;
 use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
 pub use attachment::Attachment;
@@ -46,7 +46,7 @@ pub struct TenantContext {
     scope: Scope,
     config: TenantConfig,
     api_keys: Vec<ApiKey>,
-    limiter: Arc<Limiter>,
+    meter: Arc<Meter>,
     log: Log,
     /// Learnt from the first session.
     server_version: OnceLock<String>,
@@ -115,15 +115,10 @@ pub fn create_tenant_scoped_server(
 }
 
 impl TenantContext {
-    /// The context of the tenant that `config` describes.
-    pub fn new(
-        config: TenantConfig,
-        api_keys: Vec<ApiKey>,
-        limiter: Arc<Limiter>,
-        log: Log,
-    ) -> Self {
+    /// The context of the tenant that `config` describes, and that `meter` counts.
+    pub fn new(config: TenantConfig, api_keys: Vec<ApiKey>, meter: Arc<Meter>, log: Log) -> Self {
         let scope = Scope::new(config.id.clone());
-        Self { scope, config, api_keys, limiter, log, server_version: OnceLock::new() }
+        Self { scope, config, api_keys, meter, log, server_version: OnceLock::new() }
     }
 
     /// The tenant.

@@ -252,4 +252,33 @@ pub struct Quotas {
     pub max_queries_per_day: Option<u64>,
     /// Statements at the same moment.
     pub max_concurrent_connections: Option<u32>,
+    /// Refused attempts of one caller in any 60 minutes; beyond that it is refused unheard.
+    pub max_denied_per_hour: Option<u64>,
+}
+
+impl Quotas {
+    /// Their names in the tenant file, with their values.
+    pub fn named(&self) -> [(&'static str, Option<u64>); 4] {
+        [
+            ("max_queries_per_hour", self.max_queries_per_hour),
+            ("max_queries_per_day", self.max_queries_per_day),
+            ("max_concurrent_connections", self.max_concurrent_connections.map(u64::from)),
+            ("max_denied_per_hour", self.max_denied_per_hour),
+        ]
+    }
+
+    /// Sets the one called `name`. False when there is none, or `limit` is too large for it.
+    pub fn set(&mut self, name: &str, limit: Option<u64>) -> bool {
+        match name {
+            "max_queries_per_hour" => self.max_queries_per_hour = limit,
+            "max_queries_per_day" => self.max_queries_per_day = limit,
+            "max_concurrent_connections" => match limit.map(u32::try_from).transpose() {
+                Ok(limit) => self.max_concurrent_connections = limit,
+                Err(_) => return false,
+            },
+            "max_denied_per_hour" => self.max_denied_per_hour = limit,
+            _ => return false,
+        }
+        true
+    }
 }

@@ -51,6 +51,8 @@ pub(super) enum RecordKind {
     Certificate = 5,
     /// A backup that was made.
     Backup = 6,
+    /// What a tenant has used of its quotas.
+    Counts = 7,
 }
 
 /// Where a record lives; the associated data of its envelope, beside the tenant.
@@ -88,6 +90,7 @@ impl RecordKind {
             Self::Token => "token",
             Self::Certificate => "certificate",
             Self::Backup => "backup",
+            Self::Counts => "counts",
         }
     }
 }

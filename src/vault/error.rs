@@ -87,6 +87,12 @@ pub enum Error {
         KdfCost::FLOOR.lanes, KdfCost::CEILING.lanes
     )]
     CostOutOfRange,
+    /// What a tenant has used of its quotas is missing, altered, or not where it was written. It is
+    /// not served until that is set to nothing.
+    #[error(
+        "what tenant {0} has used of its quotas does not open; `tenantry quota reset {0}` sets it to 0"
+    )]
+    CountsDamaged(TenantId),
     /// The tenant is switched off, and its credentials stay sealed.
     #[error("tenant {0} is disabled")]
     Disabled(TenantId),
@@ -291,6 +297,7 @@ impl Error {
             | Self::HeaderOutdated
             | Self::KeyringDamaged
             | Self::KeyringOutdated
+            | Self::CountsDamaged(_)
             | Self::RecordDamaged { .. }
             | Self::UnsupportedVersion(_) => ErrorCode::IntegrityError,
             Self::NoSuchBackup => ErrorCode::ResourceNotFound,

@@ -16,14 +16,13 @@ use super::{Entry, Error, TenantCredentialVault};
 use crate::memory::SecretText;
 use crate::store::{Batch, DataDir};
 use crate::tenant::{
-    Access, Connection, Credentials, Limits, PostgresTarget, Quotas, ResolvedTenant, TenantConfig,
-    TenantId,
+    Access, Connection, Credentials, Limits, PostgresTarget, ResolvedTenant, TenantConfig, TenantId,
 };
 
 const DB_PASSWORD: &str = "db_password";
 const CERTIFICATES: &str = "db_sslrootcert";
 /// The name of the record of everything that has none of its own.
-const CONFIG: &str = "config";
+pub(super) const CONFIG: &str = "config";
 
 /// What an import does to one tenant.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -307,13 +306,13 @@ fn changes(ids: &[TenantId], kinds: Vec<ChangeKind>) -> Vec<Change> {
 }
 
 /// One tenant's way into a batch.
-struct Import<'a> {
-    vault: &'a Unsealed,
-    id: &'a TenantId,
-    keys: Arc<TenantKeys>,
-    current: Option<&'a Entry>,
-    kind: &'a ChangeKind,
-    now: Timestamp,
+pub(super) struct Import<'a> {
+    pub(super) vault: &'a Unsealed,
+    pub(super) id: &'a TenantId,
+    pub(super) keys: Arc<TenantKeys>,
+    pub(super) current: Option<&'a Entry>,
+    pub(super) kind: &'a ChangeKind,
+    pub(super) now: Timestamp,
 }
 
 impl Import<'_> {
@@ -331,11 +330,20 @@ impl Import<'_> {
             let (id, kind) = (FieldId::CERTIFICATES, RecordKind::Certificate);
             fields.push(self.chunked(batch, id, CERTIFICATES, kind, pem.as_bytes())?);
         }
-        fields.sort_unstable_by_key(|field: &Field| field.id);
+        self.put_directory(batch, fields)?;
+        Ok(own)
+    }
 
+    /// Puts the directory of `fields`, and removes what they replace.
+    pub(super) fn put_directory(
+        &self,
+        batch: &mut Batch,
+        mut fields: Vec<Field>,
+    ) -> Result<(), Error> {
+        fields.sort_unstable_by_key(|field| field.id);
         let current = self.current.map(|entry| &*entry.directory);
         let directory = Directory {
-            id: tenant.config.id.clone(),
+            id: self.id.clone(),
             uuid: self.keys.uuid,
             enabled: current.is_none_or(|current| current.enabled),
             created_at: current.map_or(self.now, |current| current.created_at),
@@ -353,8 +361,7 @@ impl Import<'_> {
                 }
             }
         }
-        self.vault.put_directory(batch, &self.keys, &directory, current)?;
-        Ok(own)
+        self.vault.put_directory(batch, &self.keys, &directory, current)
     }
 
     fn credential(
@@ -384,7 +391,7 @@ impl Import<'_> {
         Ok(Field { id, version, chunks: 1, name: name.to_owned(), set_at: self.now, fingerprint })
     }
 
-    fn chunked(
+    pub(super) fn chunked(
         &self,
         batch: &mut Batch,
         id: FieldId,
@@ -506,10 +513,9 @@ fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
     field("limits.statement_timeout_ms", format!("{statement_timeout:?}"));
     field("limits.max_rows", max_rows.to_string());
     field("limits.max_result_bytes", max_result_bytes.to_string());
-    let Quotas { max_queries_per_hour, max_queries_per_day, max_concurrent_connections } = quotas;
-    field("quotas.max_queries_per_hour", format!("{max_queries_per_hour:?}"));
-    field("quotas.max_queries_per_day", format!("{max_queries_per_day:?}"));
-    field("quotas.max_concurrent_connections", format!("{max_concurrent_connections:?}"));
+    for (name, limit) in quotas.named() {
+        field(&format!("quotas.{name}"), format!("{limit:?}"));
+    }
     for (name, enabled) in features {
         field(&format!("features.{name}"), enabled.to_string());
     }

@@ -28,6 +28,7 @@ mod certificate;
 pub mod check;
 mod codec;
 mod command;
+mod counts;
 mod envelope;
 mod error;
 #[cfg(fuzzing)]
@@ -77,6 +78,7 @@ use witness::Witness;
 
 pub use certificate::Certificate;
 pub use command::{KeyCommand, KeyCommandProblem};
+pub use counts::Unsaved;
 pub use error::Error;
 pub use import::{Change, ChangeKind};
 pub use kdf::KdfCost;

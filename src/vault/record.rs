@@ -19,6 +19,8 @@ use crate::tenant::{
 
 /// First byte of every payload but a credential's, a chunk's after the first, and a certificate's.
 const VERSION: u8 = 1;
+/// The same of a configuration that limits refused attempts.
+const VERSION_DENIED: u8 = 2;
 
 /// The number of a field in store keys and in the associated data.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -38,10 +40,17 @@ impl FieldId {
     pub(super) const MAX_API_KEYS: u16 = 0x0100;
     pub(super) const MAX_CHUNKS: u16 = 0x1000;
 
+    /// What has been counted of the tenant. Its directory does not list it: it changes by itself.
+    pub(super) const COUNTS: Self = Self(0xf000);
+    /// It is replaced where it is.
+    pub(super) const COUNTS_VERSION: u64 = 1;
+
     /// What the records of the field are.
     pub(super) fn kind(self) -> RecordKind {
         if self == Self::DIRECTORY {
             RecordKind::Directory
+        } else if self == Self::COUNTS {
+            RecordKind::Counts
         } else if self.is_credential() {
             RecordKind::Credential
         } else if self.0 < Self::CERTIFICATES.0 {
@@ -179,7 +188,8 @@ impl Directory {
 pub(super) fn encode_config(config: &TenantConfig) -> Vec<u8> {
     let TenantConfig { id: _, connection, access, limits, quotas, features } = config;
     let mut writer = Writer::default();
-    writer.u8(VERSION);
+    let is_plain = quotas.max_denied_per_hour.is_none();
+    writer.u8(if is_plain { VERSION } else { VERSION_DENIED });
     match connection {
         Connection::Postgres(target) => {
             let PostgresTarget {
@@ -226,10 +236,18 @@ pub(super) fn encode_config(config: &TenantConfig) -> Vec<u8> {
     writer.u32(statement_timeout.subsec_nanos());
     writer.u32(*max_rows);
     writer.u32(*max_result_bytes);
-    let Quotas { max_queries_per_hour, max_queries_per_day, max_concurrent_connections } = quotas;
+    let Quotas {
+        max_queries_per_hour,
+        max_queries_per_day,
+        max_concurrent_connections,
+        max_denied_per_hour,
+    } = quotas;
     writer.optional(*max_queries_per_hour, Writer::u64);
     writer.optional(*max_queries_per_day, Writer::u64);
     writer.optional(*max_concurrent_connections, Writer::u32);
+    if let Some(limit) = max_denied_per_hour {
+        writer.u64(*limit);
+    }
     writer.count(features.len());
     for (name, enabled) in features {
         writer.text(name);
@@ -245,7 +263,10 @@ pub(super) fn decode_config(
     bytes: &[u8],
 ) -> Result<TenantConfig, Malformed> {
     let mut reader = Reader::new(bytes);
-    version(&mut reader)?;
+    let version = reader.u8()?;
+    if ![VERSION, VERSION_DENIED].contains(&version) {
+        return Err(Malformed);
+    }
     let connection = match reader.u8()? {
         kind @ (1 | 3) => Connection::Postgres(PostgresTarget {
             host: reader.text()?.to_owned(),
@@ -277,6 +298,7 @@ pub(super) fn decode_config(
         max_queries_per_hour: reader.optional(Reader::u64)?,
         max_queries_per_day: reader.optional(Reader::u64)?,
         max_concurrent_connections: reader.optional(Reader::u32)?,
+        max_denied_per_hour: if version == VERSION_DENIED { Some(reader.u64()?) } else { None },
     };
     let mut features = BTreeMap::new();
     for _ in 0..reader.count(5)? {
@@ -431,11 +453,12 @@ mod tests {
                 max_result_bytes,
             },
         );
-        let quotas = (any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u32>>()).prop_map(
-            |(max_queries_per_hour, max_queries_per_day, max_concurrent_connections)| Quotas {
-                max_queries_per_hour,
-                max_queries_per_day,
+        let quotas = (any::<[Option<u64>; 3]>(), any::<Option<u32>>()).prop_map(
+            |([per_hour, per_day, denied], max_concurrent_connections)| Quotas {
+                max_queries_per_hour: per_hour,
+                max_queries_per_day: per_day,
                 max_concurrent_connections,
+                max_denied_per_hour: denied,
             },
         );
         let features = btree_map(".{0,8}", any::<bool>(), 0..4);

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::backup;
-use super::envelope;
+use super::envelope::{self, RecordKind};
 use super::keyring::{BackupSlot, Keyring, TenantKeys};
+use super::record::FieldId;
 use super::sealed::{self, SealedStore};
 use super::unsealed::{Unsealed, Writing};
 use super::{Entry, Error, Handle, TenantCredentialVault};
@@ -315,7 +316,9 @@ impl Unsealed {
         moved: &TenantKeys,
     ) -> Result<usize, Error> {
         let mut count = 0;
-        for (kind, field, version) in entry.directory.records() {
+        let counts = (RecordKind::Counts, FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+        let counts = self.records.counts_envelope(&entry.keys)?.map(|_| counts);
+        for (kind, field, version) in entry.directory.records().chain(counts) {
             let envelope = self.records.envelope(&entry.keys, kind, field, version)?;
             let is_active = envelope::term(&envelope) == Some(entry.keys.active().number);
             if is_active && moved.handle == entry.keys.handle {

@@ -119,7 +119,7 @@ impl SealedStore {
         own.map(|first| self.open_directory(keys, first)).transpose()
     }
 
-    /// The directory among all `records` of a tenant, which it must list.
+    /// The directory among all `records` of a tenant, which it must list, but for the counts.
     fn whole_directory(&self, keys: &TenantKeys, records: &[Pair]) -> Result<Directory, Error> {
         let Some((first, others)) = records.split_first() else {
             return Err(Error::KeyringOutdated);
@@ -131,7 +131,8 @@ impl SealedStore {
             .flat_map(Field::records)
             .map(|(field, version)| record_key(keys.handle, field, version))
             .collect();
-        let stored = others.iter().map(|(key, _)| key.as_slice());
+        let counts = record_key(keys.handle, FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+        let stored = others.iter().map(|(key, _)| key.as_slice()).filter(|key| *key != counts);
         if listed.iter().map(<[u8; _]>::as_slice).ne(stored) {
             let (field, version) = (FieldId::DIRECTORY.0, directory.version);
             return Err(self.place(RecordKind::Directory, field, version, &first.0).damaged());
@@ -178,6 +179,25 @@ impl SealedStore {
                 record::decode_config(directory.id.clone(), certificates, &bytes).ok()
             })
             .ok_or_else(|| damaged(FieldId::CONFIG, RecordKind::Config))
+    }
+
+    /// What has been counted of a tenant, if anything was.
+    pub(super) fn counts(&self, entry: &Entry) -> Result<Option<Vec<u8>>, Error> {
+        let read = |keys: &TenantKeys| -> Result<Option<Vec<u8>>, Error> {
+            let Some(envelope) = self.counts_envelope(keys)? else { return Ok(None) };
+            let record = (FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+            Ok(Some(self.open(keys, RecordKind::Counts, record, &envelope)?.to_vec()))
+        };
+        match (read(&entry.keys)?, entry.keys.next_handle) {
+            (None, Some(_)) => read(&entry.keys.moved()),
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The same as it is stored, where `keys` are.
+    pub(super) fn counts_envelope(&self, keys: &TenantKeys) -> Result<Option<Vec<u8>>, Error> {
+        let key = record_key(keys.handle, FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+        Ok(self.store.get(Tree::Tenant, &key)?)
     }
 
     /// The secrets of a tenant.

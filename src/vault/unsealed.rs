@@ -283,6 +283,12 @@ impl Unsealed {
         self.look_up(id)?
     }
 
+    /// The same, from memory if it was looked up lately.
+    pub(super) fn looked_up(&self, writing: &Writing, id: &TenantId) -> Result<Arc<Entry>, Error> {
+        let recent = self.recent().entries.get(id).map(|(_, entry)| Arc::clone(entry));
+        recent.map_or_else(|| self.current(writing, id), Ok)
+    }
+
     /// Answers first whether there are keys of that tenant, and then what its directory says.
     fn look_up(&self, id: &TenantId) -> Result<Result<Arc<Entry>, Error>, Error> {
         let keys = match self.keyring().find(id) {

@@ -5,6 +5,7 @@
 mod backup;
 mod fsck;
 mod kill;
+mod quota;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -77,6 +77,10 @@ async fn a_verb_answers_and_fails_alike_with_a_service_and_without() {
         &["--json", "tenant", "show", "tenant001"],
         &["tenant", "show", "tenant001"],
         &["token", "list"],
+        &["quota", "show", "tenant001"],
+        &["quota", "show", "nobody999"],
+        &["quota", "reset", "nobody999"],
+        &["quota", "set", "nobody999", "max_queries_per_day=1"],
         &["tenant", "show", "nobody999"],
         &["tenant", "disable", "t-1"],
         &["token", "revoke", "tok_none"],
@@ -94,7 +98,7 @@ async fn a_verb_answers_and_fails_alike_with_a_service_and_without() {
     assert_eq!(run(), without);
     server.stop().ok();
     let codes: Vec<_> = without.iter().map(|(code, ..)| code.unwrap()).collect();
-    assert_eq!(codes, [0, 0, 0, 0, 0, 1, 1, 1, 1]);
+    assert_eq!(codes, [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
 }
 
 #[tokio::test]

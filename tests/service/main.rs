@@ -13,6 +13,7 @@ mod leak;
 mod mcp;
 mod postgres;
 mod process;
+mod quota;
 mod stop;
 
 use std::borrow::Cow;

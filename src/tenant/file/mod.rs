@@ -308,6 +308,7 @@ impl<'a> Reader<'a> {
             max_queries_per_hour: self.integer(section, "max_queries_per_hour", 0, u64::MAX),
             max_queries_per_day: self.integer(section, "max_queries_per_day", 0, u64::MAX),
             max_concurrent_connections: concurrent.and_then(|limit| u32::try_from(limit).ok()),
+            max_denied_per_hour: self.integer(section, "max_denied_per_hour", 0, u64::MAX),
         }
     }
 
@@ -371,7 +372,12 @@ fn column_of(relation: RelationName, column: &str) -> ColumnName {
 
 fn section_fields(section: &str) -> &'static [&'static str] {
     match section {
-        "quotas" => &["max_queries_per_hour", "max_queries_per_day", "max_concurrent_connections"],
+        "quotas" => &[
+            "max_queries_per_hour",
+            "max_queries_per_day",
+            "max_concurrent_connections",
+            "max_denied_per_hour",
+        ],
         "access" => &["mode", "tables", "deny_columns"],
         LIMITS => &["statement_timeout_ms", "max_rows", "max_result_bytes"],
         _ => &[],

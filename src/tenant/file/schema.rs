@@ -66,6 +66,7 @@ pub fn schema() -> serde_json::Value {
                 "max_queries_per_day": whole(0, None, "Absent: unlimited. 0: none."),
                 "max_concurrent_connections":
                     whole(0, Some(u32::MAX.into()), "Absent: unlimited. 0: none."),
+                "max_denied_per_hour": whole(0, None, "Absent: unlimited. 0: none."),
             })),
             "features": { "type": "object", "additionalProperties": { "type": "boolean" } },
             "access": closed(json!({

@@ -93,6 +93,7 @@ fn the_example_of_the_brief_reads_once_underscores_are_admitted() {
             max_queries_per_hour: Some(1000),
             max_queries_per_day: Some(10_000),
             max_concurrent_connections: Some(5),
+            max_denied_per_hour: None,
         },
         features: BTreeMap::from([
             ("advanced_analytics".to_owned(), false),
@@ -108,6 +109,23 @@ fn the_example_of_the_brief_reads_once_underscores_are_admitted() {
     assert_eq!(refused.len(), 1);
     assert!(refused[0].message.starts_with("INVALID_TENANT: "), "{}", refused[0]);
     assert!(refused[0].message.contains("tenant_id.allow_underscore = true"), "{}", refused[0]);
+}
+
+#[test]
+fn every_quota_is_read_and_set_by_its_name() {
+    let mut expected = Quotas::default();
+    for (number, (name, limit)) in (1..).zip(Quotas::default().named()) {
+        assert_eq!(limit, None);
+        let text = postgres(&format!(r#""quotas": {{ "{name}": {number} }}"#));
+        let quotas = read(&text).unwrap().tenant.config.quotas;
+        assert!(expected.set(name, Some(number)), "{name}");
+        assert_eq!(quotas, expected);
+        assert!(quotas.named().contains(&(name, Some(number))));
+        expected.set(name, None);
+        read(&postgres(&format!(r#""quotas": {{ "{name}": -1 }}"#))).unwrap_err();
+    }
+    assert!(!expected.set("max_queries", Some(1)));
+    assert!(!expected.set("max_concurrent_connections", Some(1 << 32)));
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test compares what was read")]

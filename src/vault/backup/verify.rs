@@ -254,7 +254,8 @@ fn open_tenant(vault: &Unsealed, keys: &Arc<TenantKeys>) -> Result<u64, Error> {
     for field in entry.directory.credentials() {
         vault.records.credential(entry, field)?;
     }
-    Ok(entry.directory.records().count() as u64)
+    let counts = vault.records.counts(entry)?;
+    Ok(entry.directory.records().count() as u64 + u64::from(counts.is_some()))
 }
 
 fn unseal_tenants(

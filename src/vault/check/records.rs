@@ -26,6 +26,7 @@ use crate::store::{Pair, Tree};
 
 const MEND_FIELD: &str = "import the tenant's file again, which replaces what does not open, or \
                           remove the tenant";
+const MEND_COUNTS: &str = "set it to 0 with `tenantry quota reset`";
 const MEND_TENANT: &str = "restore from a backup, or rescue the others with `tenantry fsck --salvage \
                            OUT` and import this tenant there";
 const MEND_KEYRING: &str = "restore the keyring that belongs to this store, or a backup";
@@ -59,13 +60,16 @@ pub(super) struct Examined<'a> {
     pub(super) kept: Vec<&'a Pair>,
     /// Names of the fields that the directory lists and that are not whole.
     pub(super) lost: Vec<String>,
+    /// Whether what was counted of the tenant does not open.
+    pub(super) is_counts_damaged: bool,
     /// How many records the directory does not list.
     pub(super) strays: usize,
 }
 
 impl Examined<'_> {
     fn is_whole(&self) -> bool {
-        self.directory.is_some() && self.lost.is_empty() && self.strays == 0
+        let Self { directory, lost, is_counts_damaged, strays, .. } = self;
+        directory.is_some() && lost.is_empty() && !is_counts_damaged && *strays == 0
     }
 }
 
@@ -172,7 +176,8 @@ impl Progressing {
                 return self.records.damaged(Finding::new(message, MEND_KEYRING));
             }
         };
-        let Examined { directory, lost, strays, .. } = examine(store_id, keys, group);
+        let examined = examine(store_id, keys, group);
+        let Examined { directory, lost, is_counts_damaged, strays, .. } = examined;
         let Some(directory) = directory else {
             let message =
                 format!("the directory of the tenant at handle {} does not open", hex(&handle.0));
@@ -182,6 +187,10 @@ impl Progressing {
         if !lost.is_empty() {
             let message = format!("missing or damaged: {}", lost.join(", "));
             self.records.damaged(Finding::new(message, MEND_FIELD).of(Some(&directory.id)));
+        }
+        if is_counts_damaged {
+            let message = "what it has used of its quotas does not open";
+            self.records.damaged(Finding::new(message, MEND_COUNTS).of(Some(&directory.id)));
         }
         if strays > 0 {
             let message = format!("{strays} records that its directory does not list");
@@ -300,18 +309,18 @@ pub(super) fn owner(
     Ok(if keyring.is_removed(handle) { Owner::Removed } else { Owner::Unknown })
 }
 
-/// Opens what is among `records`, all of them at the handle of `keys` and in key order. A key may
+/// Opens what is among `records`, all of them at the handle of `tenant` and in key order. A key may
 /// come more than once: the first of them that opens counts.
 pub(super) fn examine<'a>(
     store_id: StoreId,
-    keys: &TenantKeys,
+    tenant: &TenantKeys,
     records: &'a [Pair],
 ) -> Examined<'a> {
     let mut examined = Examined::default();
     let opens = |(field, version), kind, pair: &Pair| {
         let (key, envelope) = pair;
         let place = Place { store_id, kind, field, version, key };
-        envelope::open(keys, &place, envelope).ok()
+        envelope::open(tenant, &place, envelope).ok()
     };
     let directories = records.iter().rev().filter_map(|pair| {
         let (field, version) = field_and_version(&pair.0)?;
@@ -320,7 +329,7 @@ pub(super) fn examine<'a>(
         }
         let opened = opens((field, version), RecordKind::Directory, pair)?;
         let directory = Directory::decode(&opened).ok()?;
-        let is_its = directory.version == version && directory.uuid == keys.uuid;
+        let is_its = directory.version == version && directory.uuid == tenant.uuid;
         is_its.then_some((directory, pair))
     });
     let Some((directory, own)) = { directories }.next() else { return examined };
@@ -333,7 +342,7 @@ pub(super) fn examine<'a>(
         let mut content = Zeroizing::new(Vec::new());
         let mut found = Vec::new();
         let is_whole = field.records().all(|(number, version)| {
-            let key = record_key(keys.handle, number, version);
+            let key = record_key(tenant.handle, number, version);
             let mut candidates = records[records.partition_point(|pair| *pair.0 < key[..])..]
                 .iter()
                 .take_while(|pair| pair.0 == key);
@@ -366,6 +375,7 @@ pub(super) fn examine<'a>(
                 continue;
             }
             RecordKind::Backup
+            | RecordKind::Counts
             | RecordKind::Credential
             | RecordKind::Directory
             | RecordKind::Token => {}
@@ -384,6 +394,16 @@ pub(super) fn examine<'a>(
     let listed: usize = directory.fields.iter().map(|field| usize::from(field.chunks)).sum();
     let mut keys: Vec<&[u8]> = records.iter().map(|pair| &*pair.0).collect();
     keys.dedup();
+    // No directory lists what is counted.
+    let counts = record_key(tenant.handle, FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+    if keys.pop_if(|key| **key == counts).is_some() {
+        let record = (FieldId::COUNTS.0, FieldId::COUNTS_VERSION);
+        let mut candidates = records.iter().filter(|pair| pair.0 == counts);
+        match candidates.find(|pair| opens(record, RecordKind::Counts, pair).is_some()) {
+            Some(pair) => examined.kept.push(pair),
+            None => examined.is_counts_damaged = true,
+        }
+    }
     let is_listed = |key: &&[u8]| {
         let Some((field, version)) = field_and_version(key) else { return false };
         directory.records().any(|(_, number, at)| (number, at) == (field, version))
@@ -400,6 +420,8 @@ pub(super) fn examine<'a>(
 
 /// The name of the field without which nothing is known of a tenant.
 pub(super) const CONFIG: &str = "config";
+/// What a tenant has used of its quotas, among what is lost of it.
+pub(super) const COUNTS: &str = "counts";
 
 fn field_and_version(key: &[u8]) -> Option<(u16, u64)> {
     let key: &[u8; RECORD_KEY_LENGTH] = key.try_into().ok()?;

@@ -27,7 +27,7 @@ use super::super::sealed::SealedStore;
 use super::super::slot::Unlock;
 use super::super::{Error, Handle, TenantCredentialVault, backup, token, witness};
 use super::closed::{OpenedKeys, Remains};
-use super::records::{self, CONFIG, Examined, Owner};
+use super::records::{self, CONFIG, COUNTS, Examined, Owner};
 use super::{CheckProgress, Watch};
 use crate::store::{Batch, DataDir, Options, Pair, Remnant, Scratch, SledStore, Tree};
 use crate::tenant::TenantId;
@@ -166,7 +166,11 @@ impl Rescue<'_> {
                 if version(&other.1) > version(&one.1) { other } else { one }
             },
         );
-        let Some((keys, Examined { directory: Some(directory), kept, lost, .. })) = newest else {
+        let Some((
+            keys,
+            Examined { directory: Some(directory), kept, mut lost, is_counts_damaged, .. },
+        )) = newest
+        else {
             let was_empty = homes.iter().all(|(_, candidates)| candidates.is_empty());
             // Keys of an import that failed have never had a record.
             if !was_empty || !self.remnants.iter().any(|remnant| remnant.is_complete) {
@@ -179,16 +183,23 @@ impl Rescue<'_> {
             return Ok(());
         }
         let (own, fields) = kept.split_first().ok_or(Error::KeyringDamaged)?;
+        let id = directory.id.clone();
         if lost.is_empty() {
             self.put(Tree::Tenant, own);
-            self.salvaged.tenants += 1;
         } else {
             let directory = without(directory, &lost, self.now);
             let record = (FieldId::DIRECTORY.0, directory.version);
             let payload = directory.encode();
             self.out.put(&mut self.batch, keys, RecordKind::Directory, record, &payload)?;
             self.count();
-            self.salvaged.incomplete.push((directory.id, lost));
+        }
+        if is_counts_damaged {
+            lost.push(COUNTS.to_owned());
+        }
+        if lost.is_empty() {
+            self.salvaged.tenants += 1;
+        } else {
+            self.salvaged.incomplete.push((id, lost));
         }
         for pair in fields {
             self.put(Tree::Tenant, pair);

@@ -86,6 +86,9 @@ fn a_backup_restored_elsewhere_is_the_same_vault() {
     let removed = id("tenant019");
     let certificate =
         &vault.remove_tenants(&passphrase(PASSPHRASE), std::slice::from_ref(&removed)).unwrap()[0];
+    let counted = id("tenant000");
+    let born = vault.tenant(&counted).unwrap().created_at;
+    vault.save_counts(&[(&counted, born)], |_| b"used".to_vec()).unwrap();
     let path = bench.backup_path("one.backup");
     let made = vault.back_up(&path);
     assert_eq!(made.bytes, fs::metadata(&path).unwrap().len());
@@ -96,12 +99,13 @@ fn a_backup_restored_elsewhere_is_the_same_vault() {
     let drill = bench.try_backup(&path, &passphrase(PASSPHRASE)).unwrap();
     assert_eq!((drill.id, drill.commit, drill.records), (made.id, made.commit, made.records));
     assert_eq!((drill.tenants, drill.tokens, drill.certificates), (19, 19, 1));
-    // A directory, a configuration, three secrets; a token.
-    assert_eq!(drill.opened, 19 * 6);
+    // A directory, a configuration, three secrets; a token. Of one, what it has used.
+    assert_eq!(drill.opened, 19 * 6 + 1);
 
     let other = bench.restored(&path);
     let restored = other.unseal();
     check_all(&restored, 19);
+    assert_eq!(restored.counts(&counted).unwrap().unwrap(), b"used");
     assert_eq!(restored.store_id(), vault.store_id());
     assert_eq!(restored.certificate_key().unwrap(), vault.certificate_key().unwrap());
     assert!(matches!(restored.import(vec![postgres("tenant019")]), Err(Error::Removed { .. })));

@@ -7,7 +7,7 @@ use super::*;
 use crate::store::{self, Pair, Scratch};
 use crate::vault::check::{CheckProgress, Part, Report, Salvaged, Scrubbed, Verdict};
 
-fn check(vault: &TenantCredentialVault) -> Report {
+pub(super) fn check(vault: &TenantCredentialVault) -> Report {
     let report = vault.check(&passphrase(PASSPHRASE), &mut |_| true).unwrap();
     assert!(!format!("{report:?}").contains(CANARY));
     report
@@ -38,7 +38,7 @@ fn records(vault: &TenantCredentialVault, tenant: &str) -> Vec<Pair> {
 }
 
 /// Sets a pair, or removes it, in a commit like any other: the store is as it should be.
-fn set(vault: &TenantCredentialVault, tree: Tree, key: &[u8], value: Option<Vec<u8>>) {
+pub(super) fn set(vault: &TenantCredentialVault, tree: Tree, key: &[u8], value: Option<Vec<u8>>) {
     let mut batch = Batch::default();
     match value {
         Some(value) => batch.put(tree, key, value),
@@ -47,7 +47,7 @@ fn set(vault: &TenantCredentialVault, tree: Tree, key: &[u8], value: Option<Vec<
     vault.store().unwrap().apply(batch).unwrap();
 }
 
-fn flipped(value: &[u8]) -> Vec<u8> {
+pub(super) fn flipped(value: &[u8]) -> Vec<u8> {
     let mut value = value.to_vec();
     value[100] ^= 1;
     value
@@ -302,7 +302,7 @@ fn a_closed_vault_is_examined_without_writing_to_it() {
 }
 
 /// Rescues what is in the bench's directory into `out` beside it, and opens that.
-fn salvage(bench: &Bench) -> (Salvaged, TenantCredentialVault) {
+pub(super) fn salvage(bench: &Bench) -> (Salvaged, TenantCredentialVault) {
     let vault = bench.sealed().unwrap();
     let out = bench.parent.path().join("out");
     if out.exists() {

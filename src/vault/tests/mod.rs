@@ -656,6 +656,7 @@ fn a_reader_beside_writers_sees_one_version_or_another_and_no_error() {
 
 mod backup;
 mod check;
+mod counts;
 mod faults;
 mod golden;
 mod keys;

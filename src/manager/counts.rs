@@ -1,0 +1,122 @@
+//! Keeping what tenants have used of their quotas: from the limiter into the vault, twice a second.
+//!
+//! What is counted is in memory first. A process that is killed loses what came after the last
+//! saving, of half a second at most and as long as a commit takes, or as long as another change holds
+//! the vault: an import, a rewriting of the store.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::MissedTickBehavior;
+
+use super::TenantMcpManager;
+use crate::pool;
+use crate::quota::{Limiter, Meter};
+use crate::tenant::TenantId;
+use crate::vault::{self, StoredTenant, TenantCredentialVault};
+
+/// So that with the commit it is below a second.
+const SAVE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many savings there are between two sweeps.
+const SAVINGS_PER_SWEEP: u32 = 120;
+/// Most tenants of one commit: other writes wait for it.
+const BATCH: usize = 1_024;
+
+impl TenantMcpManager {
+    /// The tenant called `id`, and the meter that counts it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TenantCredentialVault::tenant`], and [`vault::Error::CountsDamaged`].
+    pub fn meter(&self, id: &TenantId) -> Result<(StoredTenant, Arc<Meter>), vault::Error> {
+        let tenant = self.vault.tenant(id)?;
+        let meter = pool::restored_meter(&self.vault, &self.limiter, &tenant)?;
+        Ok((tenant, meter))
+    }
+
+    /// Sets what the tenant called `id` has used of its quotas to nothing, but for the calls under
+    /// way.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`TenantCredentialVault::remove_counts`].
+    pub fn reset_counts(&self, id: &TenantId) -> Result<(), vault::Error> {
+        self.vault.remove_counts(id)?;
+        if let Some(meter) = self.limiter.existing(id) {
+            meter.reset();
+            // What it had counted may have been saved meanwhile.
+            self.vault.remove_counts(id)?;
+        }
+        Ok(())
+    }
+
+    /// Saves what was counted, now.
+    pub(crate) fn save_counts(&self) {
+        if let Err(error) = save(&self.vault, &self.limiter) {
+            complain(&error);
+        }
+    }
+}
+
+/// Saves what was counted, again and again, and drops from memory what nobody uses.
+pub(super) async fn keep(vault: Weak<TenantCredentialVault>, limiter: Weak<Limiter>) {
+    let mut ticks = tokio::time::interval(SAVE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failed = false;
+    for round in 1_u32.. {
+        ticks.tick().await;
+        let (Some(vault), Some(limiter)) = (vault.upgrade(), limiter.upgrade()) else { return };
+        let work = move || {
+            let saved = save(&vault, &limiter);
+            if round.is_multiple_of(SAVINGS_PER_SWEEP) {
+                limiter.sweep();
+            }
+            saved
+        };
+        // Else the vault panicked, which is in the log, or the runtime ends.
+        let Ok(saved) = tokio::task::spawn_blocking(work).await else { continue };
+        match saved {
+            Err(error) if !std::mem::replace(&mut failed, true) => complain(&error),
+            Ok(()) if std::mem::replace(&mut failed, false) => {
+                tracing::info!("what tenants use is saved again");
+            }
+            Err(_) | Ok(()) => {}
+        }
+    }
+}
+
+/// Saves what was counted since the last time. May block.
+///
+/// # Errors
+///
+/// [`vault::Error::Store`]: it is still to be saved. While the vault is sealed nothing is saved, and
+/// that is no error.
+pub(super) fn save(vault: &TenantCredentialVault, limiter: &Limiter) -> Result<(), vault::Error> {
+    let changed = limiter.take_changed();
+    let mut batches = changed.chunks(BATCH);
+    while let Some(meters) = batches.next() {
+        if let Err(error) = save_batch(vault, limiter, meters) {
+            let unsaved = meters.iter().chain(batches.flatten());
+            unsaved.for_each(|meter| limiter.put_back(meter));
+            return if matches!(error, vault::Error::Sealed) { Ok(()) } else { Err(error) };
+        }
+    }
+    Ok(())
+}
+
+fn save_batch(
+    vault: &TenantCredentialVault,
+    limiter: &Limiter,
+    meters: &[Arc<Meter>],
+) -> Result<(), vault::Error> {
+    let tenants: Vec<_> = meters.iter().map(|meter| (meter.tenant(), meter.born())).collect();
+    let unsaved = vault.save_counts(&tenants, |at| meters[at].save())?;
+    unsaved.gone.iter().for_each(|at| limiter.forget(&meters[*at]));
+    unsaved.waiting.iter().for_each(|at| limiter.put_back(&meters[*at]));
+    Ok(())
+}
+
+pub(super) fn complain(error: &vault::Error) {
+    tracing::error!(error.code = %error.code(), %error, "what tenants use is not saved: it would be \
+        forgotten if the service ended now");
+}
