@@ -182,16 +182,13 @@ fn set_up(directory: &Path) -> (Arc<TenantMcpManager>, Vec<(String, String)>) {
     vault.unseal(&vault::Unlock::Passphrase(passphrase)).unwrap();
     let ids: Vec<String> = (0..TENANTS).map(|number| format!("tenant{number:03}")).collect();
     vault.import(ids.iter().map(|id| tenant(directory, id)).collect()).unwrap();
-    let options = pool::Options {
-        max_instances_per_tenant: 5,
-        idle_timeout: Duration::from_mins(10),
-        acquire_timeout: Duration::from_secs(30),
-        database: database::Options {
-            sqlite_root: directory.to_owned(),
-            connect_timeout: Duration::from_secs(10),
-            addresses: database::AddressPolicy::default(),
-        },
+    let database = database::Options {
+        sqlite_root: directory.to_owned(),
+        connect_timeout: Duration::from_secs(10),
+        addresses: database::AddressPolicy::default(),
     };
+    let options =
+        pool::Options { acquire_timeout: Duration::from_secs(30), ..pool::Options::new(database) };
     let manager = TenantMcpManager::with_clock(vault, log, options, clock);
     let token = |id: String| {
         let tenant = TenantId::parse(&id, IdRule::Alphanumeric).unwrap();

@@ -56,16 +56,12 @@ pub(crate) fn run(directory: &Path, cost: KdfCost) -> Result<(), Box<dyn Error>>
         .map_err(|problems| format!("{problems:?}"))?;
     vault.import(vec![file.tenant])?;
 
-    let options = pool::Options {
-        max_instances_per_tenant: 5,
-        idle_timeout: Duration::from_mins(10),
-        acquire_timeout: Duration::from_secs(5),
-        database: database::Options {
-            sqlite_root: directory.to_owned(),
-            connect_timeout: Duration::from_secs(10),
-            addresses: database::AddressPolicy::default(),
-        },
+    let database = database::Options {
+        sqlite_root: directory.to_owned(),
+        connect_timeout: Duration::from_secs(10),
+        addresses: database::AddressPolicy::default(),
     };
+    let options = pool::Options::new(database);
     let runtime = tokio::runtime::Runtime::new()?;
     runtime
         .block_on(async { use_tenant(&TenantMcpManager::new(Arc::new(vault), log, options)).await })

@@ -3,6 +3,7 @@
 //! Every section fills the `Options` of one module. A key that no section knows is an error, so a
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,9 +14,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::database::{AddressPolicy, Network};
-use crate::tenant::IdRule;
+use crate::pool::{self, OnChange};
+use crate::tenant::{IdRule, TenantId};
 use crate::vault::backup::Schedule;
-use crate::{database, http, pool, store, telemetry, vault};
+use crate::{database, http, store, telemetry, vault};
 
 /// The file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "tenantry.toml";
@@ -102,10 +104,20 @@ pub struct StoreSettings {
 pub struct PoolSettings {
     /// Most instances of one tenant. Default 5.
     pub max_instances_per_tenant: u32,
+    /// Most sessions of all tenants together. Default 1000.
+    pub max_sessions: u32,
+    /// Most calls of one tenant that wait for an instance. Default 200.
+    pub max_waiting_per_tenant: u32,
+    /// Most calls that wait; beyond it, one of each tenant. Default 10000.
+    pub max_waiting: u32,
     /// How long an instance stays when nobody uses it. Default 600.
     pub idle_timeout_seconds: u64,
+    /// How many instances of a tenant stay open all the same, by tenant. Default none.
+    pub min_idle: BTreeMap<String, u32>,
     /// How long a call waits for an instance. Default 5000.
     pub acquire_timeout_ms: u64,
+    /// What a change of a tenant does to its calls under way. Default `finish`.
+    pub on_change: OnChange,
 }
 
 /// `[database]`
@@ -205,7 +217,16 @@ impl Default for BackupSettings {
 
 impl Default for PoolSettings {
     fn default() -> Self {
-        Self { max_instances_per_tenant: 5, idle_timeout_seconds: 600, acquire_timeout_ms: 5_000 }
+        Self {
+            max_instances_per_tenant: 5,
+            max_sessions: 1_000,
+            max_waiting_per_tenant: 200,
+            max_waiting: 10_000,
+            idle_timeout_seconds: 600,
+            min_idle: BTreeMap::new(),
+            acquire_timeout_ms: 5_000,
+            on_change: OnChange::default(),
+        }
     }
 }
 
@@ -272,6 +293,23 @@ impl Settings {
         if self.pool.max_instances_per_tenant == 0 {
             return refuse("pool.max_instances_per_tenant", "must be at least 1");
         }
+        if self.pool.max_sessions == 0 {
+            return refuse("pool.max_sessions", "must be at least 1");
+        }
+        if let Some((id, error)) = self
+            .pool
+            .min_idle
+            .keys()
+            .find_map(|id| TenantId::parse(id, self.id_rule()).err().map(|error| (id, error)))
+        {
+            return refuse(&format!("pool.min_idle.{id}"), &error.to_string());
+        }
+        let kept = self.pool.min_idle.values().map(|count| u64::from(*count)).sum::<u64>();
+        if kept >= self.pool.max_sessions.into() {
+            let message = "all of it together must be less than pool.max_sessions: other tenants \
+                           need sessions too";
+            return refuse("pool.min_idle", message);
+        }
         if self.backup.every_hours > 0 && self.backup.directory.is_none() {
             return refuse("backup.directory", "must be set for backup.every_hours to have effect");
         }
@@ -320,10 +358,20 @@ impl Settings {
     /// For [`pool`], with SQLite files looked up below `data_directory` unless set otherwise.
     pub fn pool_options(&self, data_directory: &Path) -> pool::Options {
         let sqlite_root = self.database.sqlite_root.clone();
+        let min_idle =
+            self.pool.min_idle.iter().filter_map(|(id, count)| {
+                Some((TenantId::parse(id, self.id_rule()).ok()?, *count))
+            });
+        let min_idle = min_idle.collect();
         pool::Options {
             max_instances_per_tenant: self.pool.max_instances_per_tenant,
+            max_sessions: self.pool.max_sessions,
+            max_waiting_per_tenant: self.pool.max_waiting_per_tenant,
+            max_waiting: self.pool.max_waiting,
             idle_timeout: Duration::from_secs(self.pool.idle_timeout_seconds),
+            min_idle,
             acquire_timeout: Duration::from_millis(self.pool.acquire_timeout_ms),
+            on_change: self.pool.on_change,
             database: database::Options {
                 sqlite_root: sqlite_root.unwrap_or_else(|| data_directory.join("databases")),
                 connect_timeout: Duration::from_millis(self.database.connect_timeout_ms),
@@ -382,6 +430,19 @@ mod tests {
         let settings = load("[pool]\nmax_instances_per_tenant = 10\n").unwrap();
         assert_eq!(settings.pool.max_instances_per_tenant, 10);
         assert_eq!(settings.pool.idle_timeout_seconds, 600);
+    }
+
+    #[test]
+    fn what_stays_open_is_said_by_tenant_and_leaves_room_for_others() {
+        let settings =
+            load("[pool]\nmax_sessions = 3\non_change = \"cancel\"\nmin_idle = { acme001 = 2 }\n");
+        let options = settings.unwrap().pool_options(Path::new("data"));
+        assert_eq!(options.on_change, OnChange::Cancel);
+        let acme = TenantId::parse("acme001", IdRule::Alphanumeric).unwrap();
+        assert_eq!(options.min_idle.get(&acme), Some(&2));
+        load("[pool]\nmax_sessions = 3\nmin_idle = { acme001 = 3 }\n").unwrap_err();
+        load("[pool]\nmin_idle = { acme = 1 }\n").unwrap_err();
+        load("[pool]\nmax_sessions = 0\n").unwrap_err();
     }
 
     #[test]

@@ -52,6 +52,7 @@ fn every_setting_of_the_readme_exists_and_takes_its_default() {
             // Described in words: the type shows by what is refused.
             text if text.contains(' ') && key.starts_with("allowed") => "[]".to_owned(),
             "loopback" => "[]".to_owned(),
+            "{}" => default.to_owned(),
             text => format!("{text:?}"),
         };
         fs::write(&file, format!("[{section}]\n{key} = {value}\n")).unwrap();

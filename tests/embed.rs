@@ -45,15 +45,16 @@ fn new_vault(path: &Path) -> (TenantCredentialVault, Log) {
 }
 
 fn pool_options(path: &Path) -> pool::Options {
+    let database = database::Options {
+        sqlite_root: path.to_owned(),
+        connect_timeout: Duration::from_secs(1),
+        addresses: database::AddressPolicy::default(),
+    };
     pool::Options {
         max_instances_per_tenant: 1,
         idle_timeout: Duration::from_mins(1),
         acquire_timeout: Duration::from_secs(1),
-        database: database::Options {
-            sqlite_root: path.to_owned(),
-            connect_timeout: Duration::from_secs(1),
-            addresses: database::AddressPolicy::default(),
-        },
+        ..pool::Options::new(database)
     }
 }
 

@@ -17,7 +17,7 @@ use super::Unavailable;
 
 /// Failures in a row after which the database is left alone.
 const FAILURES: u32 = 3;
-/// How long at first; twice as long after each try that fails.
+/// How long at first, or up to a quarter less; twice as long after each try that fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -93,9 +93,16 @@ impl Attempt<'_> {
         state.failures = state.failures.saturating_add(1);
         if let Some(beyond) = state.failures.checked_sub(FAILURES) {
             let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(beyond)).min(LONGEST_PAUSE);
-            state.open = Some((reason, Instant::now() + pause));
+            state.open = Some((reason, Instant::now() + shortened(pause)));
         }
     }
+}
+
+/// Up to a quarter less, at random: tenants whose server comes up again do not come all at once.
+fn shortened(pause: Duration) -> Duration {
+    // Without randomness all come at once, which is better than not at all.
+    let share = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX);
+    pause.mul_f64(1.0 - share / 4.0)
 }
 
 impl Drop for Attempt<'_> {
@@ -139,13 +146,24 @@ mod tests {
             fail(&breaker);
         }
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
-            tokio::time::advance(Duration::from_millis(seconds * 1_000 - 1)).await;
+            tokio::time::advance(Duration::from_millis(seconds * 750 - 1)).await;
             assert_eq!(breaker.admit().err(), Some(REASON), "{seconds}");
-            tokio::time::advance(Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_millis(seconds * 250 + 1)).await;
             let probe = breaker.admit().unwrap();
             assert_eq!(breaker.admit().err(), Some(REASON), "{seconds}");
             probe.failed(REASON);
         }
+    }
+
+    #[test]
+    fn pauses_of_many_end_apart() {
+        let pause = Duration::from_secs(30);
+        let pauses: Vec<_> = (0..100).map(|_| shortened(pause)).collect();
+        assert!(pauses.iter().all(|it| (pause * 3 / 4..=pause).contains(it)));
+        let mut apart = pauses.clone();
+        apart.sort();
+        apart.dedup();
+        assert!(apart.len() > 90, "{pauses:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -148,6 +148,11 @@ pub trait Database: Send + fmt::Debug {
     /// `SQLite`, whose files are open for reading only.
     fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
 
+    /// Asks the server for a sign of life, of which those need none that have no server.
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Whether the session must not be used again: closed, cancelled midway, or out of step with
     /// the server.
     fn is_broken(&self) -> bool;

@@ -1,107 +1,45 @@
-//! Instances that nobody has, until their time is over.
+//! What nobody uses, until its time is over.
 //!
-//! One task sleeps until the next deadline of any tenant. A tenant with idle instances is on its
-//! list once, whatever their number, so the cost does not grow with tenants that are not due.
+//! One task sleeps until the next deadline of any tenant. A tenant with idle instances is on one
+//! list once, whatever their number; one that is known and has no instance is on another. The
+//! deadline on a list is the true one or earlier: use moves only the true one, which is looked up
+//! when the other has come. So use costs nothing here, and the cost of the task does not grow with
+//! tenants that are not due.
+//!
+//! Order of locks: a list, then an entry.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::{Entry, Instance, Shared};
+use super::Shared;
+use super::entry::{Entry, IdleInstance, Listing};
 
-#[derive(Debug)]
-pub(super) struct IdleInstance {
-    instance: Instance,
-    since: Instant,
-}
+/// How soon a change in the vault is noticed where nobody calls.
+const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-impl Entry {
-    /// The instance that was used last, if one is idle.
-    pub(super) fn take_idle(&self) -> Option<Instance> {
-        let mut broken = Vec::new();
-        let mut state = self.state();
-        let usable = loop {
-            let Some(IdleInstance { instance, .. }) = state.idle.pop() else { break None };
-            // A session can break while it is idle: its server went away.
-            if !instance.server.is_broken() {
-                break Some(instance);
-            }
-            state.live -= 1;
-            broken.push(instance);
-        };
-        // What is broken is closed outside the lock.
-        drop(state);
-        usable
-    }
-
-    /// Takes `instance` back, or closes it when it or its tenant is not to be used again.
-    pub(super) fn give_back(self: &Arc<Self>, instance: Instance, shared: Option<&Shared>) {
-        let mut state = self.state();
-        let Some(shared) = shared.filter(|_| !state.closed && !instance.server.is_broken()) else {
-            state.live -= 1;
-            // Closed outside the lock.
-            drop(state);
-            drop(instance);
-            return;
-        };
-        let since = Instant::now();
-        state.idle.push(IdleInstance { instance, since });
-        if !std::mem::replace(&mut state.watched, true) {
-            drop(state);
-            shared.reaper.watch(self, since + shared.options.idle_timeout);
-        }
-    }
-
-    /// Closes what is idle, now, and what is leased, when it comes back. Who waits is turned away.
-    pub(super) fn close(&self) {
-        self.places.close();
-        let closed = {
-            let mut state = self.state();
-            state.closed = true;
-            state.live -= u32::try_from(state.idle.len()).unwrap_or(u32::MAX);
-            std::mem::take(&mut state.idle)
-        };
-        drop(closed);
-    }
-
-    /// Closes what has been idle for `idle_timeout` at `now`, and says how many that was.
-    pub(super) fn close_idle(&self, idle_timeout: Duration, now: Instant) -> usize {
-        let closed: Vec<_> = {
-            let mut state = self.state();
-            let due = state.idle.partition_point(|idle| idle.since + idle_timeout <= now);
-            state.live -= u32::try_from(due).unwrap_or(u32::MAX);
-            state.idle.drain(..due).collect()
-        };
-        closed.len()
-    }
-
-    /// When the instance that has been idle longest is due; `None` takes the tenant off the list.
-    fn next_deadline(&self, idle_timeout: Duration) -> Option<Instant> {
-        let mut state = self.state();
-        let oldest = state.idle.first().map(|idle| idle.since + idle_timeout);
-        state.watched = oldest.is_some();
-        oldest
-    }
-}
-
-/// Closes idle instances when they are due.
+/// Closes idle instances when they are due, or when others need the sessions.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    list: Arc<List>,
+    lists: Arc<Lists>,
     task: AbortHandle,
 }
 
 #[derive(Debug, Default)]
-struct List {
-    deadlines: Mutex<BinaryHeap<Reverse<Watched>>>,
-    /// A deadline came that may be the first.
+struct Lists {
+    idle: List,
+    empty: List,
+    /// A deadline came that is the first of its list.
     changed: Notify,
 }
+
+#[derive(Debug, Default)]
+struct List(Mutex<BinaryHeap<Reverse<Watched>>>);
 
 #[derive(Debug)]
 struct Watched {
@@ -112,15 +50,63 @@ struct Watched {
 impl Reaper {
     /// Starts the task; it ends with the pool.
     pub(super) fn start(shared: Weak<Shared>) -> Self {
-        let list = Arc::new(List::default());
+        let lists = Arc::new(Lists::default());
         #[expect(clippy::disallowed_methods, reason = "aborted when the pool is dropped")]
-        let task = tokio::spawn(reap(shared, Arc::clone(&list))).abort_handle();
-        Self { list, task }
+        let task = tokio::spawn(reap(shared, Arc::clone(&lists))).abort_handle();
+        Self { lists, task }
     }
 
-    fn watch(&self, entry: &Arc<Entry>, deadline: Instant) {
-        self.list.push(Watched { deadline, entry: Arc::downgrade(entry) });
-        self.list.changed.notify_one();
+    /// Puts `entry` on the lists that it is to be on.
+    pub(super) fn watch(&self, entry: &Arc<Entry>, listing: Listing, shared: &Shared) {
+        if let Some(since) = listing.idle {
+            self.push(&self.lists.idle, entry, since + entry.idle_timeout);
+        }
+        if listing.empty {
+            self.push(&self.lists.empty, entry, entry.empty_until(shared));
+        }
+    }
+
+    fn push(&self, list: &List, entry: &Arc<Entry>, deadline: Instant) {
+        let mut heap = list.lock();
+        let is_first = heap.peek().is_none_or(|Reverse(first)| deadline < first.deadline);
+        heap.push(Reverse(Watched { deadline, entry: Arc::downgrade(entry) }));
+        drop(heap);
+        if is_first {
+            self.lists.changed.notify_one();
+        }
+    }
+
+    /// Takes the instance that has been idle longest from its tenant. To be dropped.
+    pub(super) fn take_oldest(&self, shared: &Shared) -> Option<IdleInstance> {
+        // As long as the list is locked, every idle instance is to be found on it.
+        let mut heap = self.lists.idle.lock();
+        let mut left = Vec::new();
+        let mut oldest = None;
+        while oldest.is_none()
+            && let Some(Reverse(watched)) = heap.pop()
+        {
+            let Some(entry) = watched.entry.upgrade() else { continue };
+            let mut state = entry.state();
+            let deadline = state.oldest().map(|oldest| oldest.since + entry.idle_timeout);
+            let is_later = deadline.is_some_and(|deadline| {
+                deadline > watched.deadline
+                    && heap.peek().is_some_and(|Reverse(other)| other.deadline < deadline)
+            });
+            oldest = if is_later { None } else { entry.take_spare(&mut state) };
+            match state.oldest().map(|next| next.since + entry.idle_timeout) {
+                Some(deadline) => {
+                    let watched = Reverse(Watched { deadline, entry: watched.entry });
+                    if is_later { heap.push(watched) } else { left.push(watched) }
+                }
+                None => state.left_idle_list(),
+            }
+            // For the other list: on this one it is, if it has to be.
+            let listing = state.list();
+            drop(state);
+            self.watch(&entry, listing, shared);
+        }
+        heap.extend(left);
+        oldest
     }
 }
 
@@ -131,41 +117,108 @@ impl Drop for Reaper {
 }
 
 impl List {
-    fn push(&self, watched: Watched) {
-        self.deadlines.lock().unwrap_or_else(PoisonError::into_inner).push(Reverse(watched));
+    fn lock(&self) -> MutexGuard<'_, BinaryHeap<Reverse<Watched>>> {
+        // Whole after any panic: each change is one of the heap's own.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn first_deadline(&self) -> Option<Instant> {
-        let deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
-        deadlines.peek().map(|Reverse(watched)| watched.deadline)
-    }
-
-    fn pop_due(&self, now: Instant) -> Option<Watched> {
-        let mut deadlines = self.deadlines.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = deadlines.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
-        if is_due { deadlines.pop().map(|Reverse(watched)| watched) } else { None }
+        self.lock().peek().map(|Reverse(watched)| watched.deadline)
     }
 }
 
-async fn reap(shared: Weak<Shared>, list: Arc<List>) {
+impl Shared {
+    /// Closes idle instances, longest idle first, as long as calls wait for the sessions.
+    pub(super) fn relieve(&self) {
+        self.sessions.relieve(|| self.reaper.take_oldest(self).is_some());
+    }
+
+    /// Closes what has been idle for its time at `now`, and says how many that was.
+    pub(super) fn close_due(&self, now: Instant) -> usize {
+        let mut count = 0;
+        while let Some(closed) = self.take_due(now) {
+            count += closed.len();
+        }
+        while self.forget_empty(now) {}
+        count
+    }
+
+    /// What is due of the next tenant; nothing when none is.
+    fn take_due(&self, now: Instant) -> Option<Vec<IdleInstance>> {
+        let mut heap = self.reaper.lists.idle.lock();
+        let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
+        let watched = if is_due { heap.pop() } else { None }?.0;
+        let Some(entry) = watched.entry.upgrade() else { return Some(Vec::new()) };
+        let mut state = entry.state();
+        let (taken, next) = entry.take_due(&mut state, now);
+        match next {
+            Some(deadline) => heap.push(Reverse(Watched { deadline, entry: watched.entry })),
+            None => state.left_idle_list(),
+        }
+        let (listing, is_empty) = (state.list(), state.is_empty());
+        drop(state);
+        drop(heap);
+        self.reaper.watch(&entry, listing, self);
+        if is_empty && !taken.is_empty() {
+            self.vault.forget_tenant(entry.tenant());
+        }
+        Some(taken)
+    }
+
+    /// Forgets the next tenant that has been without an instance for its time. False when none has.
+    fn forget_empty(&self, now: Instant) -> bool {
+        let mut heap = self.reaper.lists.empty.lock();
+        let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
+        let Some(Reverse(watched)) = (if is_due { heap.pop() } else { None }) else { return false };
+        let Some(entry) = watched.entry.upgrade() else { return true };
+        let mut state = entry.state();
+        state.left_empty_list();
+        let until = entry.empty_until(self);
+        if state.is_empty() && until > now {
+            state.list();
+            heap.push(Reverse(Watched { deadline: until, entry: watched.entry }));
+        } else if state.is_empty() {
+            drop(state);
+            drop(heap);
+            if !self.tenants_mut().forget_unused(&entry) {
+                // Somebody has it at this moment, perhaps to wait: it is looked at again.
+                entry.touch(self);
+                let listing = entry.state().list();
+                self.reaper.watch(&entry, listing, self);
+            }
+        }
+        true
+    }
+}
+
+async fn reap(shared: Weak<Shared>, lists: Arc<Lists>) {
+    let mut changes = None;
+    let mut look = tokio::time::interval(CHANGES_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let changed = list.changed.notified();
-        let Some(deadline) = list.first_deadline() else {
-            changed.await;
-            continue;
+        let changed = lists.changed.notified();
+        let deadlines = [lists.idle.first_deadline(), lists.empty.first_deadline()];
+        let first = deadlines.into_iter().flatten().min();
+        let due = async {
+            match first {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
-            () = tokio::time::sleep_until(deadline) => {}
-            () = changed => continue,
-        }
-        let Some(shared) = shared.upgrade() else { return };
-        let idle_timeout = shared.options.idle_timeout;
-        let now = Instant::now();
-        while let Some(watched) = list.pop_due(now) {
-            let Some(entry) = watched.entry.upgrade() else { continue };
-            entry.close_idle(idle_timeout, now);
-            if let Some(deadline) = entry.next_deadline(idle_timeout) {
-                list.push(Watched { deadline, entry: watched.entry });
+            () = changed => {}
+            () = due => {
+                let Some(shared) = shared.upgrade() else { return };
+                shared.close_due(Instant::now());
+            }
+            _ = look.tick() => {
+                let Some(shared) = shared.upgrade() else { return };
+                let now = shared.vault.changes();
+                if std::mem::replace(&mut changes, now) != now {
+                    // Reads of the vault may wait for the disk.
+                    let closed = tokio::task::spawn_blocking(move || shared.close_outdated());
+                    drop(closed.await);
+                }
             }
         }
     }

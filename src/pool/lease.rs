@@ -1,33 +1,57 @@
 //! An instance while somebody has it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
-use super::{Entry, Instance, McpConnectionPool, Shared};
+use super::entry::Entry;
+use super::session::Instance;
+use super::{McpConnectionPool, Shared};
 use crate::auth::TenantAccess;
 use crate::server::{self, Instances, ScopedServer};
 
 /// An instance of a tenant, this holder's alone. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Lease {
-    shared: Weak<Shared>,
+    shared: Arc<Shared>,
     entry: Arc<Entry>,
-    /// `None` only while dropping.
+    /// `None` only before the lease is given and while it is dropped.
     instance: Option<Instance>,
     /// Given up after the instance is back, so that whoever waits finds it.
     _place: OwnedSemaphorePermit,
 }
 
 impl Lease {
-    pub(super) fn new(
-        shared: Weak<Shared>,
+    /// A lease that has the instance of `entry` that was used last, and since when nobody had that;
+    /// or none, if none is idle.
+    pub(super) fn begin(
+        shared: Arc<Shared>,
         entry: Arc<Entry>,
-        instance: Instance,
         place: OwnedSemaphorePermit,
-    ) -> Self {
-        Self { shared, entry, instance: Some(instance), _place: place }
+    ) -> (Self, Option<Instant>) {
+        let idle = entry.enter();
+        let since = idle.as_ref().map(|idle| idle.since);
+        let instance = idle.map(|idle| idle.instance);
+        (Self { shared, entry, instance, _place: place }, since)
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(super) fn fill(&mut self, instance: Instance) {
+        self.instance = Some(instance);
+    }
+
+    /// Takes the instance out, which is then not given back.
+    pub(super) fn empty(&mut self) -> Option<Instance> {
+        self.instance.take()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.instance.is_none()
     }
 
     /// Tells instances apart: the same number is the same instance.
@@ -52,8 +76,9 @@ impl DerefMut for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(instance) = self.instance.take() {
-            self.entry.give_back(instance, self.shared.upgrade().as_deref());
+        match self.instance.take() {
+            Some(instance) => self.entry.give_back(instance, &self.shared, true),
+            None => self.entry.leave(&self.shared),
         }
     }
 }

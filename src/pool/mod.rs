@@ -2,45 +2,67 @@
 //!
 //! ```text
 //! lease(&TenantAccess): wait for a place (first come, first served, up to acquire_timeout)
-//!   --> the idle instance that was used last, or a new one --> Lease --(dropped)--> idle again
-//!                                                                      idle_timeout --> closed
+//!   --> the idle instance that was used last --------------------> Lease --(dropped)--> idle again
+//!    \-> a session, of max_sessions in all --> a new instance ----^        idle_timeout --> closed
 //! ```
 //!
 //! Calls one after the other meet the same instance; five at once have five. The number of places
-//! is the lesser of `max_instances_per_tenant` and the tenant's `max_concurrent_connections`.
+//! is the lesser of `max_instances_per_tenant` and the tenant's `max_concurrent_connections`. When
+//! tenants together want more sessions than `max_sessions`, those that are idle longest are closed
+//! first, and the others share alike. So many calls wait and no more.
 //!
 //! A tenant that changed in the vault starts anew with its next call: what is leased finishes with
-//! what it has, but is closed when it comes back, and nothing old is leased again, not even to who
-//! was already waiting.
+//! what it has, or is cancelled (`on_change`), and is closed when it comes back; nothing old is
+//! leased again, not even to who was already waiting. Idle instances of it close within a second.
+//!
+//! A tenant that nobody asks for has nothing here: first its instances close, then it is forgotten.
 //!
 //! Cancellation: a lease that is not waited for to the end takes nothing with it. A lease that is
 //! dropped in the middle of a statement has a broken session, which is closed, not reused.
 
+mod entry;
+mod error;
 mod idle;
 mod lease;
 mod meter;
+mod opening;
+mod revocable;
+mod session;
+mod sharing;
+mod tenants;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use serde::Deserialize;
+use tokio::sync::{Notify, TryAcquireError};
 use tokio::time::Instant;
 
 use crate::audit::Log;
 use crate::auth::TenantAccess;
-use crate::database::{self, Breaker, Database};
-use crate::error::ErrorCode;
-use crate::quota::{Limiter, Meter};
-use crate::server::{self, ApiKey, Caller, ScopedServer, TenantContext};
+use crate::database::{self, Database};
+use crate::quota::Limiter;
+use crate::server::{Caller, TenantContext};
 use crate::tenant::TenantId;
-use crate::vault::{self, StoredTenant, TenantCredentialVault};
+use crate::vault::TenantCredentialVault;
 
+pub use error::Error;
 pub use lease::{Lease, PooledInstances};
 pub(crate) use meter::restored as restored_meter;
 
-use idle::{IdleInstance, Reaper};
+use entry::Entry;
+use idle::Reaper;
+use opening::UNCHECKED;
+use session::Sessions;
+use tenants::Tenants;
+
+/// What [`sharing`] is built of; the model has others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+}
 
 /// How the pool behaves.
 #[derive(Clone, Debug)]
@@ -48,12 +70,51 @@ use idle::{IdleInstance, Reaper};
 pub struct Options {
     /// Most instances of one tenant.
     pub max_instances_per_tenant: u32,
+    /// Most sessions of all tenants together.
+    pub max_sessions: u32,
+    /// Most calls of one tenant that wait for an instance.
+    pub max_waiting_per_tenant: u32,
+    /// Most calls that wait; beyond it, one of each tenant.
+    pub max_waiting: u32,
     /// How long an instance stays when nobody uses it.
     pub idle_timeout: Duration,
+    /// How many idle instances of a tenant stay all the same, once they are open.
+    pub min_idle: HashMap<TenantId, u32>,
     /// How long a call waits for an instance.
     pub acquire_timeout: Duration,
+    /// What a change of a tenant does to its calls under way.
+    pub on_change: OnChange,
     /// How sessions are opened.
     pub database: database::Options,
+}
+
+/// What becomes of calls under way when their tenant changes, is disabled, sealed or removed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "snake_case")]
+#[expect(clippy::exhaustive_enums, reason = "the two values of one setting")]
+pub enum OnChange {
+    /// They end with `CANCELLED`, within a second.
+    Cancel,
+    /// They finish with the session that they have.
+    #[default]
+    Finish,
+}
+
+impl Options {
+    /// The defaults, with sessions opened as `database` says.
+    pub fn new(database: database::Options) -> Self {
+        Self {
+            max_instances_per_tenant: 5,
+            max_sessions: 1_000,
+            max_waiting_per_tenant: 200,
+            max_waiting: 10_000,
+            idle_timeout: Duration::from_mins(10),
+            min_idle: HashMap::new(),
+            acquire_timeout: Duration::from_secs(5),
+            on_change: OnChange::default(),
+            database,
+        }
+    }
 }
 
 /// The pool. Clones share it.
@@ -68,16 +129,15 @@ struct Shared {
     limiter: Arc<Limiter>,
     log: Log,
     options: Options,
-    tenants: Mutex<Tenants>,
+    started: Instant,
+    tenants: RwLock<Tenants>,
+    /// Tenants whose records are being opened, each by one call.
+    openings: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    sessions: Arc<Sessions>,
+    /// How many calls wait.
+    waiting: AtomicU32,
     counters: Arc<Counters>,
     reaper: Reaper,
-}
-
-#[derive(Debug, Default)]
-struct Tenants {
-    entries: HashMap<TenantId, Arc<Entry>>,
-    /// Nothing is added any more.
-    shut_down: bool,
 }
 
 #[derive(Debug, Default)]
@@ -85,33 +145,9 @@ struct Counters {
     acquired: AtomicU64,
     created: AtomicU64,
     live: AtomicU64,
+    entries: AtomicU64,
     /// An instance was closed.
     closed: Notify,
-}
-
-/// One version of one tenant.
-#[derive(Debug)]
-struct Entry {
-    version: u64,
-    enabled: bool,
-    context: Arc<TenantContext>,
-    places: Arc<Semaphore>,
-    /// Starts anew with each version: what was wrong may have been put right.
-    breaker: Breaker,
-    /// Whether the role was looked at.
-    is_examined: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Oldest first; the last one was used last.
-    idle: Vec<IdleInstance>,
-    live: u32,
-    /// Out of date, or the pool is shut down: nothing comes back.
-    closed: bool,
-    /// Whether the reaper has this entry on its list.
-    watched: bool,
 }
 
 /// What the pool has done and has.
@@ -128,57 +164,14 @@ pub struct PoolStats {
     pub active_tenants: u64,
     /// Of the instances that live, those that nobody has.
     pub idle: u64,
+    /// Calls that wait for one.
+    pub waiting: u64,
 }
 
 impl PoolStats {
     /// Instances that somebody has.
     pub fn leased(&self) -> u64 {
         self.current_pool_size.saturating_sub(self.idle)
-    }
-}
-
-/// Why there is no instance.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The session could not be opened.
-    #[error(transparent)]
-    Database(#[from] database::Error),
-    /// The tenant is switched off.
-    #[error("the tenant is disabled")]
-    Disabled,
-    /// All instances stayed busy for the whole of `acquire_timeout`.
-    #[error("all instances stayed busy")]
-    Exhausted,
-    /// The pool is closed.
-    #[error("the pool is shut down")]
-    ShutDown,
-    /// The vault did not open the tenant's record.
-    #[error(transparent)]
-    Vault(#[from] vault::Error),
-}
-
-impl Error {
-    /// The stable code.
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::Database(error) => error.code(),
-            Self::Disabled => ErrorCode::TenantDisabled,
-            Self::Exhausted => ErrorCode::PoolExhausted,
-            Self::ShutDown => ErrorCode::Cancelled,
-            Self::Vault(error) => error.code(),
-        }
-    }
-}
-
-impl From<Error> for server::Error {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Database(error) => Self::Database(error),
-            Error::Disabled | Error::Exhausted | Error::ShutDown | Error::Vault(_) => {
-                Self::Instance(error.code())
-            }
-        }
     }
 }
 
@@ -195,8 +188,12 @@ impl McpConnectionPool {
             limiter,
             log,
             reaper: Reaper::start(shared.clone()),
+            started: Instant::now(),
+            sessions: Arc::new(Sessions::new(options.max_sessions)),
             options,
-            tenants: Mutex::default(),
+            tenants: RwLock::default(),
+            openings: Mutex::default(),
+            waiting: AtomicU32::new(0),
             counters: Arc::default(),
         });
         Self { shared }
@@ -209,7 +206,9 @@ impl McpConnectionPool {
     /// [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there is no such tenant or
     /// it does not open.
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
-        Ok(Arc::clone(&self.entry(access.tenant()).await?.context))
+        let entry = self.entry(access.tenant()).await?;
+        entry.touch(&self.shared);
+        Ok(Arc::clone(&entry.context))
     }
 
     /// An instance of the tenant, for one call at a time.
@@ -224,23 +223,40 @@ impl McpConnectionPool {
         // More than one round only when the tenant changes meanwhile.
         loop {
             let entry = self.entry(access.tenant()).await?;
-            let place = Arc::clone(&entry.places).acquire_owned();
-            let Ok(place) = tokio::time::timeout_at(deadline, place).await else {
-                return Err(Error::Exhausted);
+            let (mut queued, mut at_door) = (None, None);
+            let place = match Arc::clone(&entry.places).try_acquire_owned() {
+                Ok(place) => place,
+                Err(TryAcquireError::NoPermits) => {
+                    queued = Some(entry.queue(&self.shared)?);
+                    at_door = Some(entry.wait_at_door(&self.shared));
+                    let place = Arc::clone(&entry.places).acquire_owned();
+                    match tokio::time::timeout_at(deadline, place).await {
+                        Ok(Ok(place)) => place,
+                        // It is out of date by now.
+                        Ok(Err(_)) => continue,
+                        Err(_elapsed) => return Err(Error::Exhausted),
+                    }
+                }
+                Err(TryAcquireError::Closed) => continue,
             };
-            // No place, or one at what is out of date by now: once more.
-            let Ok(place) = place else { continue };
-            if !self.is_current(&entry)? {
+            let (mut lease, since) = Lease::begin(Arc::clone(&self.shared), entry, place);
+            drop(at_door);
+            let mut has_waited = queued.is_some();
+            if let Some(since) = since.filter(|since| since.elapsed() > UNCHECKED) {
+                has_waited = true;
+                self.is_alive(&mut lease, since).await;
+            }
+            if lease.is_empty() {
+                has_waited = true;
+                self.open(&mut lease, &mut queued, deadline).await?;
+            }
+            // Changed, sealed or removed meanwhile: it is not handed out.
+            if has_waited && (lease.is_empty() || !self.shared.is_current(lease.entry())?) {
                 continue;
             }
-            let instance = match entry.take_idle() {
-                Some(instance) => Some(instance),
-                None => self.open(&entry).await?,
-            };
-            let Some(mut instance) = instance else { continue };
-            instance.server.set_caller(caller_of(access));
+            lease.set_caller(caller_of(access));
             self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
-            return Ok(Lease::new(Arc::downgrade(&self.shared), entry, instance, place));
+            return Ok(lease);
         }
     }
 
@@ -252,38 +268,32 @@ impl McpConnectionPool {
     /// Closes every instance that has been idle for `idle_timeout`, and says how many. They are
     /// closed at that moment anyway; this is for those who do not want to wait for the timer.
     pub fn cleanup_idle_instances(&self) -> usize {
-        let entries: Vec<_> = self.shared.tenants().entries.values().cloned().collect();
-        let now = Instant::now();
-        entries.iter().map(|entry| entry.close_idle(self.shared.options.idle_timeout, now)).sum()
+        self.shared.close_due(Instant::now())
     }
 
     /// What the pool has done and has.
     pub fn stats(&self) -> PoolStats {
         let counters = &self.shared.counters;
-        let entries: Vec<_> = self.shared.tenants().entries.values().cloned().collect();
-        let states = entries.iter().map(|entry| {
-            let state = entry.state();
-            (u64::from(state.live > 0), state.idle.len() as u64)
-        });
-        let (active_tenants, idle) = states.fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+        let (mut active_tenants, mut idle) = (0, 0);
+        for entry in self.shared.entries() {
+            let (own, is_leased) = entry.count();
+            active_tenants += u64::from(own > 0 || is_leased);
+            idle += own as u64;
+        }
         PoolStats {
             total_acquired: counters.acquired.load(Ordering::Relaxed),
             total_created: counters.created.load(Ordering::Relaxed),
             current_pool_size: counters.live.load(Ordering::Relaxed),
             active_tenants,
             idle,
+            waiting: self.shared.waiting.load(Ordering::Relaxed).into(),
         }
     }
 
     /// Closes everything that is idle, lets nothing new begin, and waits up to `deadline` for what
     /// is leased. Says how many instances were still leased then; they close when they come back.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
-        let entries: Vec<_> = {
-            let mut tenants = self.shared.tenants();
-            tenants.shut_down = true;
-            tenants.entries.drain().map(|(_, entry)| entry).collect()
-        };
-        for entry in &entries {
+        for entry in self.shared.take_entries(true) {
             entry.close();
         }
         let counters = &self.shared.counters;
@@ -302,80 +312,19 @@ impl McpConnectionPool {
         live()
     }
 
-    /// Closes everything that is idle, now, and what is leased, when it comes back. The pool stays
-    /// usable: whether anything is opened again is for the vault to say.
+    /// Closes everything that is idle, now, and what is leased, when it comes back; with
+    /// [`OnChange::Cancel`], what that does is cancelled. The pool stays usable: whether anything is opened again is for the vault to say.
     pub fn close_all(&self) {
-        let entries: Vec<_> =
-            self.shared.tenants().entries.drain().map(|(_, entry)| entry).collect();
-        for entry in entries {
-            entry.close();
+        for entry in self.shared.take_entries(false) {
+            self.shared.end(&entry);
         }
     }
 
     /// As [`Self::close_all`], for one tenant.
     pub fn close_tenant(&self, tenant: &TenantId) {
-        let entry = self.shared.tenants().entries.remove(tenant);
-        if let Some(entry) = entry {
-            entry.close();
+        if let Some(entry) = self.shared.take_entry(tenant) {
+            self.shared.end(&entry);
         }
-    }
-
-    async fn entry(&self, tenant: &TenantId) -> Result<Arc<Entry>, Error> {
-        let version = self.shared.vault.version(tenant)?;
-        if let Some(entry) = self.shared.tenants().get(tenant)?
-            && entry.version == version
-        {
-            return entry.if_enabled();
-        }
-        let (vault, limiter) = (Arc::clone(&self.shared.vault), Arc::clone(&self.shared.limiter));
-        let id = tenant.clone();
-        let read = move || {
-            let stored = vault.tenant(&id)?;
-            let meter = meter::restored(&vault, &limiter, &stored)?;
-            Ok((stored, meter))
-        };
-        let (stored, meter) = blocking(read).await?;
-        let entry = Arc::new(Entry::new(stored, meter, &self.shared));
-        let (entry, replaced) = self.shared.tenants().put(tenant, entry)?;
-        if let Some(replaced) = replaced {
-            replaced.close();
-        }
-        entry.if_enabled()
-    }
-
-    fn is_current(&self, entry: &Entry) -> Result<bool, Error> {
-        Ok(self.shared.vault.version(entry.context.tenant())? == entry.version)
-    }
-
-    /// Opens a session; none when the tenant has changed, so that its old database never gets its
-    /// new password.
-    async fn open(&self, entry: &Entry) -> Result<Option<Instance>, Error> {
-        let config = entry.context.config();
-        let (vault, id) = (Arc::clone(&self.shared.vault), config.id.clone());
-        let credentials = blocking(move || vault.credentials(&id)).await?;
-        if !self.is_current(entry)? {
-            return Ok(None);
-        }
-        let attempt = entry.breaker.admit().map_err(database::Error::from)?;
-        let session = database::connect(config, &credentials, &self.shared.options.database).await;
-        match &session {
-            Ok(_) => attempt.succeeded(),
-            Err(database::Error::Unavailable(reason)) => attempt.failed(*reason),
-            Err(_) => drop(attempt),
-        }
-        let mut session = session?;
-        self.examine(entry, &mut *session).await;
-        // Changed, sealed or removed while it was opened: it is not handed out.
-        if !self.is_current(entry)? || entry.state().closed {
-            return Ok(None);
-        }
-        let context = Arc::clone(&entry.context);
-        let counters = Arc::clone(&self.shared.counters);
-        counters.live.fetch_add(1, Ordering::AcqRel);
-        let id = counters.created.fetch_add(1, Ordering::Relaxed) + 1;
-        entry.state().live += 1;
-        let server = server::create_tenant_scoped_server(context, session);
-        Ok(Some(Instance { server, id, counters }))
     }
 }
 
@@ -400,85 +349,6 @@ impl McpConnectionPool {
     }
 }
 
-impl Tenants {
-    fn get(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
-        if self.shut_down { Err(Error::ShutDown) } else { Ok(self.entries.get(tenant).cloned()) }
-    }
-
-    /// Puts `entry` there, unless there is one that is as new. Gives the one to use, and the one
-    /// that is out of date.
-    fn put(
-        &mut self,
-        tenant: &TenantId,
-        entry: Arc<Entry>,
-    ) -> Result<(Arc<Entry>, Option<Arc<Entry>>), Error> {
-        match self.get(tenant)? {
-            Some(present) if present.version >= entry.version => Ok((present, None)),
-            _ => {
-                let replaced = self.entries.insert(tenant.clone(), Arc::clone(&entry));
-                Ok((entry, replaced))
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn tenants(&self) -> MutexGuard<'_, Tenants> {
-        // Whole after any panic: each change is one insertion or removal.
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A server and its place in the counts.
-#[derive(Debug)]
-struct Instance {
-    server: ScopedServer,
-    /// From 1, in order of creation.
-    id: u64,
-    counters: Arc<Counters>,
-}
-
-impl Drop for Instance {
-    fn drop(&mut self) {
-        self.counters.live.fetch_sub(1, Ordering::AcqRel);
-        self.counters.closed.notify_waiters();
-    }
-}
-
-impl Entry {
-    fn new(stored: StoredTenant, meter: Arc<Meter>, shared: &Shared) -> Self {
-        let own = shared.options.max_instances_per_tenant;
-        let places =
-            stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
-        let api_keys = stored.credentials.into_iter().filter_map(|credential| {
-            let provider = credential.name.strip_prefix("api_keys.")?.to_owned();
-            let (set_at, fingerprint) = (credential.set_at, credential.fingerprint);
-            Some(ApiKey { provider, set_at, fingerprint })
-        });
-        let context =
-            TenantContext::new(stored.config, api_keys.collect(), meter, shared.log.clone());
-        Self {
-            version: stored.version,
-            enabled: stored.enabled,
-            context: Arc::new(context),
-            // A quota of 0 is refused by the quota, with its own code.
-            places: Arc::new(Semaphore::new(places.max(1) as usize)),
-            breaker: Breaker::default(),
-            is_examined: AtomicBool::new(false),
-            state: Mutex::default(),
-        }
-    }
-
-    fn if_enabled(self: Arc<Self>) -> Result<Arc<Self>, Error> {
-        if self.enabled { Ok(self) } else { Err(Error::Disabled) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Whole after any panic: no method of ours panics while it holds the lock.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Who `access` was granted to, as a tenant's server needs to know.
 pub(crate) fn caller_of(access: &TenantAccess) -> Caller {
     Caller {
@@ -486,17 +356,6 @@ pub(crate) fn caller_of(access: &TenantAccess) -> Caller {
         permissions: access.permissions(),
         peer: access.origin().peer.clone(),
         request_id: access.origin().request_id.clone(),
-    }
-}
-
-/// Reads of the vault may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, vault::Error> + Send + 'static,
-) -> Result<T, Error> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(result) => Ok(result?),
-        // The runtime is shutting down, or the vault panicked, which it logged.
-        Err(_) => Err(Error::ShutDown),
     }
 }
 

@@ -28,7 +28,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::audit::{Actor, Log, RequestId};
-use crate::database::{Database, Dialect};
+use crate::database::{self, Database, Dialect};
 use crate::quota::Meter;
 use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
@@ -162,6 +162,15 @@ impl ScopedServer {
     /// The tenant.
     pub fn tenant(&self) -> &TenantId {
         self.context.tenant()
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    ///
+    /// Any of the database's; the session must not be used again.
+    pub async fn ping(&mut self) -> Result<(), database::Error> {
+        self.session.ping().await
     }
 
     /// Whether the session must not be used again.

@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::Revision;
 use crate::clock::Clock;
 use crate::tenant::TenantId;
 
-/// One value per tenant, each of one version of that tenant. The deadline counts from the opening:
+/// One value per tenant, each of one revision of that tenant. The deadline counts from the opening:
 /// use does not move it, and it passes while the machine is suspended. `Debug` shows how many there are.
 pub(super) struct Cache<T> {
     ttl: Duration,
@@ -17,7 +18,7 @@ pub(super) struct Cache<T> {
 }
 
 struct Entry<T> {
-    version: u64,
+    revision: Revision,
     /// Since boot.
     deadline: Duration,
     value: Arc<T>,
@@ -28,17 +29,17 @@ impl<T> Cache<T> {
         Self { ttl, clock, entries: Mutex::default() }
     }
 
-    pub(super) fn get(&self, id: &TenantId, version: u64) -> Option<Arc<T>> {
+    pub(super) fn get(&self, id: &TenantId, revision: Revision) -> Option<Arc<T>> {
         let entries = self.lock();
         let entry = entries.get(id)?;
-        let fresh = entry.version == version && self.clock.boot() < entry.deadline;
+        let fresh = entry.revision == revision && self.clock.boot() < entry.deadline;
         fresh.then(|| Arc::clone(&entry.value))
     }
 
-    pub(super) fn insert(&self, id: &TenantId, version: u64, value: Arc<T>) {
+    pub(super) fn insert(&self, id: &TenantId, revision: Revision, value: Arc<T>) {
         // A deadline beyond the end of time is none that could be kept: nothing is cached.
         if let Some(deadline) = self.clock.boot().checked_add(self.ttl) {
-            self.lock().insert(id.clone(), Entry { version, deadline, value });
+            self.lock().insert(id.clone(), Entry { revision, deadline, value });
         }
     }
 

@@ -165,6 +165,13 @@ pub struct TenantDetails {
     pub updated_at: Timestamp,
 }
 
+/// One state of one tenant: no other, of it or of a later tenant of the same name, equals it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Revision {
+    uuid: Uuid,
+    version: u64,
+}
+
 /// A tenant without its secrets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredTenant {
@@ -172,8 +179,10 @@ pub struct StoredTenant {
     pub config: TenantConfig,
     /// Whether it is served.
     pub enabled: bool,
-    /// Counts its changes, from 1. What was made for another version is out of date.
+    /// Counts its changes, from 1.
     pub version: u64,
+    /// What was made for another one is out of date.
+    pub revision: Revision,
     /// When it was first imported.
     pub created_at: Timestamp,
     /// When anything of it last changed.
@@ -382,15 +391,20 @@ impl TenantCredentialVault {
         self.unsealed(|vault| vault.tenant(id))
     }
 
-    /// Which version of the tenant called `id` is the current one. From memory, if it was looked up
+    /// Which revision of the tenant called `id` is the current one. From memory, if it was looked up
     /// within [`Options::credential_ttl`].
     ///
     /// # Errors
     ///
     /// [`Error::NotConfigured`], [`Error::TenantSealed`], [`Error::Sealed`],
     /// [`Error::RecordDamaged`], [`Error::Store`].
-    pub fn version(&self, id: &TenantId) -> Result<u64, Error> {
-        self.unsealed(|vault| vault.version(id))
+    pub fn revision(&self, id: &TenantId) -> Result<Revision, Error> {
+        self.unsealed(|vault| vault.revision(id))
+    }
+
+    /// Another number after each change of any tenant; none while sealed.
+    pub fn changes(&self) -> Option<u64> {
+        self.unsealed(|vault| Ok(vault.changes())).ok()
     }
 
     /// The secrets of the tenant called `id`.
@@ -420,6 +434,14 @@ impl TenantCredentialVault {
     pub fn forget_opened(&self) {
         drop(self.unsealed(|vault| {
             vault.forget_opened();
+            Ok(())
+        }));
+    }
+
+    /// As [`Self::forget_opened`], for one tenant.
+    pub fn forget_tenant(&self, id: &TenantId) {
+        drop(self.unsealed(|vault| {
+            vault.forget(id);
             Ok(())
         }));
     }
@@ -456,6 +478,12 @@ impl Default for Options {
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Entry {
+    fn revision(&self) -> Revision {
+        Revision { uuid: self.directory.uuid, version: self.directory.version }
     }
 }
 

@@ -13,7 +13,9 @@ use super::record::{Directory, FieldId};
 use super::reseal::Queue;
 use super::sealed::{self, SealedStore};
 use super::witness::{Part, Witness};
-use super::{Entry, Error, Handle, Options, StoreId, StoredTenant, TenantDetails, TenantSummary};
+use super::{
+    Entry, Error, Handle, Options, Revision, StoreId, StoredTenant, TenantDetails, TenantSummary,
+};
 use crate::clock::Clock;
 use crate::store::Batch;
 use crate::tenant::{Credentials, IdRule, TenantId};
@@ -137,20 +139,32 @@ impl Unsealed {
 
     pub(super) fn tenant(&self, id: &TenantId) -> Result<StoredTenant, Error> {
         let entry = self.entry(id)?;
-        if let Some(stored) = self.stored.get(id, entry.directory.version) {
+        if let Some(stored) = self.stored.get(id, entry.revision()) {
             return Ok(StoredTenant::clone(&stored));
         }
         let (entry, config) = self.read(id, |entry| self.records.config(entry))?;
         let Directory { enabled, version, created_at, updated_at, .. } = *entry.directory;
-        let credentials = entry.directory.credential_infos();
-        let stored = StoredTenant { config, enabled, version, created_at, updated_at, credentials };
-        self.stored.insert(id, version, Arc::new(stored.clone()));
-        self.forget_unless_current(id, version);
+        let (credentials, revision) = (entry.directory.credential_infos(), entry.revision());
+        let stored = StoredTenant {
+            config,
+            enabled,
+            version,
+            revision,
+            created_at,
+            updated_at,
+            credentials,
+        };
+        self.stored.insert(id, revision, Arc::new(stored.clone()));
+        self.forget_unless_current(id, revision);
         Ok(stored)
     }
 
-    pub(super) fn version(&self, id: &TenantId) -> Result<u64, Error> {
-        Ok(self.entry(id)?.directory.version)
+    pub(super) fn revision(&self, id: &TenantId) -> Result<Revision, Error> {
+        Ok(self.entry(id)?.revision())
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.recent().changes
     }
 
     pub(super) fn credentials(&self, id: &TenantId) -> Result<Arc<Credentials>, Error> {
@@ -158,13 +172,13 @@ impl Unsealed {
         if !entry.directory.enabled {
             return Err(Error::Disabled(id.clone()));
         }
-        if let Some(credentials) = self.credentials.get(id, entry.directory.version) {
+        if let Some(credentials) = self.credentials.get(id, entry.revision()) {
             return Ok(credentials);
         }
         let (entry, credentials) = self.read(id, |entry| self.records.credentials(entry))?;
         let credentials = Arc::new(credentials);
-        self.credentials.insert(id, entry.directory.version, Arc::clone(&credentials));
-        self.forget_unless_current(id, entry.directory.version);
+        self.credentials.insert(id, entry.revision(), Arc::clone(&credentials));
+        self.forget_unless_current(id, entry.revision());
         Ok(credentials)
     }
 
@@ -360,14 +374,14 @@ impl Unsealed {
     }
 
     /// Drops what was opened of a tenant.
-    fn forget(&self, id: &TenantId) {
+    pub(super) fn forget(&self, id: &TenantId) {
         self.credentials.remove(id);
         self.stored.remove(id);
     }
 
     /// Undoes a caching that came after the change that should have prevented it.
-    fn forget_unless_current(&self, id: &TenantId, version: u64) {
-        if !self.entry(id).is_ok_and(|entry| entry.directory.version == version) {
+    fn forget_unless_current(&self, id: &TenantId, revision: Revision) {
+        if !self.entry(id).is_ok_and(|entry| entry.revision() == revision) {
             self.forget(id);
         }
     }

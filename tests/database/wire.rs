@@ -77,6 +77,9 @@ async fn only_the_extended_protocol_is_spoken_and_a_statement_is_one_flight() {
     // function the session asks what else has its name.
     assert_eq!(flights, [first, other, other, asks, other]);
     heard.lock().unwrap().clear();
+    session.ping().await.unwrap();
+    assert_eq!(tags(&heard.lock().unwrap()), "S");
+    heard.lock().unwrap().clear();
     run_with(&mut *session, "SELECT $1::int", vec![json!(7)], &Limits::default()).await.unwrap();
     session.relations(&Access::default()).await.unwrap();
     run(&mut *session, "SELECT 1 / 0").await.unwrap_err();

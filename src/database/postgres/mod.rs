@@ -343,6 +343,12 @@ impl Database for Session {
         }))
     }
 
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(
+            self.in_transaction(&CATALOGUE_LIMITS, async |transaction| transaction.ping().await),
+        )
+    }
+
     fn is_broken(&self) -> bool {
         self.broken || self.link.has_ended()
     }

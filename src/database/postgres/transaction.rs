@@ -166,6 +166,14 @@ impl<'a> Transaction<'a> {
         Ok(())
     }
 
+    /// Waits for the server to answer a flight without anything in it. Begins nothing.
+    pub(super) async fn ping(&mut self) -> Result<(), Error> {
+        let mut flight = Flight::default();
+        flight.sync();
+        self.wire.send(&flight).await?;
+        self.answers(0, &mut Nothing).await.map(|_| ())
+    }
+
     /// The types of the statement's parameters.
     pub(super) async fn parameters(&mut self, sql: &str) -> Result<Vec<ValueType>, Error> {
         struct Types(Vec<u32>);

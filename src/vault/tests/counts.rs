@@ -34,10 +34,10 @@ fn record(vault: &TenantCredentialVault, tenant: &str) -> (Vec<u8>, Vec<u8>) {
 fn counts_are_there_again_after_a_restart_and_are_no_change_of_the_tenant() {
     let (bench, vault) = filled(2);
     assert_eq!(counts(&vault, TENANT), None);
-    let version = vault.version(&id(TENANT)).unwrap();
+    let revision = vault.revision(&id(TENANT)).unwrap();
     save(&vault, TENANT, b"first");
     save(&vault, TENANT, b"second");
-    assert_eq!(vault.version(&id(TENANT)).unwrap(), version);
+    assert_eq!(vault.revision(&id(TENANT)).unwrap(), revision);
     drop(vault);
     let vault = bench.unseal();
     assert_eq!(counts(&vault, TENANT).unwrap(), b"second");

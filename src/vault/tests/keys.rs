@@ -86,7 +86,7 @@ fn a_sealed_vault_answers_sealed_until_it_is_unsealed_and_again_after_it_is_seal
         let errors = [
             vault.tenants().err(),
             vault.tenant(&tenant).err(),
-            vault.version(&tenant).err(),
+            vault.revision(&tenant).err(),
             vault.credentials(&tenant).err(),
             vault.set_enabled(&tenant, false).err(),
             vault.find_token(b"tenant000").err(),
@@ -477,7 +477,7 @@ fn a_sealed_tenant_cannot_be_read_until_it_is_unsealed_and_the_others_are_not_to
     let check_sealed = |vault: &TenantCredentialVault| {
         for error in [
             vault.tenant(&tenant).err(),
-            vault.version(&tenant).err(),
+            vault.revision(&tenant).err(),
             vault.credentials(&tenant).err(),
             vault.set_enabled(&tenant, true).err(),
             vault.import(vec![postgres("tenant000")]).err(),

@@ -497,17 +497,17 @@ fn a_tenant_is_found_by_its_id_in_its_own_case_only() {
     vault.import(vec![postgres("Tenant001")]).unwrap();
     drop(vault);
     let vault = bench.unseal();
-    assert_eq!(vault.version(&id("Tenant001")).unwrap(), 1);
+    assert_eq!(vault.revision(&id("Tenant001")).unwrap().version, 1);
     for other in ["tenant001", "TENANT001", "tenant002"] {
-        assert!(matches!(vault.version(&id(other)), Err(Error::NotConfigured)), "{other}");
+        assert!(matches!(vault.revision(&id(other)), Err(Error::NotConfigured)), "{other}");
     }
     let conflict = vault.import(vec![postgres("tenant001")]);
     assert!(matches!(conflict, Err(Error::CaseConflict { .. })));
     let unlock = Unlock::passphrase(&PASSPHRASE.into());
     assert!(matches!(vault.remove_tenants(&unlock, &[id("tenant001")]), Err(Error::NotConfigured)));
     vault.seal_tenant(&unlock, &id("Tenant001")).unwrap();
-    assert!(matches!(vault.version(&id("Tenant001")), Err(Error::TenantSealed(_))));
-    assert!(matches!(vault.version(&id("tenant001")), Err(Error::NotConfigured)));
+    assert!(matches!(vault.revision(&id("Tenant001")), Err(Error::TenantSealed(_))));
+    assert!(matches!(vault.revision(&id("tenant001")), Err(Error::NotConfigured)));
 }
 
 #[test]

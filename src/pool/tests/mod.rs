@@ -1,5 +1,11 @@
 //! The pool on a real vault and real SQLite files, with time that stands until it is moved.
 
+mod capacity;
+mod change;
+mod model;
+mod sharing;
+mod sleep;
+
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -7,13 +13,14 @@ use tempfile::TempDir;
 use super::*;
 use crate::audit::Actor;
 use crate::clock::{Clock, SystemClock};
+use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::store::DataDir;
 use crate::tenant::{
     Access, Connection, Credentials, IdRule, Limits, PostgresTarget, Quotas, ResolvedTenant,
     TenantConfig, TlsMode,
 };
-use crate::vault::KdfCost;
+use crate::vault::{self, KdfCost};
 
 const IDLE: Duration = Duration::from_mins(10);
 
@@ -24,6 +31,10 @@ struct Fixture {
 }
 
 fn fixture(max_instances_per_tenant: u32) -> Fixture {
+    fixture_with(|options| options.max_instances_per_tenant = max_instances_per_tenant)
+}
+
+fn fixture_with(change: impl FnOnce(&mut Options)) -> Fixture {
     let directory = tempfile::tempdir().unwrap();
     let passphrase = SecretText::from("a passphrase for tests");
     let data = DataDir::create(directory.path().join("data")).unwrap();
@@ -34,16 +45,13 @@ fn fixture(max_instances_per_tenant: u32) -> Fixture {
     let vault = TenantCredentialVault::open(data, options, Arc::clone(&clock)).unwrap();
     vault.unseal(&vault::Unlock::Passphrase(passphrase)).unwrap();
     let vault = Arc::new(vault);
-    let options = Options {
-        max_instances_per_tenant,
-        idle_timeout: IDLE,
-        acquire_timeout: Duration::from_secs(5),
-        database: database::Options {
-            sqlite_root: directory.path().to_owned(),
-            connect_timeout: Duration::from_secs(10),
-            addresses: database::AddressPolicy::default(),
-        },
+    let database = database::Options {
+        sqlite_root: directory.path().to_owned(),
+        connect_timeout: Duration::from_secs(10),
+        addresses: database::AddressPolicy::default(),
     };
+    let mut options = Options::new(database);
+    change(&mut options);
     let limiter = Arc::new(Limiter::new(clock));
     let pool = McpConnectionPool::new(Arc::clone(&vault), limiter, log, options);
     let fixture = Fixture { pool, vault, directory };
@@ -188,14 +196,14 @@ async fn an_instance_closes_when_its_idle_time_is_over_and_not_before() {
     drop(second);
     tokio::time::sleep(IDLE.saturating_sub(Duration::from_secs(101))).await;
     assert_eq!(fixture.stats().2, 2);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    tokio::time::sleep(IDLE / 16 + Duration::from_secs(2)).await;
     assert_eq!(fixture.stats().2, 1);
     tokio::time::sleep(Duration::from_secs(100)).await;
     assert_eq!(fixture.stats(), (2, 2, 0, 0, 0));
     tokio::time::resume();
     drop(fixture.lease("tenant001").await);
     tokio::time::pause();
-    tokio::time::sleep(IDLE + Duration::from_secs(1)).await;
+    tokio::time::sleep(IDLE + IDLE / 16 + Duration::from_secs(1)).await;
     assert_eq!(fixture.stats(), (3, 3, 0, 0, 0));
 }
 

@@ -1,0 +1,56 @@
+//! Why there is no instance.
+
+use crate::database;
+use crate::error::ErrorCode;
+use crate::server;
+use crate::vault;
+
+/// Why there is no instance.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The session could not be opened.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The tenant is switched off.
+    #[error("the tenant is disabled")]
+    Disabled,
+    /// All instances stayed busy for the whole of `acquire_timeout`, or other tenants had them all.
+    #[error("all instances stayed busy")]
+    Exhausted,
+    /// So many calls wait that this one did not begin to.
+    #[error("too many calls wait for an instance already")]
+    QueueFull,
+    /// The pool is closed.
+    #[error("the pool is shut down")]
+    ShutDown,
+    /// The vault did not open the tenant's record.
+    #[error(transparent)]
+    Vault(#[from] vault::Error),
+}
+
+impl Error {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Database(error) => error.code(),
+            Self::Disabled => ErrorCode::TenantDisabled,
+            Self::Exhausted | Self::QueueFull => ErrorCode::PoolExhausted,
+            Self::ShutDown => ErrorCode::Cancelled,
+            Self::Vault(error) => error.code(),
+        }
+    }
+}
+
+impl From<Error> for server::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Database(error) => Self::Database(error),
+            Error::Disabled
+            | Error::Exhausted
+            | Error::QueueFull
+            | Error::ShutDown
+            | Error::Vault(_) => Self::Instance(error.code()),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! A session whose work ends when its tenant changes: `pool.on_change = "cancel"`.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::database::{BoxFuture, Database, Dialect, Error, Query, QueryResult, Relation};
+use crate::tenant::{Access, Limits};
+
+/// A session that is given up once `revoked` is cancelled: what it runs is cancelled at the
+/// database and answers [`Error::Cancelled`], and it is broken from then on.
+#[derive(Debug)]
+pub(super) struct Revocable {
+    pub(super) session: Box<dyn Database>,
+    pub(super) revoked: CancellationToken,
+}
+
+/// `work`, or its end. What is ready at the same moment was in time.
+async fn unless<T>(
+    revoked: &CancellationToken,
+    work: BoxFuture<'_, Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = revoked.cancelled() => Err(Error::Cancelled),
+    }
+}
+
+impl Database for Revocable {
+    fn dialect(&self) -> Dialect {
+        self.session.dialect()
+    }
+
+    fn query<'a>(
+        &'a mut self,
+        query: &'a Query,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<QueryResult, Error>> {
+        Box::pin(unless(&self.revoked, self.session.query(query, limits)))
+    }
+
+    fn relations<'a>(
+        &'a mut self,
+        access: &'a Access,
+    ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
+        Box::pin(unless(&self.revoked, self.session.relations(access)))
+    }
+
+    fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {
+        Box::pin(unless(&self.revoked, self.session.server_version()))
+    }
+
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+        Box::pin(unless(&self.revoked, self.session.excess_privileges()))
+    }
+
+    fn ping(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(unless(&self.revoked, self.session.ping()))
+    }
+
+    fn is_broken(&self) -> bool {
+        self.revoked.is_cancelled() || self.session.is_broken()
+    }
+}

@@ -1,0 +1,107 @@
+//! An instance: a server with its session, and its part of all there may be.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::entry::Entry;
+use super::sharing::{Grant, Sharing, Ticket, Waiter};
+use super::{Counters, Shared};
+use crate::server::ScopedServer;
+use crate::tenant::TenantId;
+
+/// Who holds and who wants sessions.
+pub(super) type Sessions = Sharing<TenantId, Mailbox>;
+
+/// A server and its place in the counts.
+#[derive(Debug)]
+pub(super) struct Instance {
+    /// Before the slot: the session is closed when another may be opened.
+    pub(super) server: ScopedServer,
+    /// From 1, in order of creation.
+    pub(super) id: u64,
+    pub(super) counters: Arc<Counters>,
+    pub(super) _slot: Slot,
+}
+
+/// Leave to have one session open.
+#[derive(Debug)]
+pub(super) struct Slot {
+    sessions: Arc<Sessions>,
+    tenant: TenantId,
+}
+
+/// Where a call gets what it waits for.
+#[derive(Debug)]
+pub(super) struct Mailbox(oneshot::Sender<Grant<Instance>>);
+
+/// A call in line for a session. Dropped, it is out of line, and what it was granted goes on.
+#[derive(Debug)]
+pub(super) struct InLine<'a> {
+    entry: &'a Arc<Entry>,
+    shared: &'a Shared,
+    ticket: Ticket,
+    granted: oneshot::Receiver<Grant<Instance>>,
+}
+
+impl Slot {
+    /// Of a session that `tenant` was granted.
+    pub(super) fn granted(shared: &Shared, tenant: &TenantId) -> Self {
+        Self { sessions: Arc::clone(&shared.sessions), tenant: tenant.clone() }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.sessions.release(&self.tenant);
+    }
+}
+
+impl Waiter for Mailbox {
+    type Instance = Instance;
+
+    fn grant(self, grant: Grant<Instance>) -> Result<(), Grant<Instance>> {
+        self.0.send(grant)
+    }
+}
+
+impl<'a> InLine<'a> {
+    /// Puts a call for `entry` in line, for which idle instances of others are closed.
+    pub(super) fn join(entry: &'a Arc<Entry>, shared: &'a Shared) -> Self {
+        let (mailbox, granted) = oneshot::channel();
+        let ticket = shared.sessions.wait(entry.tenant(), entry.generation, Mailbox(mailbox));
+        let in_line = Self { entry, shared, ticket, granted };
+        shared.relieve();
+        in_line
+    }
+
+    /// Leave to open a session, or an instance.
+    ///
+    /// Cancellation: what was granted meanwhile is given back.
+    pub(super) async fn granted(mut self) -> Result<Grant<Instance>, super::Error> {
+        // The other half is dropped only with the line as a whole.
+        (&mut self.granted).await.map_err(|_| super::Error::ShutDown)
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        if self.shared.sessions.cancel(self.entry.tenant(), self.ticket) {
+            return;
+        }
+        match self.granted.try_recv() {
+            Ok(Grant::Session) => drop(Slot::granted(self.shared, self.entry.tenant())),
+            Ok(Grant::Instance(instance)) => self.entry.give_back(instance, self.shared, false),
+            // It was taken.
+            Err(_) => {}
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.counters.live.fetch_sub(1, Ordering::AcqRel);
+        self.counters.closed.notify_waiters();
+    }
+}

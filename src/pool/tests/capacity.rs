@@ -1,0 +1,233 @@
+//! Too many tenants for the sessions, too many calls for the instances, and calls that give up.
+
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use super::*;
+
+fn small(max_instances_per_tenant: u32, max_sessions: u32) -> Fixture {
+    fixture_with(|options| {
+        options.max_instances_per_tenant = max_instances_per_tenant;
+        options.max_sessions = max_sessions;
+    })
+}
+
+/// More than idle times differ.
+async fn later() {
+    tokio::time::pause();
+    tokio::time::advance(IDLE / 10).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn the_session_that_was_idle_longest_makes_room_for_another_tenant() {
+    let fixture = small(5, 2);
+    fixture.import("tenant003", Quotas::default());
+    drop(fixture.lease("tenant001").await);
+    later().await;
+    let second = fixture.lease("tenant002").await.instance_id();
+    later().await;
+    drop(fixture.lease("tenant003").await);
+    assert_eq!(fixture.stats(), (3, 3, 2, 2, 2));
+    later().await;
+    assert_eq!(fixture.lease("tenant002").await.instance_id(), second);
+    // Used since, so now it is the other's turn.
+    drop(fixture.lease("tenant001").await);
+    assert_eq!(fixture.lease("tenant002").await.instance_id(), second);
+    assert_eq!(fixture.stats(), (6, 4, 2, 2, 2));
+}
+
+#[tokio::test]
+async fn a_tenant_with_all_sessions_gives_one_up_for_another_and_not_for_its_own_next_call() {
+    let fixture = small(3, 2);
+    let mut held = vec![fixture.lease("tenant001").await, fixture.lease("tenant001").await];
+    let (own, other) = (access("tenant001"), access("tenant002"));
+    let mut own = pin!(fixture.pool.lease(&own));
+    assert!(futures_util::poll!(own.as_mut()).is_pending());
+    fixture.pool.context(&other).await.unwrap();
+    let mut other = pin!(fixture.pool.lease(&other));
+    assert!(futures_util::poll!(other.as_mut()).is_pending());
+    assert_eq!(fixture.pool.stats().waiting, 2);
+    drop(held.pop());
+    let other = other.await.unwrap();
+    assert!(futures_util::poll!(own.as_mut()).is_pending());
+    let id = held[0].instance_id();
+    drop(held);
+    assert_eq!(own.await.unwrap().instance_id(), id, "now it is its own to hand on");
+    drop(other);
+    assert_eq!((fixture.pool.stats().waiting, fixture.stats().2), (0, 2));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_session_waits_no_longer_than_the_timeout() {
+    let fixture = small(5, 1);
+    let held = fixture.lease("tenant001").await;
+    tokio::time::pause();
+    let began = Instant::now();
+    let error = fixture.pool.lease(&access("tenant002")).await.unwrap_err();
+    assert_eq!((error.code(), began.elapsed().as_secs()), (ErrorCode::PoolExhausted, 5));
+    tokio::time::resume();
+    drop(held);
+    fixture.lease("tenant002").await;
+}
+
+#[tokio::test]
+async fn so_many_calls_wait_and_the_next_is_refused_at_once() {
+    let fixture = fixture_with(|options| {
+        options.max_instances_per_tenant = 1;
+        options.max_waiting_per_tenant = 2;
+        options.max_waiting = 3;
+    });
+    fixture.import("tenant003", Quotas::default());
+    let _held = [
+        fixture.lease("tenant001").await,
+        fixture.lease("tenant002").await,
+        fixture.lease("tenant003").await,
+    ];
+    let access = ["tenant001", "tenant002", "tenant003"].map(access);
+    let lease = |tenant: usize| Box::pin(fixture.pool.lease(&access[tenant]));
+    let mut waiting = [lease(0), lease(0), lease(1)];
+    for wait in &mut waiting {
+        assert!(futures_util::poll!(wait.as_mut()).is_pending());
+    }
+    let refused = |tenant| async move { lease(tenant).await.unwrap_err().code() };
+    assert_eq!(refused(0).await, ErrorCode::PoolExhausted, "the tenant's are too many");
+    assert_eq!(refused(1).await, ErrorCode::PoolExhausted, "all are too many");
+    let mut first = lease(2);
+    assert!(futures_util::poll!(first.as_mut()).is_pending(), "but one of each tenant may");
+    assert_eq!(refused(2).await, ErrorCode::PoolExhausted);
+    drop((waiting, first));
+    assert_eq!(fixture.pool.stats().waiting, 0);
+    assert!(futures_util::poll!(lease(1).as_mut()).is_pending());
+}
+
+#[tokio::test]
+async fn many_first_calls_open_the_record_once() {
+    let fixture = fixture(5);
+    let access = access("tenant001");
+    let contexts = (0..20).map(|_| fixture.pool.context(&access));
+    let contexts = futures_util::future::try_join_all(contexts).await.unwrap();
+    assert!(contexts.iter().all(|context| Arc::ptr_eq(context, &contexts[0])));
+    assert!(fixture.pool.shared.openings.lock().unwrap().is_empty());
+}
+
+/// Polls `future` so many times at most, whenever it wants to be; none when that was too few.
+async fn poll_times<F: Future>(mut future: Pin<&mut F>, times: u32) -> Option<F::Output> {
+    let mut polled = 0;
+    std::future::poll_fn(|context| {
+        if polled == times {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if polled == times => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Gives up a lease of `tenant001` at every point where it waits, while one of `holder` comes back,
+/// and returns how many points there are.
+async fn give_up_everywhere(fixture: &Fixture, holder: Option<&str>) -> u32 {
+    for times in 0.. {
+        fixture.pool.close_all();
+        fixture.vault.forget_opened();
+        let held = match holder {
+            Some(tenant) => Some(fixture.lease(tenant).await),
+            None => None,
+        };
+        let access = access("tenant001");
+        let is_complete = {
+            let lease = pin!(fixture.pool.lease(&access));
+            let back = async {
+                tokio::task::yield_now().await;
+                drop(held);
+            };
+            tokio::join!(poll_times(lease, times), back).0.is_some()
+        };
+        let stats = fixture.pool.stats();
+        assert_eq!((stats.leased(), stats.waiting), (0, 0), "after {times}");
+        assert_eq!(u64::from(fixture.pool.shared.sessions.held()), stats.idle, "after {times}");
+        assert!(!fixture.pool.shared.sessions.is_contended(), "after {times}");
+        assert!(fixture.pool.shared.openings.lock().unwrap().is_empty(), "after {times}");
+        for tenant in ["tenant001", "tenant002", "tenant001"] {
+            fixture.lease(tenant).await;
+        }
+        if is_complete {
+            return times;
+        }
+    }
+    0
+}
+
+#[tokio::test]
+async fn a_lease_given_up_anywhere_leaves_nothing_behind() {
+    let fixture = small(1, 1);
+    // The record, the credentials, the session.
+    assert!(give_up_everywhere(&fixture, None).await > 0);
+    // A place before; then the instance that came back, or a session.
+    assert!(give_up_everywhere(&fixture, Some("tenant001")).await > 0);
+    // The session that another tenant has.
+    assert!(give_up_everywhere(&fixture, Some("tenant002")).await > 0);
+    let fixture = small(2, 1);
+    assert!(give_up_everywhere(&fixture, Some("tenant001")).await > 0);
+}
+
+/// Calls of two tenants, each of which could do with all three sessions. Says how many were opened.
+async fn contend(max_instances_per_tenant: u32) -> u64 {
+    let fixture = small(max_instances_per_tenant, 3);
+    let callers = (0..20).map(|number| {
+        let (fixture, tenant) = (&fixture, ["tenant001", "tenant002"][number % 2]);
+        async move {
+            for _ in 0..50 {
+                let lease = fixture.lease(tenant).await;
+                tokio::task::yield_now().await;
+                drop(lease);
+            }
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    assert_eq!(fixture.stats().0, 1_000);
+    fixture.stats().1
+}
+
+#[tokio::test]
+async fn tenants_that_share_do_not_close_each_others_sessions_over_and_over() {
+    // What waits are calls with a place, and calls without one.
+    for places in [5, 2] {
+        let opened = contend(places).await;
+        assert!(opened < 20, "{places} places: {opened}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_hundred_callers_of_ten_tenants_share_three_sessions_and_all_are_served() {
+    let fixture = fixture_with(|options| {
+        options.max_sessions = 3;
+        options.acquire_timeout = Duration::from_mins(2);
+    });
+    let tenants: Vec<_> = (0..10).map(|number| format!("shared{number:03}")).collect();
+    for tenant in &tenants {
+        fixture.import(tenant, Quotas::default());
+    }
+    let most = AtomicU32::new(0);
+    let callers = (0..100).map(|number| {
+        let (fixture, tenant, most) = (&fixture, &tenants[number % 10], &most);
+        async move {
+            for turn in 0..5 {
+                let lease = fixture.lease(tenant).await;
+                assert_eq!(lease.tenant().as_str(), tenant);
+                most.fetch_max(fixture.pool.shared.sessions.held(), Ordering::Relaxed);
+                if (number + turn) % 3 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    let stats = fixture.pool.stats();
+    assert_eq!((stats.total_acquired, stats.leased(), stats.waiting), (500, 0, 0));
+    assert_eq!(most.into_inner(), 3);
+}

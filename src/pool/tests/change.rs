@@ -1,0 +1,127 @@
+//! A tenant that changes while it is used.
+
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use super::*;
+use crate::vault::Unlock;
+
+const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                       SELECT count(*) FROM n";
+
+impl Fixture {
+    /// The endless statement of one call, which ends by itself only after 30 s.
+    async fn run_endless(&self, tenant: &str) -> ErrorCode {
+        let mut lease = self.lease(tenant).await;
+        let uri = format!("mcp://{tenant}/database");
+        lease.query_tenant_data(&uri, ENDLESS, None).await.unwrap_err().code()
+    }
+
+    fn limit(&self, tenant: &str, limit: u64) {
+        let quotas = Quotas { max_queries_per_day: Some(limit), ..Quotas::default() };
+        self.import(tenant, quotas);
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_removed_and_readmitted_is_another_though_its_version_is_the_same() {
+    let fixture = fixture(5);
+    let old = fixture.lease("tenant001").await;
+    let idle = fixture.lease("tenant001").await.instance_id();
+    let stored = fixture.vault.tenant(&id("tenant001")).unwrap();
+    let unlock = Unlock::Passphrase(SecretText::from("a passphrase for tests"));
+    fixture.vault.remove_tenants(&unlock, &[id("tenant001")]).unwrap();
+    let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TenantNotConfigured);
+    fixture.vault.readmit(&[id("tenant001")]).unwrap();
+    fixture.limit("tenant001", 7);
+    assert_eq!(fixture.vault.tenant(&id("tenant001")).unwrap().version, stored.version);
+    let new = fixture.lease("tenant001").await;
+    assert!(new.instance_id() != old.instance_id() && new.instance_id() != idle);
+    assert_eq!(new.entry().context.config().quotas.max_queries_per_day, Some(7));
+    drop(old);
+    assert_eq!(fixture.stats().2, 1);
+}
+
+#[tokio::test]
+async fn idle_instances_of_a_tenant_that_changed_close_without_a_call() {
+    let fixture = fixture(5);
+    for tenant in ["tenant001", "tenant002"] {
+        fixture.lease(tenant).await;
+    }
+    fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
+    while fixture.stats().2 > 1 {
+        fixture.pool.shared.counters.closed.notified().await;
+    }
+    assert_eq!(fixture.pool.stats().active_tenants, 1, "the other one's stays");
+}
+
+#[tokio::test]
+async fn calls_under_way_finish_when_their_tenant_is_disabled() {
+    let fixture = fixture(5);
+    let mut lease = fixture.lease("tenant001").await;
+    fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
+    fixture.pool.shared.close_outdated();
+    let uri = "mcp://tenant001/database";
+    lease.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
+    drop(lease);
+    assert_eq!(fixture.stats().2, 0);
+}
+
+#[tokio::test]
+async fn calls_under_way_are_cancelled_where_the_setting_says_so_and_those_of_others_are_not() {
+    let fixture = fixture_with(|options| options.on_change = OnChange::Cancel);
+    let mut other = fixture.lease("tenant002").await;
+    let endless = fixture.run_endless("tenant001");
+    let disable = async {
+        while fixture.pool.stats().leased() < 2 {
+            tokio::task::yield_now().await;
+        }
+        fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
+    };
+    assert_eq!(tokio::join!(endless, disable).0, ErrorCode::Cancelled);
+    let uri = "mcp://tenant002/database";
+    other.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
+    // Sealing a vault reaches everybody, and at once.
+    fixture.vault.set_enabled(&id("tenant001"), true).unwrap();
+    drop(other);
+    let seal = async {
+        while fixture.pool.stats().leased() < 1 {
+            tokio::task::yield_now().await;
+        }
+        fixture.pool.close_all();
+    };
+    assert_eq!(tokio::join!(fixture.run_endless("tenant002"), seal).0, ErrorCode::Cancelled);
+    fixture.lease("tenant002").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_leased_after_a_change_is_never_from_before_it() {
+    let fixture = fixture(3);
+    fixture.limit("tenant001", 1);
+    let (changed, is_over) = (AtomicU64::new(1), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for limit in 2..60 {
+                fixture.limit("tenant001", limit);
+                changed.store(limit, Ordering::SeqCst);
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        let call = async {
+            while !is_over.load(Ordering::SeqCst) {
+                let before = changed.load(Ordering::SeqCst);
+                let lease = fixture.lease("tenant001").await;
+                let limit = lease.entry().context.config().quotas.max_queries_per_day;
+                assert!(limit >= Some(before), "{limit:?} after {before}");
+                tokio::task::yield_now().await;
+            }
+        };
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| runtime.block_on(call));
+    });
+    fixture.pool.shared.close_outdated();
+    let stats = fixture.pool.stats();
+    assert_eq!((stats.leased(), stats.waiting), (0, 0));
+    assert!(stats.current_pool_size <= 3, "{stats:?}");
+}
