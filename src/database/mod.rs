@@ -19,10 +19,12 @@
 //! first session opens.
 
 mod breaker;
+mod catalogue;
 mod error;
 pub mod guard;
 #[cfg(test)]
 mod layers;
+mod plan;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -30,6 +32,7 @@ mod sqlite;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -37,8 +40,10 @@ use serde_json::Value;
 use crate::tenant::{Access, Connection, Credentials, Limits, RelationName, TenantConfig};
 
 pub use breaker::{Attempt, Breaker};
+pub use catalogue::{Catalogue, ForeignKey, Listed, Relation, RelationColumn, RelationKind};
 pub use error::{Error, Unavailable};
 pub use guard::{Dialect, GuardedSql, Refusal, check};
+pub use plan::PlanNode;
 pub use postgres::{AddressPolicy, InvalidNetwork, Network};
 pub use rows::Rows;
 
@@ -79,36 +84,13 @@ pub struct QueryResult {
     pub truncated: bool,
 }
 
-/// A column of an answer or of a relation.
+/// A column of an answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Column {
     /// Its name.
     pub name: String,
     /// Its type as the engine spells it; empty when `SQLite` declares none.
     pub type_name: String,
-}
-
-/// A table or view that `access` allows.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Relation {
-    /// Without a schema when it is in the tenant's own.
-    pub name: RelationName,
-    /// What it is.
-    pub kind: RelationKind,
-    /// The comment that the database has on it.
-    pub description: Option<String>,
-    /// The columns that may be read.
-    pub columns: Vec<Column>,
-}
-
-/// Which of the two resource types a relation is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(clippy::exhaustive_enums, reason = "the two resource types of a URI")]
-pub enum RelationKind {
-    /// A table: ordinary, partitioned, foreign or virtual.
-    Table,
-    /// A view, materialized ones included.
-    View,
 }
 
 /// A future of a [`Database`]; boxed, so that the trait can be a trait object.
@@ -133,12 +115,30 @@ pub trait Database: Send + fmt::Debug {
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>>;
 
-    /// The relations that `access` allows and the role may read, in name order, denied columns
-    /// left out.
-    fn relations<'a>(
+    /// What there is to read, as it is now: kept in the session for as long as the database says
+    /// that it did not change, which is one question.
+    fn catalogue<'a>(
         &'a mut self,
         access: &'a Access,
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, Error>>;
+
+    /// What stands behind those of `names` that `access` allows and that are there, in name order.
+    fn describe<'a>(
+        &'a mut self,
+        access: &'a Access,
+        names: &'a [RelationName],
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>>;
+
+    /// How the engine would run `query`, without running it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Database::query`]; [`Error::Failed`] when the plan is too large.
+    fn explain<'a>(
+        &'a mut self,
+        query: &'a Query,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, Error>>;
 
     /// The engine's version, such as `PostgreSQL 17.6`.
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>>;

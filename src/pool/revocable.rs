@@ -1,9 +1,13 @@
 //! A session whose work ends when its tenant changes: `pool.on_change = "cancel"`.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 
-use crate::database::{BoxFuture, Database, Dialect, Error, Query, QueryResult, Relation};
-use crate::tenant::{Access, Limits};
+use crate::database::{
+    BoxFuture, Catalogue, Database, Dialect, Error, PlanNode, Query, QueryResult, Relation,
+};
+use crate::tenant::{Access, Limits, RelationName};
 
 /// A session that is given up once `revoked` is cancelled: what it runs is cancelled at the
 /// database and answers [`Error::Cancelled`], and it is broken from then on.
@@ -38,11 +42,27 @@ impl Database for Revocable {
         Box::pin(unless(&self.revoked, self.session.query(query, limits)))
     }
 
-    fn relations<'a>(
+    fn catalogue<'a>(
         &'a mut self,
         access: &'a Access,
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, Error>> {
+        Box::pin(unless(&self.revoked, self.session.catalogue(access)))
+    }
+
+    fn describe<'a>(
+        &'a mut self,
+        access: &'a Access,
+        names: &'a [RelationName],
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
-        Box::pin(unless(&self.revoked, self.session.relations(access)))
+        Box::pin(unless(&self.revoked, self.session.describe(access, names)))
+    }
+
+    fn explain<'a>(
+        &'a mut self,
+        query: &'a Query,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, Error>> {
+        Box::pin(unless(&self.revoked, self.session.explain(query, limits)))
     }
 
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {

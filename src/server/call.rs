@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::TenantContext;
-use super::tools::{ColumnInfo, MetadataAnswer, QuotaUsage};
-use super::{Caller, Error, Failure, Instances, QueryAnswer, QueryArguments, ScopedServer};
+use super::tools::{self, Audience, ColumnInfo, MetadataAnswer, QuotaUsage};
+use super::{Caller, Error, Failure, Instances, QueryAnswer, QueryArguments, Retry, ScopedServer};
 use crate::audit::{Actor, Attempt, Outcome, Pending, RequestId};
-use crate::database::{self, Query, Unavailable};
+use crate::database::{self, Query};
 use crate::error::ErrorCode;
 use crate::quota::{Exceeded, Permit};
 use crate::tenant::{Connection, Permission, ResourceUri, ScopedUri};
@@ -21,7 +21,8 @@ pub(super) struct Call<'a> {
     pending: Pending,
     /// Why nothing is done for this caller: it was refused too often.
     barred: Option<Exceeded>,
-    allowed: Result<(), Permission>,
+    needs: Permission,
+    audience: Audience,
 }
 
 /// A statement that may run: in scope, within quota, through the guard. Made only by
@@ -34,6 +35,21 @@ pub struct AdmittedQuery {
     query: Query,
     /// Held until the statement is over.
     _permit: Permit,
+}
+
+impl AdmittedQuery {
+    pub(super) fn query(&self) -> &Query {
+        &self.query
+    }
+
+    /// The error with its position in the caller's own text.
+    pub(super) fn place(&self, mut error: database::Error) -> Error {
+        if let database::Error::Failed { position, .. } = &mut error {
+            let sql = self.query.statement.sql();
+            *position = position.and_then(|found| position_in(&self.text, sql, found));
+        }
+        error.into()
+    }
 }
 
 impl TenantContext {
@@ -51,9 +67,22 @@ impl TenantContext {
             action,
             tenant: Some(self.tenant().clone()),
         };
-        let allowed = if caller.permissions.include(needs) { Ok(()) } else { Err(needs) };
         let barred = self.meter.check_denied(&self.config.quotas, name_of(caller)).err();
-        Call { context: self, caller, pending: self.log.begin(attempt), barred, allowed }
+        let pending = self.log.begin(attempt);
+        Call { context: self, caller, pending, barred, needs, audience: tools::audience(action) }
+    }
+
+    /// Whether `caller` is among `audience`.
+    pub(super) fn offers(&self, audience: Audience, caller: &Caller) -> bool {
+        self.check_audience(audience, caller).is_ok()
+    }
+
+    fn check_audience(&self, audience: Audience, _caller: &Caller) -> Result<(), Error> {
+        match audience {
+            Audience::Everybody => Ok(()),
+            Audience::Feature(name) if self.config.features.get(name) == Some(&true) => Ok(()),
+            Audience::Feature(name) => Err(Error::Feature(name)),
+        }
     }
 
     /// The tool `query_tenant_data`.
@@ -67,14 +96,7 @@ impl TenantContext {
         let span = tracing::info_span!("call", request.id = %call.pending.request_id());
         let result = async {
             let admitted = call.admit_query(arguments?)?;
-            let answer = instances.lease().await?.run(&admitted).await;
-            match answer {
-                // The session had ended while nobody used it, and the statement had not begun.
-                Err(Error::Database(database::Error::Unavailable(Unavailable::Stale))) => {
-                    instances.lease().await?.run(&admitted).await
-                }
-                answer => answer,
-            }
+            run(instances, &admitted).await
         };
         let result = result.instrument(span).await;
         call.finish(result, |answer| Some(answer.row_count)).await
@@ -91,7 +113,7 @@ impl TenantContext {
         let call = self.begin(caller, "get_tenant_metadata", Permission::Metadata);
         let result = async {
             // Also of a caller that was refused too often: it says until when.
-            arguments.and(call.allowed.map_err(Error::Permission))?;
+            arguments.and(call.check_scope())?;
             Ok(self.describe(instances, caller).await)
         };
         let result = result.await;
@@ -133,7 +155,14 @@ impl TenantContext {
 impl Call<'_> {
     pub(super) fn check_permission(&self) -> Result<(), Error> {
         self.check_barred()?;
-        self.allowed.map_err(Error::Permission)
+        self.check_scope()
+    }
+
+    fn check_scope(&self) -> Result<(), Error> {
+        if !self.caller.permissions.include(self.needs) {
+            return Err(Error::Permission(self.needs));
+        }
+        self.context.check_audience(self.audience, self.caller)
     }
 
     fn check_barred(&self) -> Result<(), Error> {
@@ -213,6 +242,20 @@ impl Call<'_> {
     }
 }
 
+/// Runs what was admitted on an instance; on another when the session of the first had ended.
+pub(super) async fn run(
+    instances: &mut impl Instances,
+    admitted: &AdmittedQuery,
+) -> Result<QueryAnswer, Error> {
+    let mut retry = Retry::default();
+    loop {
+        let answer = instances.lease().await?.run(admitted).await;
+        if !retry.is_due(&answer) {
+            return answer;
+        }
+    }
+}
+
 impl ScopedServer {
     /// Runs what was admitted.
     ///
@@ -220,13 +263,7 @@ impl ScopedServer {
     pub(super) async fn run(&mut self, admitted: &AdmittedQuery) -> Result<QueryAnswer, Error> {
         let began = Instant::now();
         let result = self.session.query(&admitted.query, &self.context.config.limits).await;
-        let result = result.map_err(|mut error| {
-            if let database::Error::Failed { position, .. } = &mut error {
-                let sql = admitted.query.statement.sql();
-                *position = position.and_then(|found| position_in(&admitted.text, sql, found));
-            }
-            error
-        })?;
+        let result = result.map_err(|error| admitted.place(error))?;
         Ok(QueryAnswer {
             resource_uri: admitted.uri.clone(),
             columns: result.columns.into_iter().map(ColumnInfo::from).collect(),
@@ -293,10 +330,12 @@ mod tests {
     use super::*;
     use crate::audit::Log;
     use crate::clock::{Clock, SystemClock};
-    use crate::database::{BoxFuture, Database, Dialect, QueryResult, Relation};
+    use crate::database::{
+        BoxFuture, Catalogue, Database, Dialect, PlanNode, QueryResult, Relation, Unavailable,
+    };
     use crate::quota::Limiter;
     use crate::server::create_tenant_scoped_server;
-    use crate::tenant::{Access, IdRule, Limits, Quotas, TenantConfig, TenantId};
+    use crate::tenant::{Access, IdRule, Limits, Quotas, RelationName, TenantConfig, TenantId};
 
     /// Gives one answer after the other.
     #[derive(Debug)]
@@ -315,11 +354,27 @@ mod tests {
             Box::pin(std::future::ready(self.0.pop_front().unwrap()))
         }
 
-        fn relations<'a>(
+        fn catalogue<'a>(
             &'a mut self,
             _: &'a Access,
+        ) -> BoxFuture<'a, Result<Arc<Catalogue>, database::Error>> {
+            Box::pin(std::future::ready(Ok(Arc::default())))
+        }
+
+        fn describe<'a>(
+            &'a mut self,
+            _: &'a Access,
+            _: &'a [RelationName],
         ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn explain<'a>(
+            &'a mut self,
+            _: &'a Query,
+            _: &'a Limits,
+        ) -> BoxFuture<'a, Result<PlanNode, database::Error>> {
+            Box::pin(std::future::ready(Ok(PlanNode::default())))
         }
 
         fn server_version(&mut self) -> BoxFuture<'_, Result<String, database::Error>> {

@@ -27,6 +27,9 @@ pub enum Error {
     /// The database failed, or the statement did there.
     #[error(transparent)]
     Database(#[from] database::Error),
+    /// The tool is part of a feature that the tenant does not have.
+    #[error("the feature \"{0}\" is off for this tenant; its operator can switch it on")]
+    Feature(&'static str),
     /// No instance could be had; why is a matter of whoever has them.
     #[error("{}", .0.message())]
     Instance(ErrorCode),
@@ -55,7 +58,9 @@ impl Error {
             Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
             Self::Instance(code) => *code,
-            Self::Permission(_) | Self::Uri(InvalidUri::Foreign) => ErrorCode::Forbidden,
+            Self::Feature(_) | Self::Permission(_) | Self::Uri(InvalidUri::Foreign) => {
+                ErrorCode::Forbidden
+            }
             Self::Quota(exceeded) => exceeded.code(),
             Self::Refused(_) => ErrorCode::QueryRefused,
             Self::ResourceNotFound | Self::Uri(InvalidUri::Unknown) => ErrorCode::ResourceNotFound,
@@ -70,6 +75,7 @@ impl Error {
                 Some(refusal.rule())
             }
             Self::Quota(exceeded) => Some(exceeded.quota),
+            Self::Feature(_) => Some("feature"),
             Self::Permission(_) => Some("scope"),
             Self::Argument(_)
             | Self::Audit(_)
@@ -85,6 +91,7 @@ impl Error {
         match self {
             Self::Argument(_)
             | Self::Database(_)
+            | Self::Feature(_)
             | Self::Permission(_)
             | Self::Quota(_)
             | Self::Refused(_)
@@ -104,6 +111,7 @@ impl Error {
             Self::Argument(_)
             | Self::Audit(_)
             | Self::Database(_)
+            | Self::Feature(_)
             | Self::Instance(_)
             | Self::Permission(_)
             | Self::Refused(_)

@@ -5,18 +5,22 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, Implementation,
-    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Resource as McpResource,
-    ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams,
+    CompleteResult, Implementation, ListResourceTemplatesResult, ListResourcesResult,
+    ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams, ReadResourceResponse,
+    ReadResourceResult, Resource as McpResource, ResourceContents, ServerCapabilities,
+    ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::completion::Completing;
+use super::describe::DESCRIBE;
+use super::explain::EXPLAIN;
 use super::tools::{self, LIST, ListArguments, METADATA, NoArguments, QUERY, TOOLS};
-use super::{Attachment, Caller, Failure, Instances, QueryAnswer, TenantContext};
+use super::{Attachment, Caller, Error, Failure, Instances, QueryAnswer, TenantContext};
 use crate::error::ErrorCode;
 
 const INSTRUCTIONS: &str = "This server gives read access to one tenant's own database. Call \
@@ -65,6 +69,14 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
                 let arguments = tools::arguments::<NoArguments>(request.arguments).map(|_| ());
                 tool_result(context.metadata(&mut instances, caller, arguments).await)
             }
+            EXPLAIN => {
+                let arguments = tools::arguments(request.arguments);
+                tool_result(context.explain(&mut instances, caller, arguments).await)
+            }
+            DESCRIBE => {
+                let arguments = tools::arguments(request.arguments);
+                tool_result(context.describe_resource(&mut instances, caller, arguments).await)
+            }
             _ => Err(ErrorData::invalid_params("no such tool", None)),
         }
     }
@@ -72,7 +84,11 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
 
 impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder().enable_tools().enable_resources().build();
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_resources()
+            .enable_completions()
+            .build();
         ServerConfig::new(capabilities)
             .with_server_info(
                 Implementation::new("tenantry", env!("CARGO_PKG_VERSION")).with_title("tenantry"),
@@ -85,11 +101,15 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(TOOLS.to_vec()).with_cache_scope(CacheScope::Private))
+        let tools = TOOLS.iter().filter(|offered| self.context.offers(offered.to, &self.caller));
+        let tools = tools.map(|offered| offered.tool.clone()).collect();
+        Ok(ListToolsResult::with_all_items(tools).with_cache_scope(CacheScope::Private))
     }
 
     fn get_tool(&self, name: &str) -> Option<Tool> {
-        TOOLS.iter().find(|tool| tool.name == name).cloned()
+        // Also one that is not offered: a call of it is refused, and the refusal recorded.
+        let offered = TOOLS.iter().find(|offered| offered.tool.name == name)?;
+        Some(offered.tool.clone())
     }
 
     async fn call_tool(
@@ -135,29 +155,32 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
         _request: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let tenant = self.context.tenant();
-        let template = |path: &str, name: &str, description: &str| {
-            ResourceTemplate::new(format!("mcp://{tenant}/{path}"), name)
-                .with_description(description)
-                .with_mime_type("application/json")
-        };
-        let templates = vec![
-            template("database/table/{name}", "table", "A table: its columns and a few rows."),
-            template("database/view/{name}", "view", "A view: its columns and a few rows."),
-            template(
-                "database/schema/{schema}/table/{name}",
-                "table in schema",
-                "A table outside the tenant's own schema.",
-            ),
-            template(
-                "database/schema/{schema}/view/{name}",
-                "view in schema",
-                "A view outside the tenant's own schema.",
-            ),
-            template("api/{provider}", "api", "Whether a key of an outside service is set."),
-        ];
-        Ok(ListResourceTemplatesResult::with_all_items(templates)
+        Ok(ListResourceTemplatesResult::with_all_items(self.context.templates())
             .with_cache_scope(CacheScope::Private))
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        run(&context, async {
+            let schema = request.context.as_ref().and_then(|known| known.get_argument("schema"));
+            let template = request.r#ref.as_resource_uri();
+            let completing = template.map(|template| Completing {
+                template: template.to_owned(),
+                argument: request.argument.name,
+                value: request.argument.value,
+                schema: schema.cloned(),
+            });
+            let completing = completing.ok_or_else(|| {
+                Error::Argument("there are no prompts; complete a ref/resource".to_owned())
+            });
+            let mut instances = self.instances.clone();
+            let found = self.context.complete(&mut instances, &self.caller, completing).await;
+            Ok(CompleteResult::new(found.map_err(Failure::into_rpc_error)?))
+        })
+        .await
     }
 
     async fn read_resource(

@@ -1,20 +1,25 @@
-//! What a tenant has, in pages, and the content of one resource.
+//! What a tenant has, in pages.
+//!
+//! ```text
+//! database | tables and views by name | outside services by name      one order over all
+//!               ^ cursor: the URI that the page before ended with
+//! ```
+//!
+//! A page is what comes after a place in that order, whether or not what stood there is still there:
+//! a table that is dropped meanwhile does not end a listing, and none is listed twice. Only what is
+//! on the page is described.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
-use serde_json::json;
 
-use super::call::Call;
 use super::tools::{ColumnInfo, LIST, ListArguments};
-use super::{ApiKey, Caller, Error, Failure, Instances, QueryArguments, TenantContext};
-use crate::database::{Relation, RelationKind};
-use crate::tenant::{Permission, RelationName, Resource, ResourceUri};
+use super::{Caller, Error, Failure, Instances, Retry, ScopedServer, TenantContext};
+use crate::database::{Catalogue, Listed, Relation, RelationKind};
+use crate::tenant::{Permission, RelationName, Resource, ResourceUri, ScopedUri};
 
 /// Resources on one page.
 const PAGE: usize = 100;
-/// Rows of the sample in a table's content.
-const SAMPLE: u32 = 5;
 
 /// One page of resources.
 #[derive(Debug, Serialize)]
@@ -44,11 +49,14 @@ pub struct ResourceInfo {
     /// Of a table or view; denied columns are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<ColumnInfo>>,
+    /// Of a table, if the engine has counted and row-level security does not apply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_rows: Option<u64>,
 }
 
 /// Which resources are asked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
+pub(super) enum Kind {
     All,
     Api,
     Database,
@@ -70,6 +78,27 @@ impl Kind {
             }
         }
     }
+
+    fn has_database(self) -> bool {
+        matches!(self, Self::All | Self::Database)
+    }
+
+    fn has_relations(self) -> bool {
+        self != Self::Api
+    }
+
+    fn includes(self, kind: RelationKind) -> bool {
+        match self {
+            Self::All | Self::Database => true,
+            Self::Table => kind == RelationKind::Table,
+            Self::View => kind == RelationKind::View,
+            Self::Api => false,
+        }
+    }
+
+    fn has_services(self) -> bool {
+        matches!(self, Self::All | Self::Api)
+    }
 }
 
 impl TenantContext {
@@ -88,16 +117,18 @@ impl TenantContext {
             let kind = Kind::parse(arguments.resource_type.as_deref())?;
             let after = match &arguments.cursor {
                 // A cursor is the URI that the page before ended with, so it is scoped like one.
-                Some(cursor) => {
-                    let uri = decode_cursor(cursor)?;
-                    call.admit_uri(&uri)?;
-                    Some(uri)
-                }
+                Some(cursor) => Some(call.admit_uri(&decode_cursor(cursor)?)?),
                 None => None,
             };
+            let after = after.as_ref().map(ScopedUri::resource);
             let _permit = call.acquire_permit()?;
-            let resources = self.resources(instances, kind).await?;
-            page(resources, after.as_deref())
+            let mut retry = Retry::default();
+            loop {
+                let answer = self.page(&mut *instances.lease().await?, kind, after).await;
+                if !retry.is_due(&answer) {
+                    break answer;
+                }
+            }
         };
         let result = result.await;
         call.finish(result, |answer| Some(answer.resources.len() as u64)).await
@@ -115,171 +146,176 @@ impl TenantContext {
             call.check_permission()?;
             let kind = Kind::parse(resource_type)?;
             let _permit = call.acquire_permit()?;
-            self.resources(instances, kind).await
+            let mut resources = Vec::new();
+            let mut next = Next::Page(None);
+            let mut retry = Retry::default();
+            while let Next::Page(after) = &next {
+                let mut server = instances.lease().await?;
+                let answer = self.described(&mut server, kind, after.as_ref()).await;
+                if !retry.is_due(&answer) {
+                    let page = answer?;
+                    resources.extend(page.0);
+                    next = page.1;
+                }
+            }
+            Ok(resources)
         };
         let result = result.await;
         call.finish(result, |resources| Some(resources.len() as u64)).await
     }
 
-    /// `resources/read`: a description of the resource as JSON. A table or view comes with a few of
-    /// its rows for a caller who may query.
-    pub(super) async fn read(
+    /// The page of `kind` that follows `after`.
+    pub(super) async fn page(
         &self,
-        instances: &mut impl Instances,
-        caller: &Caller,
-        uri: &str,
-    ) -> Result<serde_json::Value, Failure> {
-        let mut call = self.begin(caller, "resources/read", Permission::List);
-        let may_query = caller.permissions.include(Permission::Query);
-        let result = async {
-            let scoped = call.admit_uri(uri)?;
-            call.check_permission()?;
-            match scoped.resource() {
-                Resource::Api { provider } => {
-                    let key = self.api_keys.iter().find(|key| key.provider == *provider);
-                    let key = key.ok_or(Error::ResourceNotFound)?;
-                    Ok(json!({
-                        "uri": uri, "type": "api", "provider": key.provider,
-                        "set_at": key.set_at.to_string(), "fingerprint": key.fingerprint,
-                    }))
-                }
-                Resource::Database => {
-                    let _permit = call.acquire_permit()?;
-                    let relations = self.resources(instances, Kind::Database).await?;
-                    Ok(json!({ "uri": uri, "type": "database", "resources": relations }))
-                }
-                Resource::Table(name) => {
-                    self.read_relation(
-                        &mut call,
-                        instances,
-                        uri,
-                        name,
-                        RelationKind::Table,
-                        may_query,
-                    )
-                    .await
-                }
-                Resource::View(name) => {
-                    self.read_relation(
-                        &mut call,
-                        instances,
-                        uri,
-                        name,
-                        RelationKind::View,
-                        may_query,
-                    )
-                    .await
+        server: &mut ScopedServer,
+        kind: Kind,
+        after: Option<&Resource>,
+    ) -> Result<ListAnswer, Error> {
+        let (resources, next) = self.described(server, kind, after).await?;
+        let next_cursor = match next {
+            Next::Page(Some(last)) => {
+                let uri = ResourceUri::of(self.tenant(), &last).to_string();
+                Some(URL_SAFE_NO_PAD.encode(uri))
+            }
+            Next::Page(None) | Next::Nothing => None,
+        };
+        Ok(ListAnswer { resources, next_cursor })
+    }
+
+    async fn described(
+        &self,
+        server: &mut ScopedServer,
+        kind: Kind,
+        after: Option<&Resource>,
+    ) -> Result<(Vec<ResourceInfo>, Next), Error> {
+        let access = &self.config.access;
+        let catalogue = if kind.has_relations() && !matches!(after, Some(Resource::Api { .. })) {
+            Some(server.session.catalogue(access).await?)
+        } else {
+            None
+        };
+        let mut page = self.following(catalogue.as_deref(), kind, after);
+        let next = if page.len() > PAGE {
+            page.truncate(PAGE);
+            Next::Page(page.last().cloned())
+        } else {
+            Next::Nothing
+        };
+        let names: Vec<RelationName> = page.iter().filter_map(relation_of).cloned().collect();
+        let mut relations = if names.is_empty() {
+            Vec::new()
+        } else {
+            server.session.describe(access, &names).await?
+        }
+        .into_iter()
+        .peekable();
+        let mut resources = Vec::with_capacity(page.len());
+        for resource in &page {
+            match resource {
+                Resource::Api { provider } => resources.push(self.service_info(provider)),
+                Resource::Database => resources.push(self.database_info()),
+                // Both come in the same order; one that is gone by now is left out.
+                Resource::Table(name) | Resource::View(name) => {
+                    if let Some(relation) = relations.next_if(|relation| relation.name == *name) {
+                        resources.push(self.relation_info(relation));
+                    }
                 }
             }
-        };
-        let result = result.await;
-        let rows =
-            |content: &serde_json::Value| Some(content["sample_rows"].as_array()?.len() as u64);
-        call.finish(result, rows).await
-    }
-
-    async fn read_relation(
-        &self,
-        call: &mut Call<'_>,
-        instances: &mut impl Instances,
-        uri: &str,
-        name: &RelationName,
-        kind: RelationKind,
-        may_query: bool,
-    ) -> Result<serde_json::Value, Error> {
-        let relations = {
-            let _permit = call.acquire_permit()?;
-            instances.lease().await?.session.relations(&self.config.access).await?
-        };
-        let relation = relations
-            .into_iter()
-            .find(|relation| relation.name == *name && relation.kind == kind)
-            .ok_or(Error::ResourceNotFound)?;
-        let mut content = json!({ "resource": null });
-        if may_query {
-            let sample = call.admit_query(sample_of(uri, &relation))?;
-            content["sample_rows"] =
-                json!(instances.lease().await?.run(&sample).await?.rows.to_values());
         }
-        content["resource"] = json!(self.describe_relation(relation));
-        Ok(content)
+        Ok((resources, next))
     }
 
-    async fn resources(
+    /// The resources that come after `after`: one more than a page has, if there are so many.
+    fn following(
         &self,
-        instances: &mut impl Instances,
+        catalogue: Option<&Catalogue>,
         kind: Kind,
-    ) -> Result<Vec<ResourceInfo>, Error> {
-        let mut resources = Vec::new();
-        if matches!(kind, Kind::All | Kind::Database) {
-            resources.push(ResourceInfo {
-                uri: ResourceUri::of(self.tenant(), &Resource::Database).to_string(),
-                kind: "database",
-                name: "database".to_owned(),
-                description: Some(format!("{} database", self.config.connection.engine())),
-                columns: None,
-            });
+        after: Option<&Resource>,
+    ) -> Vec<Resource> {
+        let database = (after.is_none() && kind.has_database()).then_some(Resource::Database);
+        let relations = match (catalogue, after) {
+            (None, _) | (_, Some(Resource::Api { .. })) => &[],
+            (Some(all), None | Some(Resource::Database)) => all.relations(),
+            (Some(all), Some(Resource::Table(last) | Resource::View(last))) => all.after(last),
+        };
+        let relations = relations.iter().filter(|listed| kind.includes(listed.kind));
+        let relations = relations.map(Listed::resource);
+        let mut providers: Vec<&str> = if kind.has_services() {
+            self.api_keys.iter().map(|key| key.provider.as_str()).collect()
+        } else {
+            Vec::new()
+        };
+        providers.sort_unstable();
+        if let Some(Resource::Api { provider }) = after {
+            providers.retain(|it| it > &provider.as_str());
         }
-        if kind != Kind::Api {
-            let relations = instances.lease().await?.session.relations(&self.config.access).await?;
-            let wanted = relations.into_iter().filter(|relation| match kind {
-                Kind::Table => relation.kind == RelationKind::Table,
-                Kind::View => relation.kind == RelationKind::View,
-                Kind::All | Kind::Api | Kind::Database => true,
-            });
-            resources.extend(wanted.map(|relation| self.describe_relation(relation)));
-        }
-        if matches!(kind, Kind::All | Kind::Api) {
-            resources.extend(self.api_keys.iter().map(|key| self.describe_api(key)));
-        }
-        Ok(resources)
+        let services = providers.into_iter().map(|it| Resource::Api { provider: it.to_owned() });
+        database
+            .into_iter()
+            .chain(relations)
+            .chain(services)
+            .filter(|resource| self.has_uri(resource))
+            .take(PAGE + 1)
+            .collect()
     }
 
-    fn describe_relation(&self, relation: Relation) -> ResourceInfo {
-        let (kind, resource) = match relation.kind {
-            RelationKind::Table => ("table", Resource::Table(relation.name.clone())),
-            RelationKind::View => ("view", Resource::View(relation.name.clone())),
-        };
+    /// Whether `resource` can be named: not every name that a database can have is one that a URI can
+    /// have. What cannot is read under the URI of the database only.
+    pub(super) fn has_uri(&self, resource: &Resource) -> bool {
+        ResourceUri::of(self.tenant(), resource).is_well_formed()
+    }
+
+    fn database_info(&self) -> ResourceInfo {
+        ResourceInfo {
+            uri: ResourceUri::of(self.tenant(), &Resource::Database).to_string(),
+            kind: "database",
+            name: "database".to_owned(),
+            description: Some(format!("{} database", self.config.connection.engine())),
+            columns: None,
+            estimated_rows: None,
+        }
+    }
+
+    fn relation_info(&self, relation: Relation) -> ResourceInfo {
+        let resource = relation.kind.resource(relation.name.clone());
+        let columns = relation.columns.into_iter();
+        let columns =
+            columns.map(|column| ColumnInfo { name: column.name, type_name: column.type_name });
         ResourceInfo {
             uri: ResourceUri::of(self.tenant(), &resource).to_string(),
-            kind,
+            kind: relation.kind.as_str(),
             name: relation.name.to_string(),
             description: relation.description,
-            columns: Some(relation.columns.into_iter().map(ColumnInfo::from).collect()),
+            columns: Some(columns.collect()),
+            estimated_rows: relation.estimated_rows,
         }
     }
 
-    fn describe_api(&self, key: &ApiKey) -> ResourceInfo {
-        let resource = Resource::Api { provider: key.provider.clone() };
+    fn service_info(&self, provider: &str) -> ResourceInfo {
+        let resource = Resource::Api { provider: provider.to_owned() };
         ResourceInfo {
             uri: ResourceUri::of(self.tenant(), &resource).to_string(),
             kind: "api",
-            name: key.provider.clone(),
+            name: provider.to_owned(),
             description: Some("a key is set".to_owned()),
             columns: None,
+            estimated_rows: None,
         }
     }
 }
 
-/// The page of `resources` that follows the resource with the URI `after`.
-///
-/// # Errors
-///
-/// [`Error::Argument`] when that resource is gone: to begin again unasked could go on for ever.
-fn page(resources: Vec<ResourceInfo>, after: Option<&str>) -> Result<ListAnswer, Error> {
-    let begin = match after {
-        None => 0,
-        Some(after) => {
-            let last = resources.iter().position(|resource| resource.uri == after);
-            let gone = || Error::Argument("cursor is out of date; list from the start".to_owned());
-            last.ok_or_else(gone)? + 1
-        }
-    };
-    let has_more = resources.len() > begin + PAGE;
-    let resources: Vec<_> = resources.into_iter().skip(begin).take(PAGE).collect();
-    let last = resources.last().filter(|_| has_more);
-    let next_cursor = last.map(|last| URL_SAFE_NO_PAD.encode(&last.uri));
-    Ok(ListAnswer { resources, next_cursor })
+/// What there is beyond a page.
+enum Next {
+    /// Another page, after this place; from the beginning without one.
+    Page(Option<Resource>),
+    Nothing,
+}
+
+fn relation_of(resource: &Resource) -> Option<&RelationName> {
+    match resource {
+        Resource::Table(name) | Resource::View(name) => Some(name),
+        Resource::Api { .. } | Resource::Database => None,
+    }
 }
 
 fn decode_cursor(cursor: &str) -> Result<String, Error> {
@@ -287,14 +323,4 @@ fn decode_cursor(cursor: &str) -> Result<String, Error> {
     bytes
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(|| Error::Argument("cursor is not one that was given out".to_owned()))
-}
-
-/// The statement that reads a few rows of `relation`, column by column so that denied ones stay out.
-fn sample_of(uri: &str, relation: &Relation) -> QueryArguments {
-    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let columns: Vec<_> = relation.columns.iter().map(|column| quote(&column.name)).collect();
-    let schema = relation.name.schema.as_deref().map(|schema| format!("{}.", quote(schema)));
-    let table = format!("{}{}", schema.unwrap_or_default(), quote(&relation.name.name));
-    let query = format!("SELECT {} FROM {table} LIMIT {SAMPLE}", columns.join(", "));
-    QueryArguments::new(uri, &query, Some(SAMPLE))
 }

@@ -1,4 +1,4 @@
-//! One tenant's MCP server: three tools and the resources behind them.
+//! One tenant's MCP server: its tools and the resources behind them.
 //!
 //! ```text
 //! Caller --TenantContext::begin--> Call        an audit entry is begun
@@ -15,7 +15,11 @@
 
 mod attachment;
 mod call;
+mod completion;
+mod content;
+mod describe;
 mod error;
+mod explain;
 mod handler;
 mod listing;
 mod tools;
@@ -28,7 +32,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::audit::{Actor, Log, RequestId};
-use crate::database::{self, Database, Dialect};
+use crate::database::{self, Database, Dialect, Unavailable};
 use crate::quota::Meter;
 use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
@@ -87,6 +91,24 @@ pub trait Instances: Send {
 
     /// Waits for an instance.
     fn lease(&mut self) -> impl Future<Output = Result<Self::Instance<'_>, Error>> + Send;
+}
+
+/// Whether to do once more what failed on one instance.
+#[derive(Debug, Default)]
+struct Retry {
+    is_used: bool,
+}
+
+impl Retry {
+    /// Once, when the session had ended while nobody used it: nothing had begun, and another one will
+    /// do.
+    fn is_due<T>(&mut self, answer: &Result<T, Error>) -> bool {
+        let is_stale = matches!(
+            answer,
+            Err(Error::Database(database::Error::Unavailable(Unavailable::Stale)))
+        );
+        is_stale && !std::mem::replace(&mut self.is_used, true)
+    }
 }
 
 /// A tenant's server with one database session of its own: an instance of the pool.

@@ -1,5 +1,6 @@
 //! The tools as clients see them: names, schemas, arguments, answers.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::Error;
+use super::{Error, describe, explain};
 use crate::database::{Column, Rows};
 use crate::quota::Usage;
 use crate::tenant::{Access, Limits};
@@ -21,8 +22,35 @@ pub(super) const LIST: &str = "list_tenant_resources";
 pub(super) const QUERY: &str = "query_tenant_data";
 pub(super) const METADATA: &str = "get_tenant_metadata";
 
-/// The tools, the same for every tenant.
-pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
+/// The feature that brings the tools of analysts.
+const ANALYTICS: &str = "advanced_analytics";
+
+/// A tool and who is shown it.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) tool: Tool,
+    pub(super) to: Audience,
+}
+
+/// Who is shown a tool and may call it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Audience {
+    /// Every caller of every tenant.
+    Everybody,
+    /// The callers of tenants that have this feature.
+    Feature(&'static str),
+}
+
+/// Who may take `action`; what is no tool has no audience of its own.
+pub(super) fn audience(action: &str) -> Audience {
+    let offered = TOOLS.iter().find(|offered| offered.tool.name == action);
+    offered.map_or(Audience::Everybody, |offered| offered.to)
+}
+
+/// All tools; [`TenantContext::offers`] says which of them a caller sees.
+///
+/// [`TenantContext::offers`]: super::TenantContext::offers
+pub(super) static TOOLS: LazyLock<Vec<Offered>> = LazyLock::new(|| {
     let column = json!({
         "type": "object",
         "properties": { "name": { "type": "string" }, "type": { "type": "string" } },
@@ -41,8 +69,9 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
         },
         "required": ["used"],
     });
-    [
-        tool(
+    let everybody = |tool| Offered { tool, to: Audience::Everybody };
+    vec![
+        everybody(tool(
             LIST,
             "List resources",
             "Lists what this tenant has: its database, the tables and views that may be read, with \
@@ -67,6 +96,10 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
                             "name": { "type": "string" },
                             "description": { "type": "string" },
                             "columns": { "type": "array", "items": column },
+                            "estimated_rows": {
+                                "type": "integer",
+                                "description": "As the database's statistics have it.",
+                            },
                         },
                         "required": ["uri", "type", "name"],
                     },
@@ -74,8 +107,8 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
                 "next_cursor": { "type": "string", "description": "Absent on the last page." },
             }),
             &["resources"],
-        ),
-        tool(
+        )),
+        everybody(tool(
             QUERY,
             "Query data",
             "Runs one read-only SQL statement on this tenant's own database. The URI says what it \
@@ -109,8 +142,8 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
                 "elapsed_ms": { "type": "integer" },
             }),
             &["resource_uri", "columns", "rows", "row_count", "truncated", "elapsed_ms"],
-        ),
-        tool(
+        )),
+        everybody(tool(
             METADATA,
             "Tenant metadata",
             "Tells about this tenant: its database, its quotas and what is used of them, features, \
@@ -137,14 +170,16 @@ pub(super) static TOOLS: LazyLock<[Tool; 3]> = LazyLock::new(|| {
                 "limits": { "type": "object", "additionalProperties": { "type": "integer" } },
             }),
             &["tenant_id", "database_engine", "database_name", "quotas", "features", "access"],
-        ),
+        )),
+        Offered { tool: explain::tool(), to: Audience::Feature(ANALYTICS) },
+        Offered { tool: describe::tool(), to: Audience::Feature(ANALYTICS) },
     ]
 });
 
-fn tool(
+pub(super) fn tool(
     name: &'static str,
     title: &'static str,
-    description: &'static str,
+    description: impl Into<Cow<'static, str>>,
     input: &Value,
     required: &[&str],
     output: Value,
@@ -159,7 +194,7 @@ fn tool(
         "properties": with_failure(output),
         "anyOf": [{ "required": always }, { "required": ["error_code", "message", "request_id"] }],
     });
-    Tool::new(name, description, object(input))
+    Tool::new(name, description.into(), object(input))
         .with_title(title)
         .with_raw_output_schema(object(output))
         .with_annotations(ToolAnnotations::new().read_only(true).idempotent(true).open_world(false))

@@ -9,8 +9,9 @@
 //!
 //! There is exactly one spelling of each: the scheme in lower case, the tenant without any
 //! encoding, a path segment in which a byte is percent-encoded (upper-case hex) if and only if it
-//! is not `A-Z a-z 0-9 . _ ~ -`. What decodes to `/`, `\`, `%`, a control character, anything that
-//! is not ASCII, `.` or `..` is refused.
+//! is not `A-Z a-z 0-9 . _ ~ -`. What decodes to `/`, `\`, `%`, a control character, `.` or `..` is
+//! refused, and so is what is not ASCII but for letters and digits: there is no such thing as a bar
+//! that looks like another, or a sign that changes the direction of what follows.
 
 use std::fmt;
 
@@ -122,6 +123,12 @@ impl ResourceUri {
         Self { tenant: tenant.clone(), segments }
     }
 
+    /// Whether its text is a URI that reads back as this one: not every name that a database can have
+    /// is within the grammar.
+    pub fn is_well_formed(&self) -> bool {
+        Self::parse(&self.to_string()).is_ok_and(|read| read == *self)
+    }
+
     fn resource(&self) -> Option<Resource> {
         let segments: Vec<&str> = self.segments.iter().map(String::as_str).collect();
         let named = |schema: Option<&str>, name: &str| RelationName {
@@ -226,7 +233,7 @@ fn decode(segment: &str) -> Result<String, InvalidUri> {
         b'A'..=b'F' => Some(byte - b'A' + 10),
         _ => None,
     };
-    let mut decoded = String::with_capacity(segment.len());
+    let mut decoded = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         let literal = if byte == b'%' {
@@ -234,7 +241,8 @@ fn decode(segment: &str) -> Result<String, InvalidUri> {
             let low = bytes.next().and_then(hex).ok_or(InvalidUri::Malformed)?;
             let byte = high << 4 | low;
             let needs_encoding = matches!(byte, b' '..=b'~') && !is_unreserved(byte);
-            if !needs_encoding || matches!(byte, b'/' | b'\\' | b'%') {
+            let is_part_of_another = !byte.is_ascii();
+            if !(needs_encoding || is_part_of_another) || matches!(byte, b'/' | b'\\' | b'%') {
                 return Err(InvalidUri::Malformed);
             }
             byte
@@ -243,9 +251,11 @@ fn decode(segment: &str) -> Result<String, InvalidUri> {
         } else {
             return Err(InvalidUri::Malformed);
         };
-        decoded.push(char::from(literal));
+        decoded.push(literal);
     }
-    if decoded.is_empty() || decoded == "." || decoded == ".." {
+    let decoded = String::from_utf8(decoded).map_err(|_| InvalidUri::Malformed)?;
+    let is_confusing = |character: char| !character.is_ascii() && !character.is_alphanumeric();
+    if decoded.is_empty() || decoded == "." || decoded == ".." || decoded.contains(is_confusing) {
         return Err(InvalidUri::Malformed);
     }
     Ok(decoded)
@@ -274,6 +284,8 @@ mod tests {
             ("database/view/order_totals", Resource::View(relation(None, "order_totals"))),
             ("database/table/Order%20Details", Resource::Table(relation(None, "Order Details"))),
             ("database/schema/sales/table/a.b", Resource::Table(relation(Some("sales"), "a.b"))),
+            ("database/table/caf%C3%A9", Resource::Table(relation(None, "café"))),
+            ("database/table/%E5%8F%97%E6%B3%A8", Resource::Table(relation(None, "受注"))),
             ("database/schema/sales/view/v", Resource::View(relation(Some("sales"), "v"))),
             ("api/openai", Resource::Api { provider: "openai".to_owned() }),
         ] {
@@ -370,6 +382,17 @@ mod tests {
             "mcp://acme01/%",
             "mcp://acme01/%2",
             "mcp://acme01/caf\u{e9}",
+            "mcp://acme01/caf%c3%a9",
+            "mcp://acme01/caf%E9",
+            "mcp://acme01/caf%C3",
+            "mcp://acme01/a%C0%AFb",
+            "mcp://acme01/a%EF%BC%8Fb",
+            "mcp://acme01/a%E2%81%84b",
+            "mcp://acme01/a%E2%80%AEb",
+            "mcp://acme01/a%E2%80%8Bb",
+            "mcp://acme01/a%C2%85b",
+            "mcp://acme01/a%C2%A0b",
+            "mcp://acme%C3%A901/x",
             &long_tenant,
             &long_path,
         ];
@@ -388,7 +411,7 @@ mod tests {
         }
 
         #[test]
-        fn any_printable_name_survives_the_round_trip(name in "[ -$&-.0-\\[\\]-~]{1,40}") {
+        fn any_printable_name_survives_the_round_trip(name in "[ -$&-.0-\\[\\]-~äßñ受Я७]{1,40}") {
             prop_assume!(name != "." && name != "..");
             let own = tenant("tenant001");
             let table = Resource::Table(RelationName { schema: None, name });

@@ -2,6 +2,8 @@
 
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test stops at what it does not expect")]
 
+mod catalogue;
+mod plans;
 mod postgres;
 mod results;
 mod session;
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tenantry::database::{
-    self, AddressPolicy, Database, Error, Options, Query, QueryResult, check,
+    self, AddressPolicy, Database, Error, Options, Query, QueryResult, Relation, check,
 };
 use tenantry::tenant::{
     Access, ColumnName, Connection, Credentials, IdRule, Limits, Quotas, RelationName, Resource,
@@ -70,6 +72,13 @@ fn guarded(session: &dyn Database, sql: &str, access: &Access, params: Vec<Value
     let statement = check(sql, session.dialect(), &Resource::Database, access, schema)
         .unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
     Query { statement, params, limit: None }
+}
+
+/// All that there is to read, described.
+async fn all(session: &mut dyn Database, access: &Access) -> Vec<Relation> {
+    let catalogue = session.catalogue(access).await.unwrap();
+    let names: Vec<_> = catalogue.relations().iter().map(|listed| listed.name.clone()).collect();
+    session.describe(access, &names).await.unwrap()
 }
 
 async fn run(session: &mut dyn Database, sql: &str) -> Result<QueryResult, Error> {

@@ -9,7 +9,7 @@ use tenantry::tenant::{
     Access, Connection, Credentials, Limits, PostgresTarget, Resource, TlsMode,
 };
 
-use super::{connect, denied, guarded, reads, relation, run, run_with};
+use super::{all, connect, denied, guarded, reads, relation, run, run_with};
 
 const CANARY: &str = "canary-password-8ff1";
 
@@ -345,7 +345,7 @@ async fn denied_columns_stay_hidden_behind_views_and_functions_of_the_row() {
     }
     let query = guarded(&*session, "SELECT c.id, name FROM customers c", &access, vec![]);
     assert_eq!(session.query(&query, &limits).await.unwrap().rows.len(), 2);
-    let found = session.relations(&access).await.unwrap();
+    let found = all(&mut *session, &access).await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].name, relation("customers"));
     assert_eq!(found[0].description.as_deref(), Some("Who buys"));
@@ -438,7 +438,7 @@ async fn every_word_that_passes_as_a_name_is_one() {
 #[tokio::test]
 async fn relations_are_listed_in_order_with_their_kind() {
     let mut session = open().await;
-    let found = session.relations(&Access::default()).await.unwrap();
+    let found = all(&mut *session, &Access::default()).await;
     let listed: Vec<(&str, RelationKind)> =
         found.iter().map(|found| (&*found.name.name, found.kind)).collect();
     let (table, view) = (RelationKind::Table, RelationKind::View);

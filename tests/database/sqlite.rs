@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tenantry::database::{Database, Error, RelationKind, Unavailable};
 use tenantry::tenant::{Access, Connection, Credentials, Limits};
 
-use super::{connect, denied, guarded, options, reads, relation, run, run_with};
+use super::{all, connect, denied, guarded, options, reads, relation, run, run_with};
 
 const FOREVER: &str =
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t";
@@ -267,7 +267,7 @@ async fn views_show_what_lies_under_them_but_never_a_denied_column() {
         let answer = session.query(&query, &limits).await;
         assert!(matches!(answer, Err(Error::Refused(_))), "{sql}: {answer:?}");
     }
-    let found = session.relations(&access).await.unwrap();
+    let found = all(&mut *session, &access).await;
     let names: Vec<&str> = found.iter().map(|found| found.name.name.as_str()).collect();
     assert_eq!(names, ["customers", "leak", "names", "of_hidden", "writes"]);
     assert_eq!(found[0].kind, RelationKind::Table);
@@ -345,7 +345,7 @@ async fn the_file_is_below_the_root_and_no_link_leads_to_it() {
 async fn relations_without_a_list_are_all_that_there_are() {
     let root = shop();
     let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
-    let found = session.relations(&reads(&["HIDDEN"])).await.unwrap();
+    let found = all(&mut *session, &reads(&["HIDDEN"])).await;
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].name, relation("hidden"));
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::postgres::{password, target, told, with_shop};
-use super::{connect, run, run_with};
+use super::{all, connect, run, run_with};
 
 /// Passes bytes on to the real server, and remembers those of the client.
 async fn tap() -> (u16, Arc<Mutex<Vec<u8>>>) {
@@ -81,7 +81,7 @@ async fn only_the_extended_protocol_is_spoken_and_a_statement_is_one_flight() {
     assert_eq!(tags(&heard.lock().unwrap()), "S");
     heard.lock().unwrap().clear();
     run_with(&mut *session, "SELECT $1::int", vec![json!(7)], &Limits::default()).await.unwrap();
-    session.relations(&Access::default()).await.unwrap();
+    all(&mut *session, &Access::default()).await;
     run(&mut *session, "SELECT 1 / 0").await.unwrap_err();
     drop(session);
     for _ in 0..100 {

@@ -14,6 +14,7 @@ mod mcp;
 mod postgres;
 mod process;
 mod quota;
+mod resources;
 mod stop;
 
 use std::borrow::Cow;

@@ -1,11 +1,9 @@
 //! Questions to `pg_catalog`. Names are bound, never pasted.
 
-use std::collections::BTreeMap;
-
 use super::params::texts;
 use super::transaction::{Transaction, printable};
-use crate::database::{Column, Error, GuardedSql, Refusal, Relation, RelationKind, Unavailable};
-use crate::tenant::{Access, ColumnName, RelationName};
+use crate::database::{Error, GuardedSql, Refusal};
+use crate::tenant::{ColumnName, RelationName};
 
 /// Refuses what could show a denied column and cannot be seen in the text: a relation that is not
 /// a table, one that is related by inheritance to a table with `denied` columns, and `table.name` that is no
@@ -117,76 +115,6 @@ fn columns_of<'a>(
     relations
         .map(|relation| (relation.schema.as_deref().unwrap_or(schema), relation.name.as_str()))
         .unzip()
-}
-
-/// The relations that `access` allows and the role may read, in name order.
-pub(super) async fn relations(
-    transaction: &mut Transaction<'_>,
-    access: &Access,
-    schema: &str,
-) -> Result<Vec<Relation>, Error> {
-    let own = |name: &RelationName| RelationName {
-        schema: name.schema.clone().filter(|named| named != schema),
-        name: name.name.clone(),
-    };
-    let wanted: Option<Vec<RelationName>> =
-        access.tables.as_ref().map(|tables| tables.iter().map(own).collect());
-    let mut schemas: Vec<&str> = vec![schema];
-    schemas.extend(wanted.iter().flatten().filter_map(|name| name.schema.as_deref()));
-    // Where columns are denied, only tables can be read.
-    let kinds = if access.deny_columns.is_empty() { "rpfvm" } else { "rp" };
-    let mut found: BTreeMap<RelationName, Relation> = BTreeMap::new();
-    transaction
-        .ask(
-            "SELECT n.nspname::text, c.relname::text, c.relkind::text, \
-             pg_catalog.obj_description(c.oid, 'pg_class'), a.attname::text, \
-             pg_catalog.format_type(a.atttypid, a.atttypmod) \
-             FROM pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid \
-             WHERE n.nspname = ANY ($1::text[]) AND position(c.relkind::text IN $2) > 0 \
-             AND a.attnum > 0 AND NOT a.attisdropped \
-             AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') \
-             AND (pg_catalog.has_table_privilege(c.oid, 'SELECT') \
-             OR pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')) \
-             ORDER BY a.attnum",
-            &[Some(texts(&schemas)), Some(kinds.to_owned())],
-            |cells| {
-                let cell = |place: usize| cells.get(place).and_then(Option::as_deref);
-                let text = |place: usize| cell(place).ok_or(Unavailable::Protocol);
-                let (schema, name) = (text(0)?.to_owned(), text(1)?.to_owned());
-                let name = own(&RelationName { schema: Some(schema), name });
-                let is_allowed = match &wanted {
-                    Some(wanted) => wanted.contains(&name),
-                    None => name.schema.is_none(),
-                };
-                if !is_allowed {
-                    return Ok(());
-                }
-                let column = Column { name: text(4)?.to_owned(), type_name: text(5)?.to_owned() };
-                let is_denied = access
-                    .deny_columns
-                    .iter()
-                    .any(|denied| own(&denied.relation) == name && denied.column == column.name);
-                let kind = match text(2)? {
-                    "v" | "m" => RelationKind::View,
-                    _ => RelationKind::Table,
-                };
-                let description = cell(3).map(str::to_owned);
-                let relation = found.entry(name.clone()).or_insert_with(|| Relation {
-                    name,
-                    kind,
-                    description,
-                    columns: Vec::new(),
-                });
-                if !is_denied {
-                    relation.columns.push(column);
-                }
-                Ok(())
-            },
-        )
-        .await?;
-    Ok(found.into_values().collect())
 }
 
 /// What the role may do that no reader needs; see [`crate::database::Database::excess_privileges`].

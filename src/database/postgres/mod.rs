@@ -17,8 +17,10 @@
 
 mod address;
 mod catalogue;
+mod explain;
 mod link;
 mod params;
+mod relations;
 mod resolution;
 mod stream;
 mod tls;
@@ -27,6 +29,7 @@ mod values;
 mod wire;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::address::{AddressPolicy, InvalidNetwork, Network};
@@ -38,11 +41,15 @@ use self::transaction::{
 };
 use self::values::ValueType;
 use self::wire::{Body, Malformed, Message, Wire};
+use super::catalogue::Kept;
 use super::rows::{Collector, Unwritten};
 use super::{
-    BoxFuture, Column, Database, Dialect, Error, Options, Query, QueryResult, Relation, Unavailable,
+    BoxFuture, Catalogue, Column, Database, Dialect, Error, Options, PlanNode, Query, QueryResult,
+    Relation, Unavailable,
 };
-use crate::tenant::{Access, ColumnName, Credentials, Limits, PostgresTarget, TenantConfig};
+use crate::tenant::{
+    Access, ColumnName, Credentials, Limits, PostgresTarget, RelationName, TenantConfig,
+};
 
 /// A logged-in connection.
 pub(super) struct Session {
@@ -57,6 +64,7 @@ pub(super) struct Session {
     /// partition could show them.
     deny_columns: Vec<ColumnName>,
     own_names: Option<OwnNames>,
+    catalogue: Kept<String>,
     broken: bool,
 }
 
@@ -89,6 +97,7 @@ impl Session {
             tenant: target.tenant_variable.clone().map(|name| (name, config.id.to_string())),
             deny_columns: config.access.deny_columns.clone(),
             own_names: None,
+            catalogue: Kept::default(),
             broken: false,
         })
     }
@@ -157,7 +166,13 @@ impl Session {
         LocalSettings(settings.chain(self.tenant.clone()).collect())
     }
 
-    async fn run(&mut self, query: &Query, limits: &Limits) -> Result<QueryResult, Error> {
+    /// Runs `sql`, which is the statement of `query` or an explanation of it.
+    async fn answer(
+        &mut self,
+        query: &Query,
+        sql: &str,
+        limits: &Limits,
+    ) -> Result<QueryResult, Error> {
         let (schema, denied) = (self.schema.clone(), self.deny_columns.clone());
         let mut own_names = self.own_names.take();
         let work = self.in_transaction(limits, async |transaction| {
@@ -165,7 +180,6 @@ impl Session {
             if !denied.is_empty() {
                 catalogue::check_relations(transaction, &query.statement, &schema, &denied).await?;
             }
-            let sql = query.statement.sql();
             let values = if query.params.is_empty() {
                 Vec::new()
             } else {
@@ -306,17 +320,42 @@ impl Database for Session {
         query: &'a Query,
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
-        Box::pin(self.run(query, limits))
+        Box::pin(self.answer(query, query.statement.sql(), limits))
     }
 
-    fn relations<'a>(
+    fn catalogue<'a>(
         &'a mut self,
         access: &'a Access,
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, Error>> {
+        Box::pin(async move {
+            let schema = self.schema.clone();
+            let mut kept = std::mem::take(&mut self.catalogue);
+            let work = self.in_transaction(&CATALOGUE_LIMITS, async |transaction| {
+                relations::catalogue(transaction, &mut kept, access, &schema).await
+            });
+            let catalogue = work.await;
+            self.catalogue = kept;
+            catalogue
+        })
+    }
+
+    fn describe<'a>(
+        &'a mut self,
+        access: &'a Access,
+        names: &'a [RelationName],
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
         let schema = self.schema.clone();
         Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async move |transaction| {
-            catalogue::relations(transaction, access, &schema).await
+            relations::describe(transaction, access, names, &schema).await
         }))
+    }
+
+    fn explain<'a>(
+        &'a mut self,
+        query: &'a Query,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, Error>> {
+        Box::pin(self.plan(query, limits))
     }
 
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {

@@ -14,7 +14,9 @@
 //! one, and the session is then broken; its thread ends with the step. Does not protect against a
 //! file whose bytes attack `SQLite` itself, beyond its defensive mode.
 
+mod catalogue;
 mod confine;
+mod explain;
 mod file;
 mod functions;
 mod mathematics;
@@ -30,9 +32,10 @@ use tokio::sync::oneshot;
 
 use self::worker::{CATALOGUE_TIMEOUT, Command, Worker};
 use super::{
-    BoxFuture, Database, Dialect, Error, Options, Query, QueryResult, Relation, Unavailable,
+    BoxFuture, Catalogue, Database, Dialect, Error, Options, PlanNode, Query, QueryResult,
+    Relation, Unavailable,
 };
-use crate::tenant::{Access, Limits};
+use crate::tenant::{Access, Limits, RelationName};
 
 /// See [`super::bound_memory`].
 pub(super) fn bound_memory() -> bool {
@@ -130,13 +133,41 @@ impl Database for Session {
         }))
     }
 
-    fn relations<'a>(
+    fn catalogue<'a>(
         &'a mut self,
         access: &'a Access,
-    ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, Error>> {
         let access = access.clone();
-        Box::pin(self.ask(CATALOGUE_TIMEOUT, move |cancelled, reply| Command::Relations {
+        Box::pin(self.ask(CATALOGUE_TIMEOUT, move |cancelled, reply| Command::Catalogue {
             access,
+            cancelled,
+            reply,
+        }))
+    }
+
+    fn describe<'a>(
+        &'a mut self,
+        access: &'a Access,
+        names: &'a [RelationName],
+    ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
+        let (access, names) = (access.clone(), names.to_vec());
+        Box::pin(self.ask(CATALOGUE_TIMEOUT, move |cancelled, reply| Command::Describe {
+            access,
+            names,
+            cancelled,
+            reply,
+        }))
+    }
+
+    fn explain<'a>(
+        &'a mut self,
+        query: &'a Query,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, Error>> {
+        let (query, limits) = (query.clone(), *limits);
+        Box::pin(self.ask(limits.statement_timeout, move |cancelled, reply| Command::Explain {
+            query,
+            limits,
             cancelled,
             reply,
         }))
@@ -176,9 +207,9 @@ mod tests {
     async fn a_thread_that_does_not_answer_is_given_up_with_its_session() {
         let (commands, _inbox) = mpsc::channel();
         let mut session = Session { commands, broken: false };
-        assert_eq!(session.relations(&Access::default()).await, Err(Error::Timeout));
+        assert_eq!(session.catalogue(&Access::default()).await, Err(Error::Timeout));
         assert!(session.is_broken());
-        let next = session.relations(&Access::default()).await;
+        let next = session.catalogue(&Access::default()).await;
         assert_eq!(next, Err(Unavailable::Lost.into()));
     }
 
@@ -187,19 +218,19 @@ mod tests {
         let (commands, inbox) = mpsc::channel();
         let mut session = Session { commands, broken: false };
         let answering = std::thread::spawn(move || {
-            if let Ok(Command::Relations { reply, .. }) = inbox.recv() {
-                drop(reply.send(Ok(Vec::new())));
+            if let Ok(Command::Catalogue { reply, .. }) = inbox.recv() {
+                drop(reply.send(Ok(Arc::default())));
             }
             inbox
         });
-        assert_eq!(session.relations(&Access::default()).await, Ok(Vec::new()));
+        assert_eq!(session.catalogue(&Access::default()).await, Ok(Arc::default()));
         assert!(!session.is_broken());
         let inbox = answering.join().unwrap();
         let access = Access::default();
-        let asked = tokio::time::timeout(Duration::ZERO, session.relations(&access));
+        let asked = tokio::time::timeout(Duration::ZERO, session.catalogue(&access));
         assert!(asked.await.is_err());
         assert!(session.is_broken());
-        let Ok(Command::Relations { cancelled, .. }) = inbox.recv() else { panic!("was asked") };
+        let Ok(Command::Catalogue { cancelled, .. }) = inbox.recv() else { panic!("was asked") };
         assert!(cancelled.load(Ordering::Relaxed));
     }
 }

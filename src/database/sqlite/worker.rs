@@ -13,10 +13,13 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::confine::{Policy, Schema};
-use super::file;
+use super::explain::{self, Shown};
+use super::{catalogue, file};
+use crate::database::catalogue::Kept;
 use crate::database::rows::{Cells, Collector, Unwritten};
 use crate::database::{
-    Column, Error, GuardedSql, Query, QueryResult, Refusal, Relation, RelationKind, Unavailable,
+    Catalogue, Column, Error, GuardedSql, PlanNode, Query, QueryResult, Refusal, Relation,
+    RelationKind, Unavailable,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -28,8 +31,20 @@ pub(super) enum Command {
         cancelled: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<QueryResult, Error>>,
     },
-    Relations {
+    Explain {
+        query: Query,
+        limits: Limits,
+        cancelled: Arc<AtomicBool>,
+        reply: oneshot::Sender<Result<PlanNode, Error>>,
+    },
+    Catalogue {
         access: Access,
+        cancelled: Arc<AtomicBool>,
+        reply: oneshot::Sender<Result<Arc<Catalogue>, Error>>,
+    },
+    Describe {
+        access: Access,
+        names: Vec<RelationName>,
         cancelled: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<Vec<Relation>, Error>>,
     },
@@ -38,6 +53,7 @@ pub(super) enum Command {
 pub(super) struct Worker {
     connection: Connection,
     access: Access,
+    catalogue: Kept<i64>,
 }
 
 /// Virtual machine steps between two looks at the clock: well below a millisecond.
@@ -47,7 +63,7 @@ pub(super) const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Worker {
     pub(super) fn open(root: &Path, path: &str, access: Access) -> Result<Self, Unavailable> {
-        Ok(Self { connection: file::open(root, path)?, access })
+        Ok(Self { connection: file::open(root, path)?, access, catalogue: Kept::default() })
     }
 
     /// Answers until the session is dropped.
@@ -58,8 +74,14 @@ impl Worker {
                 Command::Query { query, limits, cancelled, reply } => {
                     drop(reply.send(self.query(&query, &limits, cancelled)));
                 }
-                Command::Relations { access, cancelled, reply } => {
-                    drop(reply.send(self.relations(&access, cancelled)));
+                Command::Explain { query, limits, cancelled, reply } => {
+                    drop(reply.send(self.explain(&query, &limits, cancelled)));
+                }
+                Command::Catalogue { access, cancelled, reply } => {
+                    drop(reply.send(self.catalogue(&access, cancelled)));
+                }
+                Command::Describe { access, names, cancelled, reply } => {
+                    drop(reply.send(self.describe(&access, &names, cancelled)));
                 }
             }
         }
@@ -74,20 +96,50 @@ impl Worker {
         let watch = Watch::new(limits.statement_timeout, cancelled);
         self.begin(&watch)?;
         let is_running = Arc::new(AtomicBool::new(false));
+        let schema = self.schema(&query.statement, &watch)?;
+        self.confine(&query.statement, schema, &is_running, &watch)?;
+        let outcome = self.rows(query, limits, &watch, &is_running);
+        self.connection.flush_prepared_statement_cache();
+        outcome
+    }
+
+    /// How the statement would run; nothing of it does.
+    fn explain(
+        &mut self,
+        query: &Query,
+        limits: &Limits,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<PlanNode, Error> {
+        let watch = Watch::new(limits.statement_timeout, cancelled);
+        self.begin(&watch)?;
+        let schema = self.schema(&query.statement, &watch)?;
+        let names = schema.views.is_empty();
+        let indexes = names && self.access.deny_columns.is_empty();
+        self.confine(&query.statement, schema, &Arc::default(), &watch)?;
+        let outcome = explain::plan(&self.connection, query, Shown { names, indexes }, &watch);
+        self.connection.flush_prepared_statement_cache();
+        outcome
+    }
+
+    /// Lets the engine do what the verdict on `statement` allows, and nothing else.
+    fn confine(
+        &mut self,
+        statement: &GuardedSql,
+        schema: Schema,
+        is_running: &Arc<AtomicBool>,
+        watch: &Watch,
+    ) -> Result<(), Error> {
         let policy = Policy {
-            statement: query.statement.clone(),
+            statement: statement.clone(),
             access: self.access.clone(),
-            schema: self.schema(&query.statement, &watch)?,
-            is_running: Arc::clone(&is_running),
+            schema,
+            is_running: Arc::clone(is_running),
         };
         self.connection
             .authorizer(Some(move |context: rusqlite::hooks::AuthContext<'_>| {
                 policy.decide(&context)
             }))
-            .map_err(|error| watch.failure(&error))?;
-        let outcome = self.rows(query, limits, &watch, &is_running);
-        self.connection.flush_prepared_statement_cache();
-        outcome
+            .map_err(|error| watch.failure(&error))
     }
 
     /// Looks the relations of `statement` up, and connects those that are virtual tables: their
@@ -115,7 +167,8 @@ impl Worker {
             match kind {
                 Some((true, _)) => has_view = true,
                 Some((false, true)) => {
-                    self.columns(&relation.name, watch)?;
+                    catalogue::touch(&self.connection, &relation.name)
+                        .map_err(|error| watch.failure(&error))?;
                     schema.has_virtual_table = true;
                 }
                 Some((false, false)) => {}
@@ -126,7 +179,8 @@ impl Worker {
             }
         }
         if has_view {
-            let names = self.names(watch)?.into_iter();
+            let names = catalogue::names(&self.connection);
+            let names = names.map_err(|error| watch.failure(&error))?.into_iter();
             let views = names.filter(|(_, kind)| *kind == RelationKind::View);
             schema.views = views.map(|(name, _)| name.to_ascii_lowercase()).collect();
         }
@@ -188,69 +242,25 @@ impl Worker {
         Ok(collector.finish(columns))
     }
 
-    fn relations(
+    fn catalogue(
         &mut self,
         access: &Access,
+        cancelled: Arc<AtomicBool>,
+    ) -> Result<Arc<Catalogue>, Error> {
+        let watch = Watch::new(CATALOGUE_TIMEOUT, cancelled);
+        self.begin(&watch)?;
+        catalogue::catalogue(&self.connection, &mut self.catalogue, access, &watch)
+    }
+
+    fn describe(
+        &mut self,
+        access: &Access,
+        names: &[RelationName],
         cancelled: Arc<AtomicBool>,
     ) -> Result<Vec<Relation>, Error> {
         let watch = Watch::new(CATALOGUE_TIMEOUT, cancelled);
         self.begin(&watch)?;
-        let same = |left: &RelationName, name: &str| {
-            let is_main =
-                left.schema.as_deref().is_none_or(|schema| schema.eq_ignore_ascii_case("main"));
-            is_main && left.name.eq_ignore_ascii_case(name)
-        };
-        let mut relations = Vec::new();
-        for (name, kind) in self.names(&watch)? {
-            if access.tables.as_ref().is_some_and(|tables| !tables.iter().any(|t| same(t, &name))) {
-                continue;
-            }
-            let mut columns = match self.columns(&name, &watch) {
-                Ok(columns) => columns,
-                // A view over what is gone has no columns, and cannot be read.
-                Err(Error::Failed { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            columns.retain(|column| {
-                !access.deny_columns.iter().any(|denied| {
-                    same(&denied.relation, &name)
-                        && denied.column.eq_ignore_ascii_case(&column.name)
-                })
-            });
-            let name = RelationName { schema: None, name };
-            relations.push(Relation { name, kind, description: None, columns });
-        }
-        Ok(relations)
-    }
-
-    fn names(&self, watch: &Watch) -> Result<Vec<(String, RelationKind)>, Error> {
-        let listed = || -> rusqlite::Result<Vec<(String, RelationKind)>> {
-            let mut statement = self.connection.prepare(
-                "SELECT name, type = 'view' FROM main.sqlite_schema \
-                 WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' \
-                 ORDER BY name",
-            )?;
-            let rows = statement.query_map([], |row| {
-                let kind = if row.get(1)? { RelationKind::View } else { RelationKind::Table };
-                Ok((row.get(0)?, kind))
-            })?;
-            rows.collect()
-        };
-        listed().map_err(|error| watch.failure(&error))
-    }
-
-    fn columns(&self, relation: &str, watch: &Watch) -> Result<Vec<Column>, Error> {
-        let listed = || -> rusqlite::Result<Vec<Column>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT name, lower(type) FROM pragma_table_xinfo(?1, 'main') \
-                 WHERE hidden <> 1 ORDER BY cid",
-            )?;
-            let rows = statement.query_map([relation], |row| {
-                Ok(Column { name: row.get(0)?, type_name: row.get(1)? })
-            })?;
-            rows.collect()
-        };
-        listed().map_err(|error| watch.failure(&error))
+        catalogue::describe(&self.connection, access, names, &watch)
     }
 
     /// Puts `watch` over what runs next, and takes the last statement's policy away.
@@ -270,7 +280,7 @@ impl Worker {
 
 /// When a statement has to stop.
 #[derive(Clone)]
-struct Watch {
+pub(super) struct Watch {
     deadline: Option<Instant>,
     cancelled: Arc<AtomicBool>,
 }
@@ -293,7 +303,7 @@ impl Watch {
     }
 
     /// What an error of the engine means, in words of our own where its text could quote data.
-    fn failure(&self, error: &rusqlite::Error) -> Error {
+    pub(super) fn failure(&self, error: &rusqlite::Error) -> Error {
         let message = match error.sqlite_error_code() {
             Some(ErrorCode::OperationInterrupted) => return self.stopped(),
             Some(ErrorCode::TooBig) => return Error::TooLarge,

@@ -1,7 +1,8 @@
 //! Tenants that nobody asks for.
 
 use super::*;
-use crate::database::{BoxFuture, Dialect, Query, QueryResult, Relation};
+use crate::database::{BoxFuture, Catalogue, Dialect, PlanNode, Query, QueryResult, Relation};
+use crate::tenant::RelationName;
 
 /// More than any instance stays.
 const LONG: Duration = IDLE.saturating_mul(2);
@@ -94,10 +95,26 @@ impl Database for Mute {
         Box::pin(std::future::pending())
     }
 
-    fn relations<'a>(
+    fn catalogue<'a>(
         &'a mut self,
         _: &'a Access,
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, database::Error>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn describe<'a>(
+        &'a mut self,
+        _: &'a Access,
+        _: &'a [RelationName],
     ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn explain<'a>(
+        &'a mut self,
+        _: &'a Query,
+        _: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, database::Error>> {
         Box::pin(std::future::pending())
     }
 
