@@ -145,9 +145,11 @@ impl Meter {
     /// [`Exceeded`].
     pub fn check_denied(&self, quotas: &Quotas, caller: &str) -> Result<(), Exceeded> {
         let Some(limit) = quotas.max_denied_per_hour else { return Ok(()) };
-        let boot = self.boot();
         let mut state = self.state();
-        let now = state.now(boot);
+        if state.denied.is_empty() {
+            return Ok(());
+        }
+        let now = state.now(self.boot());
         let Some(denied) = state.denied_by(caller) else { return Ok(()) };
         denied.window.advance(now);
         // With a limit of 0 the first refused attempt is one too many, and not the first call.
