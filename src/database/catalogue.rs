@@ -137,6 +137,12 @@ impl Catalogue {
         self.0.get(begin..).unwrap_or_default()
     }
 
+    /// The relation of this name.
+    pub fn find(&self, name: &RelationName) -> Option<&Listed> {
+        let place = self.0.binary_search_by(|listed| listed.name.cmp(name)).ok()?;
+        self.0.get(place)
+    }
+
     /// About how much memory it takes.
     fn bytes(&self) -> usize {
         let text = |name: &RelationName| {
@@ -147,7 +153,8 @@ impl Catalogue {
 }
 
 impl Relation {
-    pub(super) fn new(name: RelationName, kind: RelationKind) -> Self {
+    /// A relation of which no more is known.
+    pub fn new(name: RelationName, kind: RelationKind) -> Self {
         Self {
             name,
             kind,

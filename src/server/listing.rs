@@ -318,7 +318,7 @@ fn relation_of(resource: &Resource) -> Option<&RelationName> {
     }
 }
 
-fn decode_cursor(cursor: &str) -> Result<String, Error> {
+pub(super) fn decode_cursor(cursor: &str) -> Result<String, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).ok();
     bytes
         .and_then(|bytes| String::from_utf8(bytes).ok())

@@ -22,6 +22,8 @@ mod error;
 mod explain;
 mod handler;
 mod listing;
+#[cfg(test)]
+mod tests;
 mod tools;
 
 use std::fmt;

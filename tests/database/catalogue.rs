@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use rusqlite::Connection as File;
 use tempfile::TempDir;
+use tenantry::audit::Log;
+use tenantry::clock::{Clock, SystemClock};
 use tenantry::database::{Database, ForeignKey, Relation, RelationKind};
+use tenantry::quota::Limiter;
+use tenantry::server::{TenantContext, create_tenant_scoped_server};
 use tenantry::tenant::{Access, Connection, Credentials, PostgresTarget, RelationName};
 
 use super::postgres::{driver, password, target, told};
@@ -339,4 +343,53 @@ async fn a_list_across_schemas_is_in_order_and_the_tenants_own_comes_without_a_s
     assert_eq!(listed(&mut *session, &of_schema).await, ["b", "c"]);
     let found = all(&mut *session, &of_schema).await;
     assert_eq!(named(&found, "b").foreign_keys, []);
+}
+
+/// Every page of all resources, through a tenant's server over `session`.
+async fn listed_through(session: Box<dyn Database>, connection: Connection) -> Vec<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = Log::open(&directory.path().join("audit"), Arc::clone(&clock)).unwrap();
+    let config = super::config(connection, Access::default());
+    let meter = Limiter::new(clock).meter(&config.id, jiff::Timestamp::UNIX_EPOCH);
+    let context = TenantContext::new(config, vec![], meter, log);
+    let mut server = create_tenant_scoped_server(Arc::new(context), session);
+    let found = server.list_tenant_resources(None).await.unwrap();
+    found.into_iter().map(|resource| resource.uri).collect()
+}
+
+#[tokio::test]
+async fn ten_thousand_tables_are_listed_each_once() {
+    const TABLES: usize = 10_000;
+    let expected: Vec<String> = std::iter::once("mcp://tenant001/database".to_owned())
+        .chain((0..TABLES).map(|n| format!("mcp://tenant001/database/table/t{n:05}")))
+        .collect();
+
+    // As many as one transaction has locks for; and never dropped, for the same reason.
+    let schema = format!("cat_many_{}", std::process::id());
+    let session = in_schema(&schema, "", &Access::default()).await;
+    let owner = driver().await;
+    for begin in (0..TABLES).step_by(1_000) {
+        let end = begin + 999;
+        let script = format!(
+            "DO $$ BEGIN FOR n IN {begin}..{end} LOOP EXECUTE format('CREATE TABLE {schema}.t%s \
+             (id int PRIMARY KEY, x text)', lpad(n::text, 5, '0')); END LOOP; END $$"
+        );
+        owner.batch_execute(&script).await.unwrap();
+    }
+    let target = PostgresTarget { schema, ..target() };
+    assert_eq!(listed_through(session, Connection::Postgres(target)).await, expected);
+
+    // Made one by one they would take the engine time that grows with the square of their number;
+    // these are all in the place of the first.
+    let script = format!(
+        "CREATE TABLE t00000 (id INTEGER PRIMARY KEY, x); PRAGMA writable_schema = ON;
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {TABLES} - 1)
+         INSERT INTO sqlite_schema SELECT 'table', printf('t%05d', i), printf('t%05d', i), rootpage,
+           printf('CREATE TABLE t%05d (id INTEGER PRIMARY KEY, x)', i)
+         FROM n, (SELECT rootpage FROM sqlite_schema WHERE name = 't00000');"
+    );
+    let (_root, session) = in_file(&script, &Access::default()).await;
+    let connection = Connection::Sqlite { path: "own.db".to_owned() };
+    assert_eq!(listed_through(session, connection).await, expected);
 }

@@ -209,8 +209,8 @@ async fn what_cannot_be_explained_fails_as_the_statement_would() {
     assert_eq!((sqlstate.as_deref(), position), (Some("42703"), Some(8)));
     let few = explain(&mut *session, "SELECT $1::int", &access, vec![]).await;
     assert_eq!(few, Err(Error::ParameterCount { expected: 1, given: 0 }));
-    let joins: String = (1..60).map(|n| format!(" CROSS JOIN orders o{n}")).collect();
-    let deep = format!("SELECT 1 FROM orders{joins}");
+    let joins: Vec<String> = (0..60).map(|n| format!("orders o{n}")).collect();
+    let deep = format!("SELECT 1 FROM {}", joins.join(" CROSS JOIN "));
     let deep = explain(&mut *session, &deep, &access, vec![]).await;
     assert!(matches!(&deep, Err(Error::Failed { message, .. }) if message.contains("too large")));
     assert!(!session.is_broken());

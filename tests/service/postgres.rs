@@ -62,7 +62,8 @@ async fn tenants_on_postgres_are_served_over_verified_tls_and_apart() {
     const PASSWORD: &str = "canary-postgres-4410ce";
     let sandbox = Sandbox::new();
     for tenant in ["pgone001", "pgtwo002"] {
-        let file = make_tenant(tenant, PASSWORD).await;
+        let mut file = make_tenant(tenant, PASSWORD).await;
+        file["features"] = json!({ "advanced_analytics": true });
         sandbox.write_config(&format!("{tenant}.json"), &file.to_string());
     }
     // A tenant whose password is wrong, and one whose server is not there.
@@ -102,6 +103,27 @@ async fn tenants_on_postgres_are_served_over_verified_tls_and_apart() {
         assert_eq!(error_code(&foreign), "FORBIDDEN");
         let read = client.read_resource(ReadResourceRequestParams::new(&uri)).await.unwrap();
         assert!(format!("{read:?}").contains(&format!("c1@{tenant}.example")));
+        let described =
+            call(&client, "describe_tenant_resource", json!({ "resource_uri": uri })).await;
+        let statistics = json!([
+            { "name": "id", "type": "integer", "nulls": 0, "distinct": 50, "min": 1, "max": 50 },
+            {
+                "name": "email", "type": "text", "nulls": 0, "distinct": 50,
+                "min": format!("c10@{tenant}.example"), "max": format!("c9@{tenant}.example"),
+            },
+            {
+                "name": "joined", "type": "date", "nulls": 0, "distinct": 50,
+                "min": "2026-01-02", "max": "2026-02-20",
+            },
+            {
+                "name": "balance", "type": "numeric", "nulls": 0, "distinct": 50,
+                "min": "1.10", "max": "55.00",
+            },
+        ]);
+        assert_eq!(content(&described)["columns"], statistics, "{described:?}");
+        let arguments = json!({ "resource_uri": uri, "query": sql, "params": [7] });
+        let explained = call(&client, "explain_tenant_query", arguments).await;
+        assert_eq!(content(&explained)["plan"]["relation"], "customers", "{explained:?}");
         let metadata = call(&client, "get_tenant_metadata", json!({})).await;
         assert_eq!(content(&metadata)["database_host"], "localhost");
         assert!(content(&metadata)["server_version"].is_string());

@@ -67,9 +67,9 @@ impl Session {
     pub(super) async fn plan(&mut self, query: &Query, limits: &Limits) -> Result<PlanNode, Error> {
         let sql = format!("{EXPLAIN}{}", query.statement.sql());
         let whole = Limits { max_rows: 1, max_result_bytes: MAX_BYTES, ..*limits };
-        let answer = self.answer(query, &sql, &whole).await.map_err(|error| match error {
-            Error::TooLarge => too_large(),
-            error => in_the_statement(error),
+        let answer = self.answer(query, &sql, &whole).await;
+        let answer = answer.map_err(|error| {
+            if error == Error::TooLarge { too_large() } else { in_the_statement(error) }
         })?;
         let rows: Vec<(Vec<Explained>,)> =
             serde_json::from_str(answer.rows.as_json()).map_err(|_| too_large())?;

@@ -3,9 +3,10 @@
 //! Each question runs in a transaction: all of it is of one moment, and a writer who comes in between
 //! does not make a relation seem to be missing.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
+use rusqlite::{Connection, Row};
 
 use super::worker::Watch;
 use crate::database::catalogue::Kept;
@@ -22,16 +23,20 @@ pub(super) fn catalogue(
     access: &Access,
     watch: &Watch,
 ) -> Result<Arc<Catalogue>, Error> {
-    let failed = |error: rusqlite::Error| watch.failure(&error);
-    let transaction = connection.unchecked_transaction().map_err(failed)?;
-    let state = transaction
-        .query_row("PRAGMA main.schema_version", [], |row| row.get(0))
-        .map_err(failed)?;
+    let transaction = connection.unchecked_transaction().map_err(|error| watch.failure(&error))?;
+    current(&transaction, kept, access).map_err(|error| watch.failure(&error))
+}
+
+fn current(
+    connection: &Connection,
+    kept: &mut Kept<i64>,
+    access: &Access,
+) -> rusqlite::Result<Arc<Catalogue>> {
+    let state = connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0))?;
     if let Some(catalogue) = kept.get(&state, access) {
         return Ok(catalogue);
     }
-    let names = names(&transaction).map_err(failed)?;
-    let found = names
+    let found = names(connection)?
         .into_iter()
         .map(|(name, kind)| Listed { name: RelationName { schema: None, name }, kind })
         .filter(|listed| is_allowed(access, &listed.name))
@@ -43,15 +48,25 @@ pub(super) fn catalogue(
 /// out.
 pub(super) fn describe(
     connection: &Connection,
+    kept: &mut Kept<i64>,
     access: &Access,
     wanted: &[RelationName],
     watch: &Watch,
 ) -> Result<Vec<Relation>, Error> {
-    let transaction = connection.unchecked_transaction().map_err(|error| watch.failure(&error))?;
+    let failed = |error: rusqlite::Error| watch.failure(&error);
+    let transaction = connection.unchecked_transaction().map_err(failed)?;
+    let catalogue = current(&transaction, kept, access).map_err(failed)?;
+    let wanted = wanted.iter().filter(|name| is_main(name));
+    let wanted: BTreeSet<&Listed> =
+        wanted.filter_map(|name| spelled(&catalogue, &name.name)).collect();
+    let mut counted = estimates(&transaction, &wanted).map_err(failed)?;
     let mut found = Vec::with_capacity(wanted.len());
-    for name in wanted.iter().filter(|name| is_allowed(access, name) && is_main(name)) {
-        match relation(&transaction, access, &name.name) {
-            Ok(relation) => found.extend(relation),
+    for listed in wanted {
+        match relation(&transaction, &catalogue, access, listed) {
+            Ok(mut relation) => {
+                relation.estimated_rows = counted.remove(&listed.name.name.to_ascii_lowercase());
+                found.push(relation);
+            }
             Err(error) => {
                 let error = watch.failure(&error);
                 if !matches!(error, Error::Failed { .. }) {
@@ -60,9 +75,16 @@ pub(super) fn describe(
             }
         }
     }
-    found.sort_by(|one, other| one.name.cmp(&other.name));
-    found.dedup_by(|one, other| one.name == other.name);
     Ok(found)
+}
+
+/// The relation that the engine finds by `name`.
+fn spelled<'a>(catalogue: &'a Catalogue, name: &str) -> Option<&'a Listed> {
+    let exactly = RelationName { schema: None, name: name.to_owned() };
+    catalogue.find(&exactly).or_else(|| {
+        let mut all = catalogue.relations().iter();
+        all.find(|listed| listed.name.name.eq_ignore_ascii_case(name))
+    })
 }
 
 /// Tables and views by name.
@@ -83,15 +105,16 @@ pub(super) fn touch(connection: &Connection, name: &str) -> rusqlite::Result<()>
 
 fn relation(
     connection: &Connection,
+    catalogue: &Catalogue,
     access: &Access,
-    name: &str,
-) -> rusqlite::Result<Option<Relation>> {
-    let Some((name, kind)) = found_as(connection, name)? else { return Ok(None) };
-    let columns = columns(connection, &name)?;
+    listed: &Listed,
+) -> rusqlite::Result<Relation> {
+    let (name, kind) = (listed.name.name.as_str(), listed.kind);
+    let columns = columns(connection, name)?;
     let primary_key = primary_key(&columns);
-    let mut relation = Relation::new(RelationName { schema: None, name: name.clone() }, kind);
+    let mut relation = Relation::new(listed.name.clone(), kind);
     let row_number = primary_key.len() == 1;
-    for column in columns.into_iter().filter(|column| !is_denied(access, &name, &column.name)) {
+    for column in columns.into_iter().filter(|column| !is_denied(access, name, &column.name)) {
         // A column that is the number of the row has one in each.
         let is_row_number =
             row_number && column.key > 0 && column.type_name.eq_ignore_ascii_case("integer");
@@ -107,29 +130,15 @@ fn relation(
         relation.primary_key = primary_key;
     }
     if kind == RelationKind::Table {
-        let unique = unique_keys(connection, &name)?;
+        let unique = unique_keys(connection, name)?;
         relation.unique_keys = unique.into_iter().filter(|key| relation.shows(key)).collect();
-        let references = foreign_keys(connection, &name)?;
+        let references = foreign_keys(connection, catalogue, name)?;
         relation.foreign_keys = references
             .into_iter()
             .filter(|key| relation.shows(&key.columns) && is_shown(access, key))
             .collect();
-        relation.estimated_rows = estimate(connection, &name)?;
     }
-    Ok(Some(relation))
-}
-
-/// A relation as the schema spells it.
-fn found_as(
-    connection: &Connection,
-    name: &str,
-) -> rusqlite::Result<Option<(String, RelationKind)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT name, type = 'view' FROM main.sqlite_schema \
-         WHERE type IN ('table', 'view') AND name = ?1 COLLATE NOCASE \
-         AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'",
-    )?;
-    statement.query_row([name], |row| Ok((row.get(0)?, kind(row.get(1)?)))).optional()
+    Ok(relation)
 }
 
 /// A column as the engine tells of it.
@@ -181,7 +190,11 @@ fn unique_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Vec
     Ok(keys.into_iter().filter_map(|key| key.into_iter().collect()).collect())
 }
 
-fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<ForeignKey>> {
+fn foreign_keys(
+    connection: &Connection,
+    catalogue: &Catalogue,
+    table: &str,
+) -> rusqlite::Result<Vec<ForeignKey>> {
     type Part = (String, String, Option<String>);
     let mut statement = connection.prepare_cached(
         "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1, 'main') \
@@ -193,18 +206,17 @@ fn foreign_keys(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Fo
     let rows = statement.query_map([table], part)?;
     let mut found = Vec::new();
     for parts in grouped(rows)? {
-        let to = parts.first().map(|(to, _, _)| found_as(connection, to)).transpose()?.flatten();
-        // A reference to what is not there.
-        let Some((to, RelationKind::Table)) = to else { continue };
+        // A reference to what is not there, or not to be seen.
+        let to = parts.first().and_then(|(to, _, _)| spelled(catalogue, to));
+        let Some(Listed { name: relation, kind: RelationKind::Table }) = to else { continue };
         let columns = parts.iter().map(|(_, from, _)| from.clone()).collect();
         let named: Option<Vec<String>> = parts.into_iter().map(|(_, _, to)| to).collect();
         let referenced = match named {
             Some(named) => named,
             // Where no columns are named, the key of the other table is meant.
-            None => primary_key(&self::columns(connection, &to)?),
+            None => primary_key(&self::columns(connection, &relation.name)?),
         };
-        let relation = RelationName { schema: None, name: to };
-        found.push(ForeignKey { columns, relation, referenced });
+        found.push(ForeignKey { columns, relation: relation.clone(), referenced });
     }
     Ok(found)
 }
@@ -224,20 +236,33 @@ fn grouped<K: PartialEq, V>(
     Ok(groups.into_iter().map(|(_, values)| values).collect())
 }
 
-/// What `ANALYZE` left, if it ever ran: the first number of any of the table's lines.
-fn estimate(connection: &Connection, table: &str) -> rusqlite::Result<Option<u64>> {
+/// What `ANALYZE` left, if it ever ran: of each table, in lower case, the first number of any of its
+/// lines.
+fn estimates(
+    connection: &Connection,
+    wanted: &BTreeSet<&Listed>,
+) -> rusqlite::Result<BTreeMap<String, u64>> {
     let is_there = "SELECT count(*) FROM main.sqlite_schema WHERE name = 'sqlite_stat1'";
+    let mut found = BTreeMap::new();
     if connection.prepare_cached(is_there)?.query_row([], |row| row.get::<_, i64>(0))? == 0 {
-        return Ok(None);
+        return Ok(found);
     }
+    let wanted: BTreeSet<String> =
+        wanted.iter().map(|listed| listed.name.name.to_ascii_lowercase()).collect();
     let mut statement = connection.prepare_cached(
-        "SELECT substr(CAST(stat AS TEXT), 1, 20) FROM main.sqlite_stat1 \
-         WHERE tbl = ?1 COLLATE NOCASE LIMIT 100",
+        "SELECT lower(tbl), substr(CAST(stat AS TEXT), 1, 20) FROM main.sqlite_stat1 \
+         WHERE typeof(tbl) = 'text' AND typeof(stat) = 'text'",
     )?;
-    let rows = statement.query_map([table], |row| row.get::<_, Option<String>>(0))?;
-    let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let number = |stat: &String| stat.split_whitespace().next()?.parse().ok();
-    Ok(rows.iter().flatten().filter_map(number).max())
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (table, stat): (String, String) = (row.get(0)?, row.get(1)?);
+        let number = stat.split_whitespace().next().and_then(|number| number.parse::<u64>().ok());
+        if let Some(number) = number.filter(|_| wanted.contains(&table)) {
+            let largest = found.entry(table).or_default();
+            *largest = number.max(*largest);
+        }
+    }
+    Ok(found)
 }
 
 fn kind(is_view: bool) -> RelationKind {
@@ -262,9 +287,8 @@ fn is_denied(access: &Access, relation: &str, column: &str) -> bool {
     })
 }
 
-/// Whether the other side of a reference may be seen.
+/// Whether the other side of a reference may be seen; it is in the catalogue.
 fn is_shown(access: &Access, key: &ForeignKey) -> bool {
-    let to = &key.relation;
-    is_allowed(access, to)
-        && !key.referenced.iter().any(|column| is_denied(access, &to.name, column))
+    let mut referenced = key.referenced.iter();
+    !referenced.any(|column| is_denied(access, &key.relation.name, column))
 }

@@ -260,7 +260,7 @@ impl Worker {
     ) -> Result<Vec<Relation>, Error> {
         let watch = Watch::new(CATALOGUE_TIMEOUT, cancelled);
         self.begin(&watch)?;
-        catalogue::describe(&self.connection, access, names, &watch)
+        catalogue::describe(&self.connection, &mut self.catalogue, access, names, &watch)
     }
 
     /// Puts `watch` over what runs next, and takes the last statement's policy away.

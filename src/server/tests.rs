@@ -1,0 +1,207 @@
+//! Listing and reading over a database that is made up.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex as Lock;
+
+use proptest::prelude::*;
+
+use super::listing::Kind;
+use super::*;
+use crate::clock::{Clock, SystemClock};
+use crate::database::{
+    BoxFuture, Catalogue, Error as DatabaseError, Listed, PlanNode, Query, QueryResult, Relation,
+    RelationKind,
+};
+use crate::error::ErrorCode;
+use crate::quota::Limiter;
+use crate::tenant::{Access, IdRule, Limits, Quotas, RelationName, Resource, ResourceUri};
+
+/// What is there, and how many questions fail first because the session has ended.
+#[derive(Debug, Default)]
+struct Fake {
+    relations: Arc<Lock<Vec<Listed>>>,
+    stale: usize,
+}
+
+impl Fake {
+    fn answer<T>(&mut self, answer: T) -> BoxFuture<'_, Result<T, DatabaseError>>
+    where
+        T: Send + 'static,
+    {
+        let is_stale = self.stale > 0;
+        self.stale = self.stale.saturating_sub(1);
+        let answer = if is_stale { Err(Unavailable::Stale.into()) } else { Ok(answer) };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl Database for Fake {
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn query<'a>(
+        &'a mut self,
+        _: &'a Query,
+        _: &'a Limits,
+    ) -> BoxFuture<'a, Result<QueryResult, DatabaseError>> {
+        self.answer(QueryResult::default())
+    }
+
+    fn catalogue<'a>(
+        &'a mut self,
+        _: &'a Access,
+    ) -> BoxFuture<'a, Result<Arc<Catalogue>, DatabaseError>> {
+        let catalogue = Catalogue::new(self.relations.lock().unwrap().clone());
+        self.answer(Arc::new(catalogue))
+    }
+
+    fn describe<'a>(
+        &'a mut self,
+        _: &'a Access,
+        names: &'a [RelationName],
+    ) -> BoxFuture<'a, Result<Vec<Relation>, DatabaseError>> {
+        let catalogue = Catalogue::new(self.relations.lock().unwrap().clone());
+        let found = names.iter().filter_map(|name| catalogue.find(name));
+        let found = found.map(|it| Relation::new(it.name.clone(), it.kind)).collect();
+        self.answer(found)
+    }
+
+    fn explain<'a>(
+        &'a mut self,
+        _: &'a Query,
+        _: &'a Limits,
+    ) -> BoxFuture<'a, Result<PlanNode, DatabaseError>> {
+        self.answer(PlanNode::default())
+    }
+
+    fn server_version(&mut self) -> BoxFuture<'_, Result<String, DatabaseError>> {
+        self.answer("none".to_owned())
+    }
+
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, DatabaseError>> {
+        self.answer(Vec::new())
+    }
+
+    fn is_broken(&self) -> bool {
+        false
+    }
+}
+
+/// A server over `session` of a tenant with two services and the analysts' feature.
+fn server(session: Fake) -> (tempfile::TempDir, ScopedServer) {
+    let directory = tempfile::tempdir().unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = Log::open(&directory.path().join("audit"), Arc::clone(&clock)).unwrap();
+    let config = TenantConfig {
+        id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
+        connection: Connection::Sqlite { path: "none.db".to_owned() },
+        access: Access::default(),
+        limits: Limits::default(),
+        quotas: Quotas::default(),
+        features: [("advanced_analytics".to_owned(), true)].into(),
+    };
+    let key = |provider: &str| ApiKey {
+        provider: provider.to_owned(),
+        set_at: Timestamp::UNIX_EPOCH,
+        fingerprint: "00".to_owned(),
+    };
+    let keys = vec![key("stripe"), key("openai")];
+    let meter = Limiter::new(clock).meter(&config.id, Timestamp::UNIX_EPOCH);
+    let context = TenantContext::new(config, keys, meter, log);
+    (directory, create_tenant_scoped_server(Arc::new(context), Box::new(session)))
+}
+
+fn listed(schema: Option<&str>, name: &str, is_view: bool) -> Listed {
+    let name = RelationName { schema: schema.map(str::to_owned), name: name.to_owned() };
+    Listed { name, kind: if is_view { RelationKind::View } else { RelationKind::Table } }
+}
+
+/// All pages, with `between` after each.
+async fn pages(server: &mut ScopedServer, mut between: impl FnMut()) -> Vec<String> {
+    let context = Arc::clone(&server.context);
+    let mut after: Option<Resource> = None;
+    let mut uris = Vec::new();
+    loop {
+        let page = context.page(server, Kind::All, after.as_ref()).await.unwrap();
+        assert!(page.resources.len() <= 100);
+        uris.extend(page.resources.into_iter().map(|resource| resource.uri));
+        let Some(cursor) = page.next_cursor else { return uris };
+        let uri = listing::decode_cursor(&cursor).unwrap();
+        let uri = ResourceUri::parse(&uri).unwrap();
+        after = Some(context.scope.admit(&uri).unwrap().resource().clone());
+        between();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn pages_have_each_resource_once_in_order_while_others_come_and_go(
+        stay in proptest::collection::btree_set(
+            (proptest::option::of("[ab]"), "[a-c\"%_ é/]{1,4}", any::<bool>()), 0..400),
+        go in proptest::collection::btree_set("[a-c]{5}", 0..150),
+    ) {
+        let mut kept: Vec<Listed> = stay
+            .iter()
+            .map(|(schema, name, is_view)| listed(schema.as_deref(), name, *is_view))
+            .collect();
+        // One kind for each name, as in a database.
+        kept = Catalogue::new(kept).relations().to_vec();
+        let mut going: Vec<Listed> = go.iter().map(|name| listed(None, name, false)).collect();
+        let all = kept.iter().chain(&going).cloned().collect();
+        let relations = Arc::new(Lock::new(all));
+        let (_directory, mut server) =
+            server(Fake { relations: Arc::clone(&relations), stale: 0 });
+        let context = Arc::clone(&server.context);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let uris = runtime.block_on(pages(&mut server, || {
+            let gone = going.len().min(40);
+            let gone: BTreeSet<Listed> = going.drain(..gone).collect();
+            relations.lock().unwrap().retain(|listed| !gone.contains(listed));
+        }));
+        let seen: BTreeSet<&String> = uris.iter().collect();
+        prop_assert_eq!(seen.len(), uris.len());
+        for it in kept.iter().filter(|it| context.has_uri(&it.resource())) {
+            let uri = ResourceUri::of(context.tenant(), &it.resource()).to_string();
+            prop_assert!(seen.contains(&uri), "{} is missing", uri);
+        }
+        prop_assert!(uris.first().is_some_and(|uri| uri.ends_with("/database")));
+        prop_assert!(uris[uris.len() - 2].ends_with("/api/openai"));
+        prop_assert!(uris[uris.len() - 1].ends_with("/api/stripe"));
+    }
+}
+
+#[tokio::test]
+async fn every_use_of_a_session_is_tried_once_more_when_it_had_ended() {
+    let table = "mcp://tenant001/database/table/t";
+    for (stale, expected) in [(0, Ok(())), (1, Ok(())), (2, Err(ErrorCode::DatabaseUnavailable))] {
+        let new = || {
+            let relations = Arc::new(Lock::new(vec![listed(None, "t", false)]));
+            server(Fake { relations, stale })
+        };
+        let code = |failure: Failure| failure.code();
+        let (_directory, mut server) = new();
+        let answer = server.list_tenant_resources(None).await;
+        assert_eq!(answer.map(drop).map_err(code), expected);
+
+        let (_directory, mut server) = new();
+        let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
+        let answer = context.read(&mut &mut server, &caller, "mcp://tenant001/database").await;
+        assert_eq!(answer.map(drop).map_err(code), expected);
+
+        let (_directory, mut server) = new();
+        let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
+        let answer = context.read(&mut &mut server, &caller, table).await;
+        assert_eq!(answer.map(drop).map_err(code), expected);
+
+        let (_directory, mut server) = new();
+        let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
+        let arguments = tools::arguments(
+            serde_json::json!({ "resource_uri": table, "query": "SELECT 1" }).as_object().cloned(),
+        );
+        let answer = context.explain(&mut &mut server, &caller, arguments).await;
+        assert_eq!(answer.map(drop).map_err(code), expected);
+    }
+}
