@@ -120,6 +120,7 @@ async fn postgres() {
         user: told("TENANTRY_TEST_PG_SUPERUSER"),
         tls: TlsMode::Disable,
         root_certificates: None,
+        client_certificate: None,
         schema: format!("bench_{}", std::process::id()),
         tenant_variable: None,
     };

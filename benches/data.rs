@@ -41,6 +41,7 @@ async fn main() {
         user: told("TENANTRY_TEST_PG_SUPERUSER"),
         tls: TlsMode::Disable,
         root_certificates: None,
+        client_certificate: None,
         schema: "public".to_owned(),
         tenant_variable: None,
     };

@@ -4,6 +4,7 @@
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::database::{AddressPolicy, Network};
 use crate::pool::{self, OnChange};
@@ -23,7 +25,7 @@ use crate::{database, http, store, telemetry, vault};
 pub const DEFAULT_FILE: &str = "tenantry.toml";
 
 /// All settings, with a default for each.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Settings {
@@ -46,7 +48,7 @@ pub struct Settings {
 }
 
 /// `[tenant_id]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct TenantIdSettings {
@@ -55,7 +57,7 @@ pub struct TenantIdSettings {
 }
 
 /// `[vault]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct VaultSettings {
@@ -72,7 +74,7 @@ pub struct VaultSettings {
 }
 
 /// `[backup]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct BackupSettings {
@@ -85,7 +87,7 @@ pub struct BackupSettings {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct StoreSettings {
@@ -98,7 +100,7 @@ pub struct StoreSettings {
 }
 
 /// `[pool]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct PoolSettings {
@@ -117,11 +119,12 @@ pub struct PoolSettings {
     /// How long a call waits for an instance. Default 5000.
     pub acquire_timeout_ms: u64,
     /// What a change of a tenant does to its calls under way. Default `finish`.
+    #[serde(serialize_with = "as_word")]
     pub on_change: OnChange,
 }
 
 /// `[database]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DatabaseSettings {
@@ -135,12 +138,12 @@ pub struct DatabaseSettings {
     /// Networks, such as `10.1.0.0/16`, whose addresses are never refused. Beside private ones with
     /// the setting before, link-local addresses are refused unless they are here: clouds serve
     /// credentials there. Default none.
-    #[serde(deserialize_with = "networks")]
+    #[serde(deserialize_with = "networks", serialize_with = "as_texts")]
     pub allowed_addresses: Vec<Network>,
 }
 
 /// `[http]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct HttpSettings {
@@ -159,7 +162,7 @@ pub struct HttpSettings {
 }
 
 /// `[log]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct LogSettings {
@@ -170,7 +173,7 @@ pub struct LogSettings {
 }
 
 /// `log.level`
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, missing_docs, reason = "the levels of tracing")]
 pub enum LogLevel {
@@ -179,6 +182,40 @@ pub enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// A setting, for people.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "a line of a listing")]
+pub struct Setting {
+    /// Such as `pool.idle_timeout_seconds`.
+    pub name: String,
+    /// Its value in JSON.
+    pub value: Value,
+    /// Where it was set.
+    pub source: Source,
+}
+
+/// Where a setting comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "all that is read")]
+pub enum Source {
+    /// Nobody set it.
+    Default,
+    /// A variable `TENANTRY_<SECTION>__<KEY>`.
+    Environment,
+    /// This file.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Environment => f.write_str("environment"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// A setting that is unknown or has a wrong value.
@@ -268,22 +305,48 @@ impl Settings {
             let message = "no such file".to_owned();
             return Err(Error { place: path.display().to_string(), message });
         }
+        let settings: Self = Self::sources(path).extract().map_err(|error| {
+            let source = error.metadata.as_ref().map(|metadata| metadata.name.to_string());
+            let place = source.unwrap_or_else(|| "settings".to_owned());
+            let key = error.path.join(".");
+            let place = if key.is_empty() { place } else { format!("{key} ({place})") };
+            Error { place, message: error.kind.to_string().trim_end().to_owned() }
+        })?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Every setting with its value, and where it was set; `file` as for [`Settings::load`].
+    pub fn explain(&self, file: Option<&Path>) -> Vec<Setting> {
+        let sources = Self::sources(file.unwrap_or(Path::new(DEFAULT_FILE)));
+        let sections = serde_json::to_value(self).unwrap_or_default();
+        let mut explained = Vec::new();
+        for (section, settings) in sections.as_object().into_iter().flatten() {
+            for (key, value) in settings.as_object().into_iter().flatten() {
+                let name = format!("{section}.{key}");
+                let source = match sources.find_metadata(&name) {
+                    None => Source::Default,
+                    Some(metadata) => {
+                        match metadata.source.as_ref().and_then(|it| it.file_path()) {
+                            Some(path) => Source::File(path.to_owned()),
+                            None => Source::Environment,
+                        }
+                    }
+                };
+                explained.push(Setting { name, value: value.clone(), source });
+            }
+        }
+        explained
+    }
+
+    fn sources(path: &Path) -> Figment {
         // A path that is not there is as good as an empty file. Absolute, for `Toml::file` would
         // look for a relative one in every parent directory too.
         let from_file = Toml::file(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         // Without "__" it is no setting: TENANTRY_PASSPHRASE, say, which must not be read here.
         let from_environment =
             Env::prefixed("TENANTRY_").filter(|key| key.as_str().contains("__")).split("__");
-        let settings: Self =
-            Figment::from(from_file).merge(from_environment).extract().map_err(|error| {
-                let source = error.metadata.as_ref().map(|metadata| metadata.name.to_string());
-                let place = source.unwrap_or_else(|| "settings".to_owned());
-                let key = error.path.join(".");
-                let place = if key.is_empty() { place } else { format!("{key} ({place})") };
-                Error { place, message: error.kind.to_string().trim_end().to_owned() }
-            })?;
-        settings.check()?;
-        Ok(settings)
+        Figment::from(from_file).merge(from_environment)
     }
 
     fn check(&self) -> Result<(), Error> {
@@ -394,6 +457,15 @@ impl Settings {
     }
 }
 
+fn as_texts<S: Serializer>(networks: &[Network], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(networks.iter().map(ToString::to_string))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn as_word<S: Serializer>(on_change: &OnChange, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(on_change.as_str())
+}
+
 fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Network>, D::Error> {
     let texts = Vec::<String>::deserialize(deserializer)?;
     let parse = |text: &String| {
@@ -452,6 +524,24 @@ mod tests {
         load("[pools]\n").unwrap_err();
         load("[pool]\nidle_timeout_seconds = \"long\"\n").unwrap_err();
         load("[pool]\nmax_instances_per_tenant = 0\n").unwrap_err();
+    }
+
+    #[test]
+    fn each_setting_is_told_with_where_it_was_set() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("t.toml");
+        std::fs::write(&file, "[database]\nallowed_addresses = [\"10.0.0.0/8\"]\n").unwrap();
+        let explained = Settings::load(Some(&file)).unwrap().explain(Some(&file));
+        let of = |name: &str| {
+            let setting = explained.iter().find(|setting| setting.name == name).unwrap();
+            (setting.value.to_string(), setting.source.clone())
+        };
+        let path = std::path::absolute(&file).unwrap();
+        let networks = ("[\"10.0.0.0/8\"]".to_owned(), Source::File(path));
+        assert_eq!(of("database.allowed_addresses"), networks);
+        assert_eq!(of("pool.acquire_timeout_ms"), ("5000".to_owned(), Source::Default));
+        assert_eq!(of("http.listen"), ("\"127.0.0.1:8642\"".to_owned(), Source::Default));
+        assert!(explained.len() > 20);
     }
 
     #[test]

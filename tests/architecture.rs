@@ -24,7 +24,7 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
     ("server", &["audit", "clock", "database", "error", "quota", "tenant"]),
     ("pool", &["audit", "auth", "clock", "database", "error", "memory", "quota", "server", "tenant", "vault"]),
     ("manager", &["audit", "auth", "clock", "database", "error", "memory", "pool", "quota", "server", "tenant", "vault"]),
-    ("admin", &["audit", "auth", "clock", "error", "manager", "memory", "pool", "quota", "store", "tenant", "vault"]),
+    ("admin", &["audit", "auth", "clock", "database", "error", "manager", "memory", "pool", "quota", "store", "tenant", "vault"]),
     ("control", &["admin", "audit", "error", "manager", "memory"]),
     ("http", &["admin", "audit", "auth", "error", "manager", "pool", "server", "telemetry", "tenant"]),
     ("stdio", &["audit", "auth", "error", "manager", "pool", "server", "telemetry", "tenant"]),

@@ -30,6 +30,8 @@ pub enum Command {
     BackupList,
     /// [`Admin::verify_backup`]. Secrets: the proof's, which is of the backup.
     BackupVerify { path: String, proof: Option<Proof>, scratch: Option<String> },
+    /// What there is and how it is, and [`Admin::examine_databases`].
+    Doctor { tenant: Option<String> },
     /// [`Admin::check`]. Secrets: the proof's.
     Fsck { proof: Proof },
     /// [`Admin::change_passphrase`]. Secrets: the old one, the new one.
@@ -161,6 +163,7 @@ impl Command {
             | Self::Unseal { proof, .. } => proof.secrets(),
             Self::BackupForget { .. }
             | Self::BackupList
+            | Self::Doctor { .. }
             | Self::QuotaReset { .. }
             | Self::QuotaSet { .. }
             | Self::QuotaShow { .. }
@@ -201,6 +204,7 @@ impl Command {
             Self::BackupForget { .. }
             | Self::BackupList
             | Self::BackupVerify { .. }
+            | Self::Doctor { .. }
             | Self::QuotaReset { .. }
             | Self::QuotaSet { .. }
             | Self::QuotaShow { .. }
@@ -295,6 +299,15 @@ impl Admin {
             Command::BackupVerify { path, proof, scratch } => {
                 let places = (path.as_str(), scratch.as_deref());
                 self.execute_verify(places, proof.as_ref(), secrets, progress)
+            }
+            Command::Doctor { tenant } => {
+                let tenant = tenant.as_deref().map(parse_id).transpose()?;
+                let mut answer = self.status()?;
+                // While it is sealed nobody knows where they are.
+                if !self.is_sealed() {
+                    answer["databases"] = self.examine_databases(tenant.as_ref(), progress)?.into();
+                }
+                Ok(answer)
             }
             Command::Fsck { proof } => {
                 Ok(describe::report(&self.check(&proof.unlock(secrets)?, progress)?))

@@ -44,6 +44,7 @@ pub(super) fn tenant(tenant: &StoredTenant) -> Value {
             "schema": target.schema,
             "sslmode": target.tls.as_str(),
             "own_root_certificates": target.root_certificates.is_some(),
+            "client_certificate": target.client_certificate.is_some(),
         }),
         Connection::Sqlite { path } => json!({ "path": path }),
     };

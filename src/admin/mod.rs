@@ -13,6 +13,7 @@ mod backup;
 mod check;
 mod command;
 mod describe;
+mod doctor;
 mod keys;
 mod quota;
 mod words;
@@ -23,6 +24,7 @@ use jiff::Timestamp;
 
 use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
 use crate::auth::{self, Auth, TokenInfo};
+use crate::database;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 use crate::memory::SecretText;
@@ -45,6 +47,8 @@ pub struct Admin {
     operator: Actor,
     /// Of the service that this operator works on, when one runs.
     manager: Option<Arc<TenantMcpManager>>,
+    /// How tenants' databases are reached, where they are.
+    databases: Option<database::Options>,
 }
 
 /// What an action is about, as far as it is known before.
@@ -103,14 +107,21 @@ impl Admin {
         log: Log,
         operator: Actor,
     ) -> Self {
-        Self { vault, auth, log, operator, manager: None }
+        Self { vault, auth, log, operator, manager: None, databases: None }
+    }
+
+    /// The same, with a way to tenants' databases.
+    #[must_use]
+    pub fn with_databases(self, options: database::Options) -> Self {
+        Self { databases: Some(options), ..self }
     }
 
     /// Actions of `operator` on a running service, with effect on the calls that it serves.
     pub fn of(manager: Arc<TenantMcpManager>, operator: Actor) -> Self {
         let (vault, auth) = (Arc::clone(manager.vault()), Arc::clone(manager.auth()));
         let log = manager.log().clone();
-        Self { vault, auth, log, operator, manager: Some(manager) }
+        let databases = Some(manager.databases().clone());
+        Self { vault, auth, log, operator, manager: Some(manager), databases }
     }
 
     /// What importing the tenants `ids` would change; `read` gives the one at a place among them.
@@ -143,6 +154,12 @@ impl Admin {
         let about = About { resource: Some(names.join(" ")), ..About::default() };
         let readmit = || Ok(self.vault.readmit(ids)?);
         self.change("tenant.readmit", &about, |()| (None, None), readmit)
+    }
+
+    /// Records that `tenant` is to be imported though its role may do more than any tenant needs.
+    pub fn allow_privileged(&self, tenant: &TenantId, findings: &str) -> Result<(), Error> {
+        let about = About { tenant: Some(tenant), resource: Some(findings.to_owned()) };
+        self.change("tenant.allow_privileged", &about, |()| (None, None), || Ok(()))
     }
 
     /// Every tenant, by id.

@@ -11,6 +11,7 @@ mod audit;
 mod backup;
 mod certificate;
 mod demo;
+mod doctor;
 mod failure;
 mod fsck;
 mod init;
@@ -19,6 +20,7 @@ mod output;
 mod passphrase;
 mod place;
 mod quota;
+mod roles;
 mod sample;
 mod serve;
 mod tenant;
@@ -114,6 +116,8 @@ enum Command {
     /// Make and revoke the tokens that clients log in with
     #[command(subcommand)]
     Token(token::Command),
+    /// Look at settings, limits, vault and tenants' databases, and say what needs attention
+    Doctor(doctor::Arguments),
     /// Check everything that is stored, and rescue what can be
     Fsck(fsck::Arguments),
     /// Read the audit log
@@ -158,6 +162,7 @@ pub fn run() -> ExitCode {
             Command::Tenant(command) => tenant::run(&context, command),
             Command::Quota(command) => quota::run(&context, command),
             Command::Token(command) => token::run(&context, command),
+            Command::Doctor(arguments) => doctor::run(&context, &arguments),
             Command::Fsck(arguments) => fsck::run(&context, &arguments),
             Command::Audit(command) => audit::run(&context, command),
             Command::Certificate(command) => certificate::run(&context, command),

@@ -45,7 +45,8 @@ impl Context {
             let message = "no service runs on this data directory: its keys are in no memory";
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
-        let admin = Opened::sealed(directory, &self.settings)?.admin();
+        let databases = self.settings.pool_options(self.data_dir()).database;
+        let admin = Opened::sealed(directory, &self.settings)?.admin().with_databases(databases);
         if !command.is_for_sealed() {
             let unlock = match command.unlock(secrets) {
                 Some(unlock) => unlock?,

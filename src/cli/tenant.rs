@@ -1,6 +1,6 @@
 //! `tenant import | list | show | enable | disable | remove`
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -14,12 +14,15 @@ use zeroize::Zeroizing;
 use super::failure::said;
 use super::key::Key;
 use super::output::{cell, complain, flatten, moment};
+use super::roles::{self, Privileged};
 use super::vault::confirm_removal;
 use super::{Context, Failure};
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::error::ErrorCode;
 use crate::memory::{LockedBytes, SecretText};
-use crate::tenant::{IdRule, Problem, Surroundings, TenantFile, TenantId};
+use crate::tenant::{
+    Connection, IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId,
+};
 use crate::vault::{Change, ChangeKind};
 
 /// Largest tenant file and certificate file that is read, in bytes.
@@ -73,6 +76,20 @@ pub(super) struct ImportArguments {
     /// Import tenants that were removed, too, as new ones
     #[arg(long, conflicts_with = "dry_run")]
     readmit: bool,
+    /// Import tenants whose PostgreSQL roles are privileged: superusers, say; the audit log has which
+    #[arg(long)]
+    allow_privileged: bool,
+    /// Do not ask the databases what the roles may do
+    #[arg(long, conflicts_with = "allow_privileged")]
+    no_role_check: bool,
+}
+
+/// A tenant of a file without problems.
+struct Checked<'a> {
+    path: &'a Path,
+    id: TenantId,
+    /// Whether its database is behind a role.
+    has_role: bool,
 }
 
 pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
@@ -108,20 +125,40 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<(), Failure>
         };
         return Err(Failure::new(ErrorCode::InvalidArgument, message));
     }
-    let skipped = !problems.is_empty();
+    let mut skipped = !problems.is_empty();
+    let mut tenants = tenants;
     let admin = context.admin()?;
-    let ids: Vec<TenantId> = tenants.iter().map(|(_, id)| id.clone()).collect();
+    if !arguments.no_role_check {
+        let privileged = privileged_roles(context, &admin, &tenants, arguments)?;
+        for Privileged { at, findings } in &privileged {
+            let path = tenants[*at].path.display();
+            let word = if arguments.allow_privileged { "warning: " } else { "" };
+            complain(&format!("{word}{path}: db_user {findings}"));
+        }
+        if arguments.allow_privileged {
+            for Privileged { at, findings } in privileged.iter().filter(|_| !arguments.dry_run) {
+                admin.allow_privileged(&tenants[*at].id, findings)?;
+            }
+        } else if !privileged.is_empty() {
+            let refused: HashSet<usize> = privileged.iter().map(|it| it.at).collect();
+            let mut at = 0..;
+            tenants.retain(|_| !at.next().is_some_and(|at| refused.contains(&at)));
+            if tenants.is_empty() || !arguments.keep_going {
+                let message = format!(
+                    "{} privileged role(s); nothing was imported. Give each tenant a role that may \
+                     only do what it has to, or import with --allow-privileged",
+                    refused.len()
+                );
+                return Err(Failure::new(ErrorCode::Forbidden, message));
+            }
+            skipped = true;
+        }
+    }
+    let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.id.clone()).collect();
     if arguments.readmit {
         admin.readmit(&ids)?;
     }
-    // Read once more, so that there are never all secrets in memory.
-    let read = |at: usize| {
-        let (path, id) = &tenants[at];
-        match read_file(path, id_rule) {
-            Ok(file) if file.tenant.config.id == *id => Ok(file.tenant),
-            _ => Err(admin::Error::TenantFile(path.display().to_string())),
-        }
-    };
+    let read = |at: usize| read_again(&tenants[at], id_rule);
     let changes = if arguments.dry_run {
         admin.plan_import(&ids, read)?
     } else {
@@ -133,6 +170,50 @@ fn import(context: &Context, arguments: &ImportArguments) -> Result<(), Failure>
         return Err(Failure::new(ErrorCode::InvalidArgument, message));
     }
     Ok(())
+}
+
+/// Reads a file once more, so that there are never all secrets in memory.
+fn read_again(tenant: &Checked<'_>, id_rule: IdRule) -> Result<ResolvedTenant, admin::Error> {
+    match read_file(tenant.path, id_rule) {
+        Ok(file) if file.tenant.config.id == tenant.id => Ok(file.tenant),
+        _ => Err(admin::Error::TenantFile(tenant.path.display().to_string())),
+    }
+}
+
+/// Who of `tenants` is new, or has another connection, and a privileged role.
+fn privileged_roles(
+    context: &Context,
+    admin: &Admin,
+    tenants: &[Checked<'_>],
+    arguments: &ImportArguments,
+) -> Result<Vec<Privileged>, Failure> {
+    let id_rule = context.settings.id_rule();
+    let mut places: Vec<usize> = (0..tenants.len()).filter(|at| tenants[*at].has_role).collect();
+    // One that was removed has nothing to be compared with, until it is let in.
+    if !places.is_empty() && !arguments.readmit {
+        let ids: Vec<TenantId> = places.iter().map(|at| tenants[*at].id.clone()).collect();
+        let read = |of_ids: usize| read_again(&tenants[places[of_ids]], id_rule);
+        // The import fails in the same way, and the audit log has it then.
+        let Ok(changes) = admin.plan_import(&ids, read) else { return Ok(Vec::new()) };
+        let mut changes = changes.iter();
+        places.retain(|_| changes.next().is_some_and(|change| changes_connection(&change.kind)));
+    }
+    if places.is_empty() {
+        return Ok(Vec::new());
+    }
+    let read = |at: usize| read_again(&tenants[at], id_rule);
+    roles::privileged(context, &places, read, |at| tenants[at].path.display().to_string())
+}
+
+fn changes_connection(kind: &ChangeKind) -> bool {
+    match kind {
+        ChangeKind::Added => true,
+        ChangeKind::Unchanged => false,
+        // A damaged configuration is replaced as a whole.
+        ChangeKind::Changed { fields } => {
+            fields.iter().any(|field| field.starts_with("db_") || field == "config")
+        }
+    }
 }
 
 fn report(context: &Context, changes: &[Change], dry_run: bool) {
@@ -200,14 +281,14 @@ fn find_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 
 /// Reads every file, and answers who is in which; what is wrong with any of them comes back as lines
 /// for people.
-fn check_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<(&Path, TenantId)>, Vec<String>) {
+fn check_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<Checked<'_>>, Vec<String>) {
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files");
     let progress = ProgressBar::new(files.len() as u64);
     if let Ok(style) = style {
         progress.set_style(style);
     }
     let mut problems = Vec::new();
-    let mut tenants: Vec<(&Path, TenantId)> = Vec::new();
+    let mut tenants: Vec<Checked<'_>> = Vec::new();
     let mut first_seen: HashMap<TenantId, &Path> = HashMap::new();
     for path in files {
         match read_file(path, id_rule) {
@@ -233,7 +314,9 @@ fn check_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<(&Path, TenantId)>, V
                     problems.push(format!("{path}: tenant_id {id} is also in {first}"));
                 } else {
                     first_seen.insert(id.clone(), path);
-                    tenants.push((path, id));
+                    let connection = &file.tenant.config.connection;
+                    let has_role = matches!(connection, Connection::Postgres(_));
+                    tenants.push(Checked { path, id, has_role });
                 }
             }
             Err(found) => {

@@ -167,6 +167,7 @@ impl Server {
             user: "corpus_role".to_owned(),
             tls: TlsMode::Disable,
             root_certificates: None,
+            client_certificate: None,
             schema: "corpus".to_owned(),
             tenant_variable: None,
         };

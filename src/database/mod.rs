@@ -37,7 +37,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::tenant::{Access, Connection, Credentials, Limits, RelationName, TenantConfig};
+use crate::tenant::{
+    Access, AccessMode, Connection, Credentials, Limits, RelationName, TenantConfig,
+};
 
 pub use breaker::{Attempt, Breaker};
 pub use catalogue::{Catalogue, ForeignKey, Listed, Relation, RelationColumn, RelationKind};
@@ -93,6 +95,56 @@ pub struct Column {
     pub type_name: String,
 }
 
+/// Something that a role may do and no reader needs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ExcessPrivilege {
+    /// The rest of a sentence about the role, such as `is a superuser`.
+    pub text: String,
+    /// Whether it reaches beyond the tables that the tenant has: to other databases, roles, rows of
+    /// other tenants, the server's files. Else it is writing, which some tenants are there for.
+    pub is_privileged: bool,
+}
+
+impl ExcessPrivilege {
+    /// Whether it is too much for a tenant of this mode: some are there to write.
+    pub fn is_excess_in(&self, mode: AccessMode) -> bool {
+        self.is_privileged || mode == AccessMode::ReadOnly
+    }
+}
+
+impl fmt::Display for ExcessPrivilege {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// What a database is like that a tenant has.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "what is asked of it, in one place")]
+pub struct Examined {
+    /// As [`Database::server_version`].
+    pub version: String,
+    /// As [`Database::excess_privileges`], less writing where the tenant is there for it.
+    pub excess: Vec<ExcessPrivilege>,
+}
+
+/// Opens a session, as [`connect`], and looks at what the database is and what the role may do.
+///
+/// # Errors
+///
+/// Any [`Error`].
+pub async fn examine(
+    config: &TenantConfig,
+    credentials: &Credentials,
+    options: &Options,
+) -> Result<Examined, Error> {
+    let mut session = connect(config, credentials, options).await?;
+    let version = session.server_version().await?;
+    let mut excess = session.excess_privileges().await?;
+    excess.retain(|privilege| privilege.is_excess_in(config.access.mode));
+    Ok(Examined { version, excess })
+}
+
 /// A future of a [`Database`]; boxed, so that the trait can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -143,10 +195,9 @@ pub trait Database: Send + fmt::Debug {
     /// The engine's version, such as `PostgreSQL 17.6`.
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>>;
 
-    /// What the role of the session may do beyond reading, each as the rest of a sentence about it:
-    /// the guard and the read-only transaction hold it back, but nothing should have to. Empty for
-    /// `SQLite`, whose files are open for reading only.
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>>;
+    /// What the role of the session may do beyond reading: the guard and the read-only transaction
+    /// hold it back, but nothing should have to. Empty for `SQLite`, whose files have no roles.
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>>;
 
     /// Asks the server for a sign of life, of which those need none that have no server.
     fn ping(&mut self) -> BoxFuture<'_, Result<(), Error>> {

@@ -20,6 +20,7 @@ use tokio::time::MissedTickBehavior;
 use crate::audit::{self, Actor, Attempt, Log, Outcome, Pending, RequestId};
 use crate::auth::{Auth, TenantAccess};
 use crate::clock::{Clock, SystemClock};
+use crate::database;
 use crate::error::ErrorCode;
 use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
@@ -69,6 +70,7 @@ pub struct TenantMcpManager {
     auth: Arc<Auth>,
     pool: McpConnectionPool,
     limiter: Arc<Limiter>,
+    databases: database::Options,
     log: Log,
     clock: Arc<dyn Clock>,
     sweeper: AbortHandle,
@@ -119,6 +121,7 @@ impl TenantMcpManager {
     ) -> Self {
         let limiter = Arc::new(Limiter::new(Arc::clone(&clock)));
         let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), Arc::clone(&clock)));
+        let databases = options.database.clone();
         let pool =
             McpConnectionPool::new(Arc::clone(&vault), Arc::clone(&limiter), log.clone(), options);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
@@ -127,7 +130,20 @@ impl TenantMcpManager {
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let counter = tokio::spawn(counter).abort_handle();
         let (resealer, scrubs, backups) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { vault, auth, pool, limiter, log, clock, sweeper, counter, resealer, scrubs, backups }
+        Self {
+            vault,
+            auth,
+            pool,
+            limiter,
+            databases,
+            log,
+            clock,
+            sweeper,
+            counter,
+            resealer,
+            scrubs,
+            backups,
+        }
     }
 
     /// Seals what is under an old key under the newest one, from now on, whenever there is such a
@@ -266,6 +282,11 @@ impl TenantMcpManager {
     /// Where credentials are.
     pub fn vault(&self) -> &Arc<TenantCredentialVault> {
         &self.vault
+    }
+
+    /// How tenants' databases are reached.
+    pub fn databases(&self) -> &database::Options {
+        &self.databases
     }
 
     /// Where everything is recorded.

@@ -100,6 +100,16 @@ pub enum OnChange {
     Finish,
 }
 
+impl OnChange {
+    /// The spelling of the setting.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Finish => "finish",
+        }
+    }
+}
+
 impl Options {
     /// The defaults, with sessions opened as `database` says.
     pub fn new(database: database::Options) -> Self {
@@ -335,9 +345,14 @@ impl McpConnectionPool {
             return;
         }
         let tenant = entry.context.tenant();
+        let mode = entry.context.config().access.mode;
         match session.excess_privileges().await {
-            Ok(found) if found.is_empty() => {}
-            Ok(found) => {
+            Ok(mut found) => {
+                found.retain(|privilege| privilege.is_excess_in(mode));
+                if found.is_empty() {
+                    return;
+                }
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
                 let found = found.join(", ");
                 tracing::warn!(tenant.id = %tenant, "the database role {found}; give it a role that \
                     may only read what it has to");

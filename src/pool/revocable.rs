@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{
-    BoxFuture, Catalogue, Database, Dialect, Error, PlanNode, Query, QueryResult, Relation,
+    BoxFuture, Catalogue, Database, Dialect, Error, ExcessPrivilege, PlanNode, Query, QueryResult,
+    Relation,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -69,7 +70,7 @@ impl Database for Revocable {
         Box::pin(unless(&self.revoked, self.session.server_version()))
     }
 
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>> {
         Box::pin(unless(&self.revoked, self.session.excess_privileges()))
     }
 

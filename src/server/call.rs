@@ -331,7 +331,8 @@ mod tests {
     use crate::audit::Log;
     use crate::clock::{Clock, SystemClock};
     use crate::database::{
-        BoxFuture, Catalogue, Database, Dialect, PlanNode, QueryResult, Relation, Unavailable,
+        BoxFuture, Catalogue, Database, Dialect, ExcessPrivilege, PlanNode, QueryResult, Relation,
+        Unavailable,
     };
     use crate::quota::Limiter;
     use crate::server::create_tenant_scoped_server;
@@ -381,7 +382,9 @@ mod tests {
             Box::pin(std::future::ready(Ok("none".to_owned())))
         }
 
-        fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, database::Error>> {
+        fn excess_privileges(
+            &mut self,
+        ) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, database::Error>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
 

@@ -9,8 +9,8 @@ use super::listing::Kind;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::database::{
-    BoxFuture, Catalogue, Error as DatabaseError, Listed, PlanNode, Query, QueryResult, Relation,
-    RelationKind,
+    BoxFuture, Catalogue, Error as DatabaseError, ExcessPrivilege, Listed, PlanNode, Query,
+    QueryResult, Relation, RelationKind,
 };
 use crate::error::ErrorCode;
 use crate::quota::Limiter;
@@ -79,7 +79,7 @@ impl Database for Fake {
         self.answer("none".to_owned())
     }
 
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, DatabaseError>> {
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, DatabaseError>> {
         self.answer(Vec::new())
     }
 

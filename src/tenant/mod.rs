@@ -66,6 +66,8 @@ pub struct TenantConfig {
 pub struct Credentials {
     /// The password of `db_user`; `None` for SQLite, or for a login without one.
     pub db_password: Option<SecretText>,
+    /// The private key of the client certificate, PEM; `None` where there is none.
+    pub db_sslkey: Option<SecretText>,
     /// Keys of outside services by provider name; empty ones are left out at import.
     pub api_keys: BTreeMap<String, SecretText>,
 }
@@ -74,6 +76,7 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials")
             .field("db_password", &self.db_password.as_ref().map(|_| "…"))
+            .field("db_sslkey", &self.db_sslkey.as_ref().map(|_| "…"))
             .field("api_keys", &self.api_keys.keys())
             .finish()
     }
@@ -117,6 +120,9 @@ pub struct PostgresTarget {
     pub tls: TlsMode,
     /// PEM text of the certificates to trust instead of the system's.
     pub root_certificates: Option<String>,
+    /// PEM text of the certificate to log in with, and of those that lead to its authority; its key
+    /// is a credential.
+    pub client_certificate: Option<String>,
     /// The schema in which unqualified names are looked up.
     pub schema: String,
     /// A setting of the server's, such as `app.tenant_id`, that has the tenant's id within each

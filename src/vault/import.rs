@@ -20,7 +20,9 @@ use crate::tenant::{
 };
 
 const DB_PASSWORD: &str = "db_password";
+const DB_SSLKEY: &str = "db_sslkey";
 const CERTIFICATES: &str = "db_sslrootcert";
+const CLIENT_CERTIFICATE: &str = "db_sslcert";
 /// The name of the record of everything that has none of its own.
 pub(super) const CONFIG: &str = "config";
 
@@ -232,9 +234,10 @@ impl Unsealed {
             // What does not open is replaced, which mends it.
             Err(Error::RecordDamaged { .. }) => {
                 fields.push(CONFIG.to_owned());
-                let has_certificates = certificates(&tenant.config).is_some();
-                if has_certificates || entry.directory.field(CERTIFICATES).is_some() {
-                    fields.push(CERTIFICATES.to_owned());
+                for (_, name, pem) in certificates(&tenant.config) {
+                    if pem.is_some() || entry.directory.field(name).is_some() {
+                        fields.push(name.to_owned());
+                    }
                 }
             }
             Err(error) => return Err(error),
@@ -326,9 +329,11 @@ impl Import<'_> {
         }
         let config = record::encode_config(&tenant.config);
         fields.push(self.chunked(batch, FieldId::CONFIG, CONFIG, RecordKind::Config, &config)?);
-        if let Some(pem) = certificates(&tenant.config) {
-            let (id, kind) = (FieldId::CERTIFICATES, RecordKind::Certificate);
-            fields.push(self.chunked(batch, id, CERTIFICATES, kind, pem.as_bytes())?);
+        for (id, name, pem) in certificates(&tenant.config) {
+            if let Some(pem) = pem {
+                let kind = RecordKind::Certificate;
+                fields.push(self.chunked(batch, id, name, kind, pem.as_bytes())?);
+            }
         }
         self.put_directory(batch, fields)?;
         Ok(own)
@@ -378,6 +383,7 @@ impl Import<'_> {
         let id = match current {
             Some(current) => current.id,
             None if name == DB_PASSWORD => FieldId::DB_PASSWORD,
+            None if name == DB_SSLKEY => FieldId::DB_SSLKEY,
             None => self.free_api_key(earlier).ok_or_else(|| self.too_large("api_keys"))?,
         };
         let payload = secret_bytes(secret);
@@ -429,7 +435,8 @@ impl Import<'_> {
             ChangeKind::Added => true,
             ChangeKind::Unchanged => false,
             ChangeKind::Changed { fields } if name == CONFIG => fields.iter().any(|field| {
-                field != DB_PASSWORD && field != CERTIFICATES && !field.starts_with(API_KEYS_PREFIX)
+                let has_own = [DB_PASSWORD, DB_SSLKEY, CERTIFICATES, CLIENT_CERTIFICATE];
+                !has_own.contains(&field.as_str()) && !field.starts_with(API_KEYS_PREFIX)
             }),
             ChangeKind::Changed { fields } => fields.iter().any(|field| field == name),
         }
@@ -454,20 +461,28 @@ impl Import<'_> {
 
 /// The secrets by field name. An empty API key is none.
 fn secrets(credentials: &Credentials) -> BTreeMap<String, &SecretText> {
-    let Credentials { db_password, api_keys } = credentials;
+    let Credentials { db_password, db_sslkey, api_keys } = credentials;
     let password = db_password.iter().map(|secret| (DB_PASSWORD.to_owned(), secret));
+    let key = db_sslkey.iter().map(|secret| (DB_SSLKEY.to_owned(), secret));
     let keys = api_keys
         .iter()
         .filter(|(_, secret)| !secret_bytes(secret).is_empty())
         .map(|(provider, secret)| (format!("{API_KEYS_PREFIX}{provider}"), secret));
-    password.chain(keys).collect()
+    password.chain(key).chain(keys).collect()
 }
 
-fn certificates(config: &TenantConfig) -> Option<&str> {
-    match &config.connection {
-        Connection::Postgres(target) => target.root_certificates.as_deref(),
-        Connection::Sqlite { .. } => None,
-    }
+/// What is public and has records of its own.
+fn certificates(config: &TenantConfig) -> [(FieldId, &'static str, Option<&str>); 2] {
+    let (roots, client) = match &config.connection {
+        Connection::Postgres(target) => {
+            (target.root_certificates.as_deref(), target.client_certificate.as_deref())
+        }
+        Connection::Sqlite { .. } => (None, None),
+    };
+    [
+        (FieldId::CERTIFICATES, CERTIFICATES, roots),
+        (FieldId::CLIENT_CERTIFICATE, CLIENT_CERTIFICATE, client),
+    ]
 }
 
 /// Every field of `config` but its id, as the tenant file calls it, in a form that can be compared.
@@ -485,6 +500,7 @@ fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
                 user,
                 tls,
                 root_certificates,
+                client_certificate,
                 schema,
                 tenant_variable,
             } = target;
@@ -495,6 +511,9 @@ fn describe(config: &TenantConfig) -> BTreeMap<String, String> {
             field("db_sslmode", tls.as_str().to_owned());
             if let Some(pem) = root_certificates {
                 field(CERTIFICATES, pem.clone());
+            }
+            if let Some(pem) = client_certificate {
+                field(CLIENT_CERTIFICATE, pem.clone());
             }
             field("db_schema", schema.clone());
             if let Some(variable) = tenant_variable {

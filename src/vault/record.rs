@@ -29,12 +29,15 @@ pub(super) struct FieldId(pub(super) u16);
 impl FieldId {
     pub(super) const DIRECTORY: Self = Self(0);
     pub(super) const DB_PASSWORD: Self = Self(0x0002);
+    pub(super) const DB_SSLKEY: Self = Self(0x0003);
     /// The first of the API keys' numbers, which the directory gives to names.
     pub(super) const API_KEYS: Self = Self(0x0100);
     /// The first chunk; the others follow.
     pub(super) const CONFIG: Self = Self(0x1000);
     /// The first chunk; the others follow.
     pub(super) const CERTIFICATES: Self = Self(0x2000);
+    /// The first chunk; the others follow.
+    pub(super) const CLIENT_CERTIFICATE: Self = Self(0x3000);
 
     /// How many numbers each of the ranges above has.
     pub(super) const MAX_API_KEYS: u16 = 0x0100;
@@ -62,6 +65,7 @@ impl FieldId {
 
     fn is_credential(self) -> bool {
         self == Self::DB_PASSWORD
+            || self == Self::DB_SSLKEY
             || (Self::API_KEYS.0..Self::API_KEYS.0 + Self::MAX_API_KEYS).contains(&self.0)
     }
 }
@@ -199,6 +203,7 @@ pub(super) fn encode_config(config: &TenantConfig) -> Vec<u8> {
                 user,
                 tls,
                 root_certificates: _,
+                client_certificate: _,
                 schema,
                 tenant_variable,
             } = target;
@@ -256,10 +261,17 @@ pub(super) fn encode_config(config: &TenantConfig) -> Vec<u8> {
     writer.finish()
 }
 
+/// What of a config is in records of its own.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
+    pub(super) roots: Option<String>,
+    pub(super) client: Option<String>,
+}
+
 /// The config that [`encode_config`] took apart, put together again.
 pub(super) fn decode_config(
     id: TenantId,
-    root_certificates: Option<String>,
+    certificates: Certificates,
     bytes: &[u8],
 ) -> Result<TenantConfig, Malformed> {
     let mut reader = Reader::new(bytes);
@@ -267,6 +279,7 @@ pub(super) fn decode_config(
     if ![VERSION, VERSION_DENIED].contains(&version) {
         return Err(Malformed);
     }
+    let Certificates { roots: root_certificates, client: client_certificate } = certificates;
     let connection = match reader.u8()? {
         kind @ (1 | 3) => Connection::Postgres(PostgresTarget {
             host: reader.text()?.to_owned(),
@@ -275,10 +288,13 @@ pub(super) fn decode_config(
             user: reader.text()?.to_owned(),
             tls: tls_mode(reader.text()?)?,
             root_certificates,
+            client_certificate,
             schema: reader.text()?.to_owned(),
             tenant_variable: if kind == 3 { Some(reader.text()?.to_owned()) } else { None },
         }),
-        2 if root_certificates.is_none() => Connection::Sqlite { path: reader.text()?.to_owned() },
+        2 if root_certificates.is_none() && client_certificate.is_none() => {
+            Connection::Sqlite { path: reader.text()?.to_owned() }
+        }
         _ => return Err(Malformed),
     };
     let access = Access {
@@ -421,7 +437,7 @@ mod tests {
         let names = (".{0,20}", option::of(".{0,20}"));
         let postgres = (".{0,20}", any::<u16>(), ".{0,20}", ".{0,20}", tls, names).prop_map(
             |(host, port, database, user, tls, (schema, tenant_variable))| {
-                let root_certificates = None;
+                let (root_certificates, client_certificate) = (None, None);
                 Connection::Postgres(PostgresTarget {
                     host,
                     port,
@@ -429,6 +445,7 @@ mod tests {
                     user,
                     tls,
                     root_certificates,
+                    client_certificate,
                     schema,
                     tenant_variable,
                 })
@@ -526,7 +543,7 @@ mod tests {
         #[test]
         fn a_config_comes_back(config in config()) {
             let bytes = encode_config(&config);
-            let decode = |bytes: &[u8]| decode_config(config.id.clone(), None, bytes);
+            let decode = |bytes: &[u8]| decode_config(config.id.clone(), Certificates::default(), bytes);
             prop_assert_eq!(decode(&bytes), Ok(config.clone()));
             prop_assert!(strict(&bytes, decode));
         }
@@ -554,7 +571,7 @@ mod tests {
             if let Ok(token) = decode_token(&bytes) {
                 prop_assert_eq!(encode_token(&token), bytes.clone());
             }
-            if let Ok(config) = decode_config(id("tenant001"), None, &bytes) {
+            if let Ok(config) = decode_config(id("tenant001"), Certificates::default(), &bytes) {
                 prop_assert_eq!(encode_config(&config), bytes);
             }
         }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::envelope::{self, Opened, Place, RecordKind};
 use super::key::Key;
 use super::keyring::{Keyring, TenantKeys};
-use super::record::{self, Directory, Field, FieldId};
+use super::record::{self, Certificates, Directory, Field, FieldId};
 use super::{Entry, Error, Handle, StoreId};
 use crate::memory::SecretText;
 use crate::store::{Batch, Pair, Store, Tree};
@@ -170,10 +170,15 @@ impl SealedStore {
             let key = record_key(keys.handle, id.0, directory.version);
             self.place(kind, id.0, directory.version, &key).damaged()
         };
-        let certificates = read(FieldId::CERTIFICATES, RecordKind::Certificate)?
-            .map(|pem| String::from_utf8(pem.to_vec()))
-            .transpose()
-            .map_err(|_| damaged(FieldId::CERTIFICATES, RecordKind::Certificate))?;
+        let certificate = |id: FieldId| {
+            let pem = read(id, RecordKind::Certificate)?;
+            let pem = pem.map(|pem| String::from_utf8(pem.to_vec())).transpose();
+            pem.map_err(|_| damaged(id, RecordKind::Certificate))
+        };
+        let certificates = Certificates {
+            roots: certificate(FieldId::CERTIFICATES)?,
+            client: certificate(FieldId::CLIENT_CERTIFICATE)?,
+        };
         read(FieldId::CONFIG, RecordKind::Config)?
             .and_then(|bytes| {
                 record::decode_config(directory.id.clone(), certificates, &bytes).ok()
@@ -212,6 +217,7 @@ impl SealedStore {
             })?;
             match field.name.strip_prefix(API_KEYS_PREFIX) {
                 Some(provider) => drop(credentials.api_keys.insert(provider.to_owned(), secret)),
+                None if field.id == FieldId::DB_SSLKEY => credentials.db_sslkey = Some(secret),
                 None => credentials.db_password = Some(secret),
             }
         }

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a failed set-up should fail the test")]
 
 mod backup;
+mod doctor;
 mod fsck;
 mod kill;
 mod quota;
+mod roles;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -8,6 +8,7 @@ mod postgres;
 mod results;
 mod session;
 mod sqlite;
+mod statements;
 mod wire;
 
 use std::path::{Path, PathBuf};

@@ -27,6 +27,7 @@ pub(crate) fn target() -> PostgresTarget {
         user: told("TENANTRY_TEST_PG_SUPERUSER"),
         tls: TlsMode::VerifyFull,
         root_certificates: Some(std::fs::read_to_string(told("TENANTRY_TEST_PG_CA")).unwrap()),
+        client_certificate: None,
         schema: "shop".to_owned(),
         tenant_variable: None,
     }
@@ -152,6 +153,69 @@ async fn each_tls_mode_verifies_what_it_says() {
     let require = PostgresTarget { tls: TlsMode::Require, ..without_ca };
     assert_eq!(reason(require).await, None);
     assert_eq!(reason(PostgresTarget { tls: TlsMode::Disable, ..full }).await, None);
+}
+
+#[tokio::test]
+async fn a_client_certificate_logs_in_and_its_key_is_nowhere_to_be_read() {
+    let admin = driver().await;
+    let sql = "DO $$ BEGIN CREATE ROLE certified LOGIN; \
+               EXCEPTION WHEN duplicate_object THEN NULL; END $$";
+    admin.batch_execute(sql).await.unwrap();
+    let ca = told("TENANTRY_TEST_PG_CA");
+    let pem = |name: &str| std::fs::read_to_string(Path::new(&ca).with_file_name(name)).unwrap();
+    let open = async |certificate: Option<&str>, key: Option<String>, tls: TlsMode| {
+        let target = PostgresTarget {
+            user: "certified".to_owned(),
+            client_certificate: certificate.map(pem),
+            tls,
+            ..target()
+        };
+        let db_sslkey = key.as_deref().map(SecretText::from);
+        let credentials = Credentials { db_sslkey, ..Credentials::default() };
+        let connection = Connection::Postgres(target);
+        let root = Path::new("/nowhere");
+        let opened = connect(connection, Access::default(), &credentials, root).await;
+        let shown = format!("{opened:?} {credentials:?}");
+        let secret = key.iter().flat_map(|key| key.lines().skip(1)).find(|line| line.len() > 30);
+        assert!(secret.is_none_or(|line| !shown.contains(line)), "{shown}");
+        opened
+    };
+    let full = TlsMode::VerifyFull;
+    let (own, key) = (Some("client.pem"), Some(pem("client.key")));
+    for tls in [full, TlsMode::VerifyCa, TlsMode::Require] {
+        let mut session = open(own, key.clone(), tls).await.unwrap();
+        let answer = run(&mut *session, "SELECT 1").await.unwrap();
+        assert_eq!(answer.rows, [[json!(1)]]);
+        // Over TLS as well, and without the key.
+        let limits = Limits { statement_timeout: Duration::from_millis(300), ..Limits::default() };
+        let sql = "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 9999) b";
+        assert_eq!(run_with(&mut *session, sql, vec![], &limits).await, Err(Error::Timeout));
+    }
+    let reason = |opened: Result<Box<dyn Database>, Error>| opened.err();
+    let failed = |reason: Unavailable| Some(Error::Unavailable(reason));
+    for (certificate, key, expected) in [
+        (None, None, Unavailable::Authentication),
+        (None, key.clone(), Unavailable::Authentication),
+        (Some("stranger.pem"), Some(pem("stranger.key")), Unavailable::Tls),
+        // A key of another certificate, and none.
+        (own, Some(pem("stranger.key")), Unavailable::Configuration),
+        (own, Some("-----BEGIN PRIVATE KEY-----".to_owned()), Unavailable::Configuration),
+        (own, Some(pem("client.pem")), Unavailable::Configuration),
+    ] {
+        let opened = open(certificate, key, full).await;
+        assert_eq!(reason(opened), failed(expected), "{certificate:?}");
+    }
+    // Whoever else it is for cannot log in with it.
+    let target = PostgresTarget {
+        client_certificate: own.map(pem),
+        user: "postgres".to_owned(),
+        ..target()
+    };
+    let db_sslkey = key.as_deref().map(SecretText::from);
+    let credentials = Credentials { db_sslkey, ..Credentials::default() };
+    let connection = Connection::Postgres(target);
+    let opened = connect(connection, Access::default(), &credentials, Path::new("/nowhere")).await;
+    assert_eq!(reason(opened), failed(Unavailable::Authentication));
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ async fn open() -> Box<dyn Database> {
         user: told("TENANTRY_TEST_PG_SUPERUSER"),
         tls: TlsMode::VerifyFull,
         root_certificates: Some(std::fs::read_to_string(told("TENANTRY_TEST_PG_CA")).unwrap()),
+        client_certificate: None,
         schema: "corpus".to_owned(),
         tenant_variable: None,
     };

@@ -16,6 +16,7 @@ use crate::{Era, call, connect, query};
 const PASSWORD: &str = "canary-password-51c0de";
 const OPENAI: &str = "canary-openai-8842aa";
 const ANTHROPIC: &str = "canary-anthropic-90bb17";
+const PRIVATE_KEY: &str = "canary-private-key-77ab02";
 const NEW_PASSPHRASE: &str = "canary-new-passphrase-3b77d0";
 const ANOTHER_PASSPHRASE: &str = "canary-another-passphrase-c14e";
 const WRONG_PASSPHRASE: &str = "canary-wrong-passphrase-e2f1";
@@ -37,6 +38,7 @@ impl Search {
             PASSWORD,
             OPENAI,
             ANTHROPIC,
+            PRIVATE_KEY,
             NEW_PASSPHRASE,
             ANOTHER_PASSPHRASE,
             WRONG_PASSPHRASE,
@@ -132,9 +134,13 @@ impl Search {
 fn import_files_of_every_kind(search: &mut Search) {
     let keys = json!({ "openai": OPENAI, "anthropic": "${LEAK_TEST_ANTHROPIC}" });
     search.sandbox.add_tenant(TENANTS[0], &json!({ "api_keys": keys }));
+    let certificate = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    search.sandbox.write_config("client.pem", certificate);
+    let key = format!("-----BEGIN PRIVATE KEY-----\n{PRIVATE_KEY}\n-----END PRIVATE KEY-----\n");
     let good = json!({
         "tenant_id": TENANTS[1], "db_host": "127.0.0.1", "db_port": 1, "db_name": "d",
-        "db_user": "u", "db_password": PASSWORD, "db_sslmode": "disable", "api_keys": keys,
+        "db_user": "u", "db_password": PASSWORD, "db_sslmode": "require", "api_keys": keys,
+        "db_sslcert": search.sandbox.path("configs/client.pem"), "db_sslkey": key,
     });
     search.sandbox.write_config("tenant002.json", &good.to_string());
     let long = format!("{PASSWORD}{}", "x".repeat(70_000));
@@ -159,6 +165,8 @@ fn import_files_of_every_kind(search: &mut Search) {
         with(json!({ "db_password": format!("{PASSWORD}\u{0}") })),
         with(json!({ "db_passwort": PASSWORD, "db_sslmode": PASSWORD, "db_engine": OPENAI })),
         with(json!({ "db_host": PASSWORD, "db_sslrootcert": PASSWORD })),
+        with(json!({ "db_sslkey": PRIVATE_KEY })),
+        with(json!({ "db_sslcert": key, "db_sslkey": format!("{key}${{") })),
         with(json!({ "tenant_id": OPENAI })),
         format!("{{\"db_password\": \"{PASSWORD}\", \"db_password\": \"{OPENAI}\"}}"),
         format!("{{\"db_password\": \"{PASSWORD}"),
@@ -195,6 +203,8 @@ fn look_at_everything(search: &mut Search) {
             search.run(&[flags, verb].concat()).ok();
         }
         search.run(&[flags, &["tenant", "show", "tenant009"]].concat()).failed(1, &[]);
+        // Of the second tenant there is no database.
+        search.run(&[flags, &["doctor"]].concat()).failed(1, &[]);
     }
 }
 

@@ -71,8 +71,16 @@ certificates() {
             "extendedKeyUsage=serverAuth" >server.ext
         openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 \
             -extfile server.ext -out server.pem
+        # Logs in as the role that its name says, and one of an authority that nobody knows.
+        openssl req -newkey rsa:2048 -nodes -subj "/CN=certified" -keyout client.key -out client.csr
+        printf '%s\n' "basicConstraints=CA:FALSE" "extendedKeyUsage=clientAuth" >client.ext
+        openssl x509 -req -in client.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 \
+            -extfile client.ext -out client.pem
+        openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj "/CN=certified" \
+            -keyout stranger.key -out stranger.pem
     ) >"$dir/openssl.log" 2>&1 || fail "openssl failed, see $dir/openssl.log"
     chmod 600 "$dir/server.key" "$dir/ca.key"
+    chmod 644 "$dir/client.key" "$dir/stranger.key"
 }
 
 create() {
@@ -92,6 +100,7 @@ unix_socket_directories = ''
 ssl = on
 ssl_cert_file = '$dir/server.pem'
 ssl_key_file = '$dir/server.key'
+ssl_ca_file = '$dir/ca.pem'
 max_connections = 50
 shared_buffers = 16MB
 fsync = off
@@ -99,6 +108,7 @@ synchronous_commit = off
 full_page_writes = off
 CONF
     cat >"$dir/data/pg_hba.conf" <<HBA
+hostssl all certified 127.0.0.0/8 cert
 hostssl all all 127.0.0.0/8 scram-sha-256
 host    all all 127.0.0.0/8 scram-sha-256
 HBA

@@ -1,7 +1,7 @@
 //! Questions to `pg_catalog`. Names are bound, never pasted.
 
 use super::params::texts;
-use super::transaction::{Transaction, printable};
+use super::transaction::Transaction;
 use crate::database::{Error, GuardedSql, Refusal};
 use crate::tenant::{ColumnName, RelationName};
 
@@ -115,47 +115,4 @@ fn columns_of<'a>(
     relations
         .map(|relation| (relation.schema.as_deref().unwrap_or(schema), relation.name.as_str()))
         .unzip()
-}
-
-/// What the role may do that no reader needs; see [`crate::database::Database::excess_privileges`].
-pub(super) async fn excess_privileges(
-    transaction: &mut Transaction<'_>,
-    schema: &str,
-) -> Result<Vec<String>, Error> {
-    let mut found = Vec::new();
-    transaction
-        .ask(
-            "WITH own AS (SELECT * FROM pg_catalog.pg_roles WHERE rolname = current_user) \
-             SELECT 'is a superuser' FROM own WHERE rolsuper \
-             UNION ALL SELECT 'bypasses row-level security' FROM own \
-             WHERE rolbypassrls AND NOT rolsuper \
-             UNION ALL SELECT 'may create roles' FROM own WHERE rolcreaterole AND NOT rolsuper \
-             UNION ALL SELECT 'may create databases' FROM own WHERE rolcreatedb AND NOT rolsuper \
-             UNION ALL SELECT 'may replicate' FROM own WHERE rolreplication AND NOT rolsuper \
-             UNION ALL SELECT 'is a member of ' || r.rolname FROM own, pg_catalog.pg_roles r \
-             WHERE NOT own.rolsuper AND pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER') \
-             AND (r.rolsuper AND r.oid <> own.oid OR r.rolname IN ('pg_checkpoint', \
-             'pg_create_subscription', 'pg_execute_server_program', 'pg_maintain', 'pg_monitor', \
-             'pg_read_all_data', 'pg_read_all_settings', 'pg_read_all_stats', \
-             'pg_read_server_files', 'pg_signal_backend', 'pg_stat_scan_tables', \
-             'pg_write_all_data', 'pg_write_server_files')) \
-             UNION ALL SELECT 'owns the database' FROM own, pg_catalog.pg_database d \
-             WHERE NOT own.rolsuper AND d.datname = pg_catalog.current_database() \
-             AND pg_catalog.pg_has_role(own.oid, d.datdba, 'USAGE') \
-             UNION ALL SELECT 'may create objects in the schema' FROM own, \
-             pg_catalog.pg_namespace n WHERE NOT own.rolsuper AND n.nspname = $1 \
-             AND pg_catalog.has_schema_privilege(n.oid, 'CREATE') \
-             UNION ALL (SELECT 'may write tables of the schema' FROM own, pg_catalog.pg_class c \
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-             WHERE NOT own.rolsuper AND n.nspname = $1 AND c.relkind IN ('r', 'p') \
-             AND pg_catalog.has_table_privilege(c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') LIMIT 1)",
-            &[Some(schema.to_owned())],
-            |cells| {
-                let text = cells.first().and_then(Option::as_deref).unwrap_or_default();
-                found.push(printable(text, 100));
-                Ok(())
-            },
-        )
-        .await?;
-    Ok(found)
 }

@@ -8,6 +8,7 @@
 //! from it. While it has it, two things bound what a hostile server can make of its memory: the
 //! bytes that are passed on, and the length that each message announces.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -24,8 +25,9 @@ use tokio_postgres::{CancelToken, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::zeroize_stack;
 
+use super::AddressPolicy;
 use super::stream::{Connection, Keeping, Kept, Login, Metered, Plain, Socket};
-use super::{AddressPolicy, tls};
+use super::tls::{self, Identity};
 use crate::database::{Options, Unavailable};
 use crate::tenant::{Credentials, PostgresTarget, TlsMode};
 
@@ -97,7 +99,12 @@ impl Link {
         credentials: &Credentials,
         options: &Options,
     ) -> Result<LoggedIn, Unavailable> {
-        let tls = tls::config(target.tls, target.root_certificates.as_deref())?;
+        let identity = match (&target.client_certificate, &credentials.db_sslkey) {
+            (Some(certificates), Some(key)) => Some(Identity { certificates, key }),
+            _ => None,
+        };
+        let roots = target.root_certificates.as_deref();
+        let tls = tls::config(target.tls, roots, identity)?;
         let mut tls = tls.map(MakeRustlsConnect::new);
         let (connection, peer) = dial(&target.host, target.port, &options.addresses).await?;
         // Only verify-full compares the name, so elsewhere it need not be one.
@@ -127,6 +134,11 @@ impl Link {
             (client.cancel_token(), connection.parameter("DateStyle").map(str::to_owned))
         };
         drop(config);
+        // A cancellation proves by its own number whose it is, so that the key need not stay.
+        let tls = match identity {
+            Some(_) => tls::config(target.tls, roots, None)?.map(MakeRustlsConnect::new),
+            None => tls,
+        };
         let stream = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let stream = stream.ok_or(Unavailable::Protocol)?;
         connection.lift_bound();
@@ -301,6 +313,15 @@ fn login_error(error: &tokio_postgres::Error) -> Unavailable {
         } else {
             Unavailable::Refused
         };
+    }
+    // The last word of a handshake is the server's: it says so when it does not trust the client.
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return Unavailable::Tls;
+        }
+        source = cause.source();
     }
     // The driver keeps its kinds of errors to itself, but gives each a fixed text.
     match error.to_string().as_str() {

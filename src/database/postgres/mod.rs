@@ -4,6 +4,7 @@
 //! Session --link--> dial, TLS, login (the driver's), cancellation
 //!    |--resolution-> what names mean also in the tenant's own schema, once a minute
 //!    \--transaction--> one flight: BEGIN READ ONLY, limits, statement, ROLLBACK
+//!          \--statements--> what the server has read and planned before
 //!          \--wire--> messages, bounded before they are read
 //! ```
 //!
@@ -18,10 +19,13 @@
 mod address;
 mod catalogue;
 mod explain;
+mod failure;
 mod link;
 mod params;
+mod privileges;
 mod relations;
 mod resolution;
+mod statements;
 mod stream;
 mod tls;
 mod transaction;
@@ -34,18 +38,17 @@ use std::time::Duration;
 
 pub use self::address::{AddressPolicy, InvalidNetwork, Network};
 
+use self::failure::printable;
 use self::link::{DateOrder, Link, LoggedIn};
 use self::resolution::OwnNames;
-use self::transaction::{
-    KnownTypes, LocalSettings, Memory, Sink, Transaction, parameters, printable,
-};
+use self::transaction::{KnownTypes, LocalSettings, Memory, Sink, Transaction, parameters};
 use self::values::ValueType;
 use self::wire::{Body, Malformed, Message, Wire};
 use super::catalogue::Kept;
 use super::rows::{Collector, Unwritten};
 use super::{
-    BoxFuture, Catalogue, Column, Database, Dialect, Error, Options, PlanNode, Query, QueryResult,
-    Relation, Unavailable,
+    BoxFuture, Catalogue, Column, Database, Dialect, Error, ExcessPrivilege, Options, PlanNode,
+    Query, QueryResult, Relation, Unavailable,
 };
 use crate::tenant::{
     Access, ColumnName, Credentials, Limits, PostgresTarget, RelationName, TenantConfig,
@@ -293,7 +296,12 @@ impl Sink for Answer {
             }
             Message::LongRow(_) if !self.held.is_empty() => self.is_held_full = true,
             Message::LongRow(_) => self.collector.overflow()?,
-            Message::Done | Message::Failed(_) | Message::Ready { .. } | Message::Other => {}
+            Message::Parsed
+            | Message::Bound
+            | Message::Done
+            | Message::Failed(_)
+            | Message::Ready { .. }
+            | Message::Other => {}
         }
         Ok(())
     }
@@ -375,10 +383,10 @@ impl Database for Session {
         }))
     }
 
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>> {
         let schema = self.schema.clone();
         Box::pin(self.in_transaction(&CATALOGUE_LIMITS, async move |transaction| {
-            catalogue::excess_privileges(transaction, &schema).await
+            privileges::excess(transaction, &schema).await
         }))
     }
 

@@ -6,18 +6,37 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use secrecy::ExposeSecret;
 
 use crate::database::Unavailable;
+use crate::memory::SecretText;
 use crate::tenant::TlsMode;
+
+/// Who logs in by certificate, each part as PEM text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Identity<'a> {
+    /// The certificate, and those that lead to its authority.
+    pub(super) certificates: &'a str,
+    pub(super) key: &'a SecretText,
+}
 
 /// The configuration for `mode`; `None` is no TLS. `roots` is PEM text that replaces the system's
 /// certificates.
+///
+/// With an identity it holds the private key until it is dropped, with the handshakes that it was
+/// for; the program's allocator wipes what the library frees of it.
+///
+/// # Errors
+///
+/// [`Unavailable::Configuration`]: certificates or a key that cannot be read, or do not belong
+/// together.
 pub(super) fn config(
     mode: TlsMode,
     roots: Option<&str>,
+    identity: Option<Identity<'_>>,
 ) -> Result<Option<ClientConfig>, Unavailable> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -35,7 +54,19 @@ pub(super) fn config(
         }
         TlsMode::VerifyFull => builder.with_root_certificates(trusted(roots)?),
     };
-    Ok(Some(config.with_no_client_auth()))
+    let Some(identity) = identity else { return Ok(Some(config.with_no_client_auth())) };
+    let chain = certificates(identity.certificates)?;
+    #[expect(clippy::disallowed_methods, reason = "TLS needs it to log in")]
+    let key = PrivateKeyDer::from_pem_slice(identity.key.expose_secret().as_bytes());
+    let key = key.map_err(|_| Unavailable::Configuration)?;
+    let config = config.with_client_auth_cert(chain, key);
+    config.map(Some).map_err(|_| Unavailable::Configuration)
+}
+
+/// The certificates in `pem`, of which there is one at least.
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, Unavailable> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or(Unavailable::Configuration)
 }
 
 fn trusted(pem: Option<&str>) -> Result<Arc<RootCertStore>, Unavailable> {
@@ -50,11 +81,10 @@ fn trusted(pem: Option<&str>) -> Result<Arc<RootCertStore>, Unavailable> {
         return Ok(Arc::clone(store));
     };
     let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate = certificate.map_err(|_| Unavailable::Configuration)?;
+    for certificate in certificates(pem)? {
         store.add(certificate).map_err(|_| Unavailable::Configuration)?;
     }
-    if store.is_empty() { Err(Unavailable::Configuration) } else { Ok(Arc::new(store)) }
+    Ok(Arc::new(store))
 }
 
 /// Verifies the authority, if there are `roots`, and never the name.

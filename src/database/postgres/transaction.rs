@@ -3,18 +3,22 @@
 //! ```text
 //! START TRANSACTION READ ONLY
 //! set_config(.., true): search_path, timeouts, styles   bound values, gone with the transaction
-//! Parse, Describe, Bind, Execute(rows + 1), Sync        the only way the caller's text travels
+//! Parse, Describe, Bind, Execute(rows + 1)              the only way the caller's text travels
 //! ROLLBACK, pg_advisory_unlock_all, Sync                nothing of the statement stays
 //! ```
 //!
-//! All of it is one flight where nothing has to be known first. What the server answers after an
-//! error it answers behind the first `Sync`, so that the end is part of the same flight.
+//! All of it is one flight where nothing has to be known first; a statement that the server has
+//! (`statements`) is bound only. After an error the server reads on behind `Sync`, and the end is
+//! another flight. A server that has forgotten what it had is told anew, once, before anything ran.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::failure::{OTHER_TYPES, QUERY_CANCELED, ServerError, UNKNOWN_STATEMENT};
 use super::link::Link;
 use super::params;
+use super::statements::{Kept, Shape, Statements};
 use super::values::{Form, ValueType};
 use super::wire::{Body, Flight, Limit, Malformed, Message, Wire};
 use crate::database::{Error, Unavailable};
@@ -40,7 +44,35 @@ pub(super) struct LocalSettings(pub(super) Vec<(String, String)>);
 pub(super) struct Memory {
     /// Whether the statements of ours are on the server.
     is_prepared: bool,
+    statements: Statements,
     types: KnownTypes,
+}
+
+/// What the answers to a flight say beside those to its statement.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Whether the server has read the statement's text.
+    is_parsed: bool,
+    shape: Shape,
+    lapse: Option<Lapse>,
+}
+
+/// What a server no longer has, so that nothing of the flight ran.
+#[derive(Clone, Copy, Debug)]
+enum Lapse {
+    /// Statements of ours.
+    Session,
+    /// The statement, or the types that it had.
+    Statement,
+}
+
+/// A statement on its way.
+#[derive(Default)]
+struct Sent {
+    /// What the server has of it.
+    known: Option<Arc<Kept>>,
+    /// What the server is to call it.
+    name: Option<String>,
 }
 
 /// Types that need no question: built in, or met before.
@@ -111,16 +143,23 @@ impl<'a> Transaction<'a> {
         }
         let (names, values): (Vec<String>, Vec<Option<String>>) =
             self.settings.0.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).unzip();
+        self.memory.statements.close(&mut flight);
         if !self.memory.is_prepared {
-            flight.parse(BEGIN, "START TRANSACTION READ ONLY");
-            flight.parse(END, "ROLLBACK");
-            flight.parse(UNLOCK, "SELECT pg_catalog.pg_advisory_unlock_all()");
             let calls: Vec<String> = (1..=names.len())
                 .map(|place| {
                     format!("pg_catalog.set_config(${}, ${}, true)", 2 * place - 1, 2 * place)
                 })
                 .collect();
-            flight.parse(LIMITS, &format!("SELECT {}", calls.join(", ")));
+            for (name, sql) in [
+                (BEGIN, "START TRANSACTION READ ONLY"),
+                (END, "ROLLBACK"),
+                (UNLOCK, "SELECT pg_catalog.pg_advisory_unlock_all()"),
+                (LIMITS, &format!("SELECT {}", calls.join(", "))),
+            ] {
+                // Left by another session, where a proxy shares connections.
+                flight.close(name);
+                flight.parse(name, sql);
+            }
             self.memory.is_prepared = true;
         }
         flight.bind::<&str>(BEGIN, &[]);
@@ -154,16 +193,8 @@ impl<'a> Transaction<'a> {
         let mut flight = Flight::default();
         Self::finish(&mut flight);
         self.wire.send(&flight).await?;
-        self.landed().await
-    }
-
-    /// Reads what answers the end of the transaction.
-    async fn landed(&mut self) -> Result<(), Error> {
-        if self.answers(usize::MAX, &mut Nothing).await? {
-            return Err(Unavailable::Protocol.into());
-        }
-        self.is_open = false;
-        Ok(())
+        self.answers(usize::MAX, false, &mut Heard::default(), &mut Nothing).await?;
+        if self.is_open { Err(Unavailable::Protocol.into()) } else { Ok(()) }
     }
 
     /// Waits for the server to answer a flight without anything in it. Begins nothing.
@@ -171,7 +202,7 @@ impl<'a> Transaction<'a> {
         let mut flight = Flight::default();
         flight.sync();
         self.wire.send(&flight).await?;
-        self.answers(0, &mut Nothing).await.map(|_| ())
+        self.answers(0, false, &mut Heard::default(), &mut Nothing).await
     }
 
     /// The types of the statement's parameters.
@@ -192,12 +223,14 @@ impl<'a> Transaction<'a> {
             }
         }
         let mut types = Types(Vec::new());
-        let (mut flight, quiet) = self.flight();
-        flight.parse("", sql);
-        flight.describe("");
-        flight.sync();
-        self.wire.send(&flight).await?;
-        self.answers(quiet, &mut types).await?;
+        if let Some(kept) = self.memory.statements.find(sql) {
+            types.0 = parameters(Body::of(&kept.shape.parameters)).map_err(Unavailable::from)?;
+        } else {
+            // Its values will be others the next time, and it the same.
+            let name = self.memory.statements.name(sql, true);
+            let compose = |flight: &mut Flight, sent: &Sent| sent.parse(flight, sql);
+            self.exchange(sql, Sent { known: None, name }, compose, &mut types).await?;
+        }
         self.types(&types.0).await
     }
 
@@ -209,20 +242,15 @@ impl<'a> Transaction<'a> {
         rows: usize,
         sink: &mut dyn Sink,
     ) -> Result<(), Error> {
-        let (mut flight, quiet) = self.flight();
-        flight.parse("", sql);
-        flight.describe("");
-        flight.bind("", values);
-        flight.execute(Limit::Rows(rows));
-        flight.sync();
-        Self::finish(&mut flight);
-        self.wire.send(&flight).await?;
-        let answered = self.answers(quiet, sink).await;
-        if let Err(Error::Unavailable(_)) = answered {
-            return answered.map(|_| ());
-        }
-        self.landed().await?;
-        answered.map(|_| ())
+        let compose = |flight: &mut Flight, sent: &Sent| {
+            sent.bind(flight, sql, values);
+            flight.execute(Limit::Rows(rows));
+            Self::finish(flight);
+        };
+        let sent = self.find(sql);
+        self.exchange(sql, sent, compose, sink).await?;
+        // It was stopped, and what followed it was skipped.
+        self.end().await
     }
 
     /// Asks the catalogue: `values` are bound, and `take` has the cells of each row.
@@ -255,14 +283,68 @@ impl<'a> Transaction<'a> {
                 false
             }
         }
-        let (mut flight, quiet) = self.flight();
-        flight.parse("", sql);
-        flight.bind("", values);
-        flight.execute(Limit::None);
-        flight.sync();
-        self.wire.send(&flight).await?;
-        self.answers(quiet, &mut Rows { take, bytes_left: MAX_CATALOGUE }).await?;
-        Ok(())
+        let compose = |flight: &mut Flight, sent: &Sent| {
+            sent.bind(flight, sql, values);
+            flight.execute(Limit::None);
+            flight.sync();
+        };
+        let sent = self.find(sql);
+        self.exchange(sql, sent, compose, &mut Rows { take, bytes_left: MAX_CATALOGUE }).await
+    }
+
+    /// How the statement gets to the server.
+    fn find(&mut self, sql: &str) -> Sent {
+        match self.memory.statements.find(sql) {
+            Some(kept) => Sent { known: Some(kept), name: None },
+            None => Sent { known: None, name: self.memory.statements.name(sql, false) },
+        }
+    }
+
+    /// Sends a flight that begins the transaction where there is none, and reads the answers. What
+    /// the server has forgotten it is told once more.
+    async fn exchange(
+        &mut self,
+        sql: &str,
+        mut sent: Sent,
+        compose: impl Fn(&mut Flight, &Sent),
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
+        let mut is_again = false;
+        loop {
+            let (mut flight, quiet) = self.flight();
+            compose(&mut flight, &sent);
+            self.wire.send(&flight).await?;
+            if let Some(kept) = &sent.known {
+                let types = &self.memory.types;
+                sink.take(Message::Parameters(Body::of(&kept.shape.parameters)), types)?;
+                if let Some(columns) = &kept.shape.columns {
+                    sink.take(Message::Columns(Body::of(columns)), types)?;
+                }
+            }
+            let mut heard = Heard::default();
+            let answered = self.answers(quiet, sent.known.is_some(), &mut heard, sink).await;
+            match heard.lapse {
+                Some(lapse) if !is_again => {
+                    is_again = true;
+                    match lapse {
+                        Lapse::Session => {
+                            self.memory.is_prepared = false;
+                            self.memory.statements = Statements::default();
+                        }
+                        Lapse::Statement => self.memory.statements.forget(sql),
+                    }
+                    self.end().await?;
+                    let name = self.memory.statements.name(sql, true);
+                    sent = Sent { known: None, name };
+                }
+                _ => {
+                    if let (Some(name), true) = (sent.name, heard.is_parsed) {
+                        self.memory.statements.keep(sql, name, heard.shape);
+                    }
+                    return answered;
+                }
+            }
+        }
     }
 
     /// The types with these numbers, in order.
@@ -327,8 +409,8 @@ impl<'a> Transaction<'a> {
         Ok(found)
     }
 
-    /// Reads the answers to a flight up to its next `Sync`; what comes after `quiet` statements is
-    /// for `sink`. Says whether a transaction is open.
+    /// Reads the answers to a flight up to its `Sync`; what comes after `quiet` statements is for
+    /// `sink`. `is_kept`: the statement was not read for this flight.
     ///
     /// Rows that nobody wants are read all the same, so that the server is in step; when they do
     /// not end soon, it is asked to stop.
@@ -336,31 +418,55 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// What the server says, or `sink`; [`Error::Unavailable`] when the session is out of step.
-    async fn answers(&mut self, quiet: usize, sink: &mut dyn Sink) -> Result<bool, Error> {
+    async fn answers(
+        &mut self,
+        quiet: usize,
+        is_kept: bool,
+        heard: &mut Heard,
+        sink: &mut dyn Sink,
+    ) -> Result<(), Error> {
         let mut done = 0;
         let mut failure = None;
         let mut dropped = 0_usize;
         let mut is_first = true;
+        let mut is_bound = false;
         loop {
             match self.wire.receive(sink.longest_row()).await? {
                 Message::Ready { in_transaction } => {
-                    return failure.map_or(Ok(in_transaction), Err);
+                    self.is_open = in_transaction;
+                    return failure.map_or(Ok(()), Err);
                 }
                 Message::Failed(body) => {
                     let error = ServerError::read(body).map_err(Unavailable::from)?;
+                    let is_of_ours = done < quiet;
                     if self.is_uncertain && error.code == QUERY_CANCELED {
                         // By us, and that was the one answer to it.
                         self.is_uncertain = false;
                     } else if failure.is_none() {
-                        // Ours is what failed: whatever it is, nothing can be built on it.
-                        self.is_uncertain |= done < quiet;
-                        let error = error.into_error(is_first);
-                        if matches!(error, Error::Unavailable(_)) {
-                            return Err(error);
+                        heard.lapse = match error.code.as_str() {
+                            UNKNOWN_STATEMENT if done == 0 && quiet > 0 => Some(Lapse::Session),
+                            UNKNOWN_STATEMENT | OTHER_TYPES
+                                if done == quiet && is_kept && !is_bound =>
+                            {
+                                Some(Lapse::Statement)
+                            }
+                            _ => None,
+                        };
+                        if heard.lapse.is_some() {
+                            failure = Some(Unavailable::Stale.into());
+                        } else {
+                            // Whatever it is, nothing can be built on it.
+                            self.is_uncertain |= is_of_ours;
+                            let error = error.into_error(is_first);
+                            if matches!(error, Error::Unavailable(_)) {
+                                return Err(error);
+                            }
+                            failure = Some(error);
                         }
-                        failure = Some(error);
                     }
                 }
+                Message::Parsed => heard.is_parsed |= done == quiet,
+                Message::Bound => is_bound |= done == quiet,
                 Message::Done => done += 1,
                 Message::Other => {}
                 // The row of our own settings.
@@ -370,6 +476,7 @@ impl<'a> Transaction<'a> {
                 | Message::Parameters(_)
                 | Message::Columns(_)) => {
                     let length = message.row_length();
+                    heard.shape.note(&message);
                     let is_wanted = failure.is_none() && !sink.is_full();
                     match if is_wanted { sink.take(message, &self.memory.types) } else { Ok(()) } {
                         Ok(()) => {}
@@ -387,6 +494,25 @@ impl<'a> Transaction<'a> {
             }
             is_first = false;
         }
+    }
+}
+
+impl Sent {
+    fn parse(&self, flight: &mut Flight, sql: &str) {
+        let name = self.name.as_deref().unwrap_or_default();
+        flight.parse(name, sql);
+        flight.describe(name);
+        flight.sync();
+    }
+
+    fn bind(&self, flight: &mut Flight, sql: &str, values: &[Option<String>]) {
+        if let Some(kept) = &self.known {
+            return flight.bind(&kept.name, values);
+        }
+        let name = self.name.as_deref().unwrap_or_default();
+        flight.parse(name, sql);
+        flight.describe(name);
+        flight.bind(name, values);
     }
 }
 
@@ -411,91 +537,4 @@ impl Sink for Nothing {
 pub(super) fn parameters(mut body: Body<'_>) -> Result<Vec<u32>, Malformed> {
     let count = body.count()?;
     (0..count).map(|_| body.number()).collect()
-}
-
-/// The code of a statement that was stopped, by its time limit or by a cancellation.
-const QUERY_CANCELED: &str = "57014";
-
-/// What a server says about a failure.
-struct ServerError {
-    is_fatal: bool,
-    code: String,
-    message: String,
-    /// Which character of the statement, from 1.
-    position: Option<u32>,
-}
-
-impl ServerError {
-    fn read(mut body: Body<'_>) -> Result<Self, Malformed> {
-        let mut error =
-            Self { is_fatal: false, code: String::new(), message: String::new(), position: None };
-        while let Some((field, text)) = body.field()? {
-            match field {
-                // The second is the same in the server's language, and all that old ones have.
-                b'V' | b'S' => error.is_fatal |= matches!(text.as_str(), "FATAL" | "PANIC"),
-                b'C' => error.code = printable(&text, 5),
-                b'M' => error.message = printable(&text, 500),
-                b'P' => error.position = text.parse().ok(),
-                // Where in the server's source, of which relation, in which function of whose.
-                _ => {}
-            }
-        }
-        Ok(error)
-    }
-
-    /// What it means. `is_first`: nothing of the flight had been answered.
-    fn into_error(self, is_first: bool) -> Error {
-        match self.code.as_str() {
-            // By the time limit, since a cancellation of ours has no reader.
-            QUERY_CANCELED => return Error::Timeout,
-            // The server ended the session: it stops, or an operator did, or it idled.
-            _ if self.is_fatal => {
-                let reason = if is_first { Unavailable::Stale } else { Unavailable::Lost };
-                return reason.into();
-            }
-            // It idled within the transaction, or took too long there.
-            "25P03" | "25P04" => return Unavailable::Lost.into(),
-            _ => {}
-        }
-        let message = if names_what_is_not_the_callers(&self.code) {
-            // The text is for the operator, with the reference of the call around it.
-            tracing::warn!(sqlstate = %self.code, message = %self.message, "a statement failed");
-            general(&self.code).to_owned()
-        } else {
-            self.message
-        };
-        Error::Failed { sqlstate: Some(self.code), message, position: self.position }
-    }
-}
-
-/// Whether messages with `code` may name files, roles, hosts, or relations that the statement does
-/// not: those are for the operator.
-fn names_what_is_not_the_callers(code: &str) -> bool {
-    match code.get(..2).unwrap_or_default() {
-        // Data, transaction states, limits, what is not supported, and the statement itself but for
-        // privileges, which may be missing below a view.
-        "0A" | "21" | "22" | "25" | "2B" | "54" => false,
-        "42" => code == "42501",
-        _ => true,
-    }
-}
-
-/// What there is to say of `code` without the server's text.
-fn general(code: &str) -> &'static str {
-    match code.get(..2).unwrap_or_default() {
-        "42" => "permission denied",
-        "23" => "a constraint does not hold",
-        "40" | "55" => "the database is busy with something else; try again",
-        "53" => "the database has not enough resources for the statement",
-        "P0" | "38" | "39" => "a function of the database failed",
-        _ => "the database could not run the statement",
-    }
-}
-
-/// At most `length` characters of `text`, without control characters.
-pub(super) fn printable(text: &str, length: usize) -> String {
-    text.chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .take(length)
-        .collect()
 }

@@ -1,8 +1,8 @@
 //! Messages of the extended protocol, one flight of them at a time.
 //!
 //! ```text
-//! Flight: BEGIN, limits, Parse, Bind, Execute, Sync, ROLLBACK, Sync   --one write-->  server
-//! Wire::receive  <--message by message, each bounded before it is read--             server
+//! Flight: BEGIN, limits, Parse, Bind, Execute, ROLLBACK, Sync   --one write-->  server
+//! Wire::receive  <--message by message, each bounded before it is read--       server
 //! ```
 //!
 //! The driver that logs in reads whole messages into memory and asks for one thing at a time; here
@@ -54,6 +54,14 @@ impl Flight {
     /// Asks for the types of parameters and columns.
     pub(super) fn describe(&mut self, statement: &str) {
         self.message(b'D', |out| {
+            out.push(b'S');
+            push_text(out, statement);
+        });
+    }
+
+    /// Lets go of a statement; of one that the server does not have, too.
+    pub(super) fn close(&mut self, statement: &str) {
+        self.message(b'C', |out| {
             out.push(b'S');
             push_text(out, statement);
         });
@@ -139,6 +147,10 @@ pub(super) enum Message<'a> {
     Parameters(Body<'a>),
     /// The columns.
     Columns(Body<'a>),
+    /// The server has read a text.
+    Parsed,
+    /// The server has planned a statement with its values.
+    Bound,
     /// A statement is done, or its rows were all that were asked for.
     Done,
     /// The statement failed; what follows is skipped by the server up to the next `Sync`.
@@ -160,6 +172,8 @@ impl Message<'_> {
             Self::LongRow(length) => *length,
             Self::Parameters(_)
             | Self::Columns(_)
+            | Self::Parsed
+            | Self::Bound
             | Self::Done
             | Self::Failed(_)
             | Self::Ready { .. }
@@ -328,8 +342,10 @@ impl Wire {
             b'C' | b'I' | b's' => Message::Done,
             b'E' => Message::Failed(body),
             b'Z' => Message::Ready { in_transaction: body.array::<1>()? != *b"I" },
-            // ParseComplete, BindComplete, CloseComplete, NoData.
-            b'1' | b'2' | b'3' | b'n' => Message::Other,
+            b'1' => Message::Parsed,
+            b'2' => Message::Bound,
+            // CloseComplete, NoData.
+            b'3' | b'n' => Message::Other,
             // Notice, notification, a changed parameter: as many as one likes, but not for ever.
             b'N' | b'A' | b'S' => {
                 self.idle_talk += HEADER + length;

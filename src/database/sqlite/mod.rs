@@ -32,8 +32,8 @@ use tokio::sync::oneshot;
 
 use self::worker::{CATALOGUE_TIMEOUT, Command, Worker};
 use super::{
-    BoxFuture, Catalogue, Database, Dialect, Error, Options, PlanNode, Query, QueryResult,
-    Relation, Unavailable,
+    BoxFuture, Catalogue, Database, Dialect, Error, ExcessPrivilege, Options, PlanNode, Query,
+    QueryResult, Relation, Unavailable,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -182,7 +182,7 @@ impl Database for Session {
         Box::pin(std::future::ready(version))
     }
 
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, Error>> {
+    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

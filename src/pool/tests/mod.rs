@@ -323,6 +323,7 @@ async fn a_database_that_does_not_answer_is_left_alone_for_a_while() {
             user: "nobody".to_owned(),
             tls: TlsMode::Disable,
             root_certificates: None,
+            client_certificate: None,
             schema: "public".to_owned(),
             tenant_variable: None,
         }),

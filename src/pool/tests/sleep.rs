@@ -1,7 +1,9 @@
 //! Tenants that nobody asks for.
 
 use super::*;
-use crate::database::{BoxFuture, Catalogue, Dialect, PlanNode, Query, QueryResult, Relation};
+use crate::database::{
+    BoxFuture, Catalogue, Dialect, ExcessPrivilege, PlanNode, Query, QueryResult, Relation,
+};
 use crate::tenant::RelationName;
 
 /// More than any instance stays.
@@ -122,7 +124,9 @@ impl Database for Mute {
         Box::pin(std::future::pending())
     }
 
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<String>, database::Error>> {
+    fn excess_privileges(
+        &mut self,
+    ) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, database::Error>> {
         Box::pin(std::future::pending())
     }
 

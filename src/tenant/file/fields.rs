@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "checked, or of a field that is none")]
-fn exposed(text: &SecretText) -> &str {
+pub(super) fn exposed(text: &SecretText) -> &str {
     text.expose_secret()
 }
 

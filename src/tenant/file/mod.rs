@@ -20,7 +20,7 @@ use crate::tenant::{
     PostgresTarget, Quotas, RelationName, ResolvedTenant, TenantConfig, TenantId, TlsMode,
 };
 
-use fields::{Field, Object, Reader, printable};
+use fields::{Field, Object, Reader, exposed, printable};
 
 pub use schema::schema;
 
@@ -40,7 +40,7 @@ pub struct Surroundings<'a> {
     pub id_rule: IdRule,
     /// Looks a variable up.
     pub lookup: Lookup<'a>,
-    /// Reads the PEM file that `db_sslrootcert` names; an error is one line without values.
+    /// Reads the PEM file that `db_sslrootcert` or `db_sslcert` names; an error is one line without values.
     pub certificate: &'a dyn Fn(&str) -> Result<String, String>,
 }
 
@@ -70,7 +70,7 @@ impl fmt::Display for Problem {
     }
 }
 
-const TOP: [&str; 16] = [
+const TOP: [&str; 18] = [
     "tenant_id",
     "db_engine",
     "db_host",
@@ -81,6 +81,8 @@ const TOP: [&str; 16] = [
     "db_path",
     "db_sslmode",
     "db_sslrootcert",
+    "db_sslcert",
+    "db_sslkey",
     "db_schema",
     "db_tenant_variable",
     "api_keys",
@@ -91,7 +93,7 @@ const TOP: [&str; 16] = [
 const LIMITS: &str = "limits";
 /// An editor's pointer to `schema.json`; read past.
 const SCHEMA: &str = "$schema";
-const POSTGRES_ONLY: [&str; 9] = [
+const POSTGRES_ONLY: [&str; 11] = [
     "db_host",
     "db_port",
     "db_name",
@@ -99,6 +101,8 @@ const POSTGRES_ONLY: [&str; 9] = [
     "db_password",
     "db_sslmode",
     "db_sslrootcert",
+    "db_sslcert",
+    "db_sslkey",
     "db_schema",
     "db_tenant_variable",
 ];
@@ -148,6 +152,7 @@ impl<'a> Reader<'a> {
         let id = self.id(&top, file_name);
         let connection = self.connection(&top);
         let db_password = self.optional_secret(&top, "db_password");
+        let db_sslkey = self.private_key(&top);
         let api_keys = self.api_keys(&top);
         let quotas = self.section(&top, "quotas", Self::quotas).unwrap_or_default();
         let features = self.features(&top);
@@ -155,7 +160,10 @@ impl<'a> Reader<'a> {
         let limits = self.section(&top, LIMITS, Self::limits).unwrap_or_default();
         let config =
             TenantConfig { id: id?, connection: connection?, access, limits, quotas, features };
-        Some(ResolvedTenant { config, credentials: Credentials { db_password, api_keys } })
+        Some(ResolvedTenant {
+            config,
+            credentials: Credentials { db_password, db_sslkey, api_keys },
+        })
     }
 
     fn id(&mut self, top: &Object<'a>, file_name: &str) -> Option<TenantId> {
@@ -209,7 +217,8 @@ impl<'a> Reader<'a> {
         let modes = [TlsMode::Disable, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull]
             .map(|mode| (mode.as_str(), mode));
         let tls = self.choice(top, "db_sslmode", &modes);
-        let root_certificates = self.certificates(top);
+        let root_certificates = self.certificates(top, "db_sslrootcert");
+        let client_certificate = self.certificates(top, "db_sslcert");
         let host = host?;
         if host.contains(|c: char| c == ',' || c.is_whitespace() || c.is_control())
             || host.len() > 255
@@ -226,6 +235,12 @@ impl<'a> Reader<'a> {
             None if is_local => TlsMode::Disable,
             None => TlsMode::VerifyFull,
         };
+        if tls == TlsMode::Disable
+            && let Some(value) = top.get("db_sslcert")
+        {
+            let message = "needs TLS: set db_sslmode, verify-full for one";
+            self.problem(&top.field("db_sslcert"), value.get(), message);
+        }
         Some(Connection::Postgres(PostgresTarget {
             host,
             port: u16::try_from(port.unwrap_or(5_432)).ok()?,
@@ -233,6 +248,7 @@ impl<'a> Reader<'a> {
             user: user?,
             tls,
             root_certificates,
+            client_certificate,
             schema: schema?,
             tenant_variable: tenant_variable?,
         }))
@@ -258,11 +274,37 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn certificates(&mut self, top: &Object<'a>) -> Option<String> {
-        let value = top.get("db_sslrootcert")?;
-        let path = self.required_text(top, "db_sslrootcert")?;
+    fn certificates(&mut self, top: &Object<'a>, name: &str) -> Option<String> {
+        let value = top.get(name)?;
+        let path = self.required_text(top, name)?;
         let pem = (self.surroundings.certificate)(&path);
-        pem.map_err(|message| self.problem(&top.field("db_sslrootcert"), value.get(), message)).ok()
+        pem.map_err(|message| self.problem(&top.field(name), value.get(), message)).ok()
+    }
+
+    /// The key of the client certificate. What fits into its record is any but the longest RSA keys.
+    fn private_key(&mut self, top: &Object<'a>) -> Option<SecretText> {
+        let key = self.optional_secret(top, "db_sslkey");
+        // One problem is enough: SQLite has neither.
+        let both = ["db_sslcert", "db_sslkey"];
+        if self.problems.iter().any(|problem| both.contains(&problem.field.as_str())) {
+            return key;
+        }
+        let message = match (&key, top.get("db_sslcert"), top.get("db_sslkey")) {
+            (Some(key), _, _) if !is_private_key(key) => {
+                "must be a private key in PEM, without a passphrase: \"-----BEGIN PRIVATE KEY-----\" \
+                 and so on"
+            }
+            (Some(_), None, _) => "needs db_sslcert, the certificate that it belongs to",
+            // Not where the key has a problem of its own.
+            (None, Some(certificate), None) => {
+                let message = "needs db_sslkey, its private key";
+                self.problem(&top.field("db_sslcert"), certificate.get(), message);
+                return None;
+            }
+            _ => return key,
+        };
+        self.problem(&top.field("db_sslkey"), top.get("db_sslkey")?.get(), message);
+        None
     }
 
     fn api_keys(&mut self, top: &Object<'a>) -> BTreeMap<String, SecretText> {
@@ -360,6 +402,15 @@ fn flag(value: &RawValue) -> Option<bool> {
         "false" => Some(false),
         _ => None,
     }
+}
+
+/// Whether `text` looks like a key that is not encrypted. Of which kind, the login finds out.
+fn is_private_key(text: &SecretText) -> bool {
+    let text = exposed(text);
+    ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].iter().any(|kind| {
+        let (begin, end) = (format!("-----BEGIN {kind}-----"), format!("-----END {kind}-----"));
+        text.contains(&begin) && text.contains(&end) && !text.contains("ENCRYPTED")
+    })
 }
 
 fn relation(schema: Option<&str>, name: &str) -> RelationName {

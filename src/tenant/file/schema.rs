@@ -53,6 +53,8 @@ pub fn schema() -> serde_json::Value {
                 "description": "Default verify-full; disable for loopback hosts and sockets.",
             },
             "db_sslrootcert": text("PEM file (absolute, or beside this file); sealed at import."),
+            "db_sslcert": text("PEM file of the certificate to log in with; sealed at import."),
+            "db_sslkey": secret("Private key of db_sslcert, PEM, without a passphrase."),
             "db_schema": text("Where unqualified names are looked up; default public."),
             "db_tenant_variable": text(
                 "Setting that has the tenant's id in each transaction, such as app.tenant_id.",

@@ -84,6 +84,7 @@ fn the_example_of_the_brief_reads_once_underscores_are_admitted() {
             user: "app_user_001".to_owned(),
             tls: TlsMode::VerifyFull,
             root_certificates: None,
+            client_certificate: None,
             schema: "public".to_owned(),
             tenant_variable: None,
         }),
@@ -314,6 +315,45 @@ fn what_was_read_shows_no_secret() {
     let shown = format!("{:?}", file.unwrap());
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(shown.contains("openai"), "{shown}");
+}
+
+#[test]
+fn a_client_certificate_and_its_key_come_together_and_over_tls() {
+    const BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
+    const END: &str = "-----END PRIVATE KEY-----";
+    let key = format!("{BEGIN}\n{SECRET}\n{END}\n");
+    let with = |fields: &str, key: &str| {
+        let text = postgres(fields);
+        read_as("tenant001.json", IdRule::Alphanumeric, text.as_bytes(), &[("KEY", key)])
+    };
+    let both = r#""db_sslcert": "ca.pem", "db_sslkey": "${KEY}""#;
+    for kind in ["PRIVATE KEY", "EC PRIVATE KEY", "RSA PRIVATE KEY"] {
+        let file = with(both, &key.replace("PRIVATE KEY", kind)).unwrap();
+        let Connection::Postgres(target) = &file.tenant.config.connection else {
+            panic!("not PostgreSQL")
+        };
+        assert_eq!(target.client_certificate.as_deref(), Some("PEM"));
+        assert!(file.tenant.credentials.db_sslkey.is_some() && file.literal_secrets.is_empty());
+        assert!(!format!("{file:?}").contains(SECRET));
+    }
+    let check = |fields: &str, key: &str, expected: &str| {
+        let problems = with(fields, key).unwrap_err();
+        check_problems(&problems, expected);
+        assert!(!format!("{problems:?}").contains(SECRET));
+    };
+    let no_key = "db_sslkey: must be a private key in PEM, without a passphrase: \
+                  \"-----BEGIN PRIVATE KEY-----\" and so on";
+    let fields = "\n\"db_sslcert\": \"ca.pem\", \"db_sslkey\": \"${KEY}\"";
+    let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+    let traditional = key.replace(SECRET, "Proc-Type: 4,ENCRYPTED");
+    for wrong in [SECRET, BEGIN, &encrypted, &traditional] {
+        check(fields, wrong, &format!("2:38: {no_key}"));
+    }
+    check("\n\"db_sslcert\": \"ca.pem\"", "", "2:15: db_sslcert: needs db_sslkey, its private key");
+    let alone = "2:14: db_sslkey: needs db_sslcert, the certificate that it belongs to";
+    check("\n\"db_sslkey\": \"${KEY}\"", &key, alone);
+    let plain = format!("{fields}, \"db_sslmode\": \"disable\"");
+    check(&plain, &key, "2:15: db_sslcert: needs TLS: set db_sslmode, verify-full for one");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::super::certificate::hex;
 use super::super::envelope::{self, Place, RecordKind};
 use super::super::key::Key;
 use super::super::keyring::{Keyring, TenantKeys};
-use super::super::record::{self, Directory, FieldId};
+use super::super::record::{self, Certificates, Directory, FieldId};
 use super::super::sealed::{RECORD_KEY_LENGTH, SealedStore, record_key};
 use super::super::token;
 use super::super::unsealed::Unsealed;
@@ -335,7 +335,7 @@ pub(super) fn examine<'a>(
     let Some((directory, own)) = { directories }.next() else { return examined };
     examined.kept.push(own);
 
-    let mut certificates = None;
+    let mut certificates = Certificates::default();
     let mut config = None;
     for field in &directory.fields {
         let kind = field.id.kind();
@@ -367,7 +367,12 @@ pub(super) fn examine<'a>(
                     examined.lost.push(field.name.clone());
                     continue;
                 };
-                certificates = Some(pem.to_owned());
+                let certificate = if field.id == FieldId::CERTIFICATES {
+                    &mut certificates.roots
+                } else {
+                    &mut certificates.client
+                };
+                *certificate = Some(pem.to_owned());
             }
             RecordKind::Config => {
                 // Read below, once the certificates are known.

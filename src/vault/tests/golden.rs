@@ -163,8 +163,11 @@ fn make() -> String {
     let tenant = |name: &str, password: &str, api_keys: &[(&str, &str)]| {
         let mut tenant = postgres(name);
         let api_keys = api_keys.iter().map(|(name, key)| ((*name).to_owned(), (*key).into()));
-        tenant.credentials =
-            Credentials { db_password: Some(password.into()), api_keys: api_keys.collect() };
+        tenant.credentials = Credentials {
+            db_password: Some(password.into()),
+            db_sslkey: None,
+            api_keys: api_keys.collect(),
+        };
         tenant
     };
     let changing = |password: &str| tenant("tenant002", password, &[]);

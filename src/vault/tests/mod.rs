@@ -42,6 +42,7 @@ fn postgres(name: &str) -> ResolvedTenant {
             user: "app_user".to_owned(),
             tls: TlsMode::VerifyFull,
             root_certificates: None,
+            client_certificate: None,
             schema: "public".to_owned(),
             tenant_variable: None,
         }),
@@ -60,6 +61,7 @@ fn postgres(name: &str) -> ResolvedTenant {
     let api_keys = [("openai", "sk-1"), ("anthropic", "sk-2")];
     let credentials = Credentials {
         db_password: Some(CANARY.into()),
+        db_sslkey: None,
         api_keys: api_keys.map(|(name, key)| (name.to_owned(), key.into())).into(),
     };
     ResolvedTenant { config, credentials }
@@ -181,7 +183,9 @@ fn what_was_imported_is_there_after_unsealing_again() {
     sqlite.credentials = Credentials::default();
     let mut certified = postgres("tenant001");
     let pem = "-----BEGIN CERTIFICATE-----\n".to_owned() + &"A".repeat(200 << 10);
-    target(&mut certified).root_certificates = Some(pem);
+    target(&mut certified).root_certificates = Some(pem.clone());
+    target(&mut certified).client_certificate = Some(pem + "B");
+    certified.credentials.db_sslkey = Some("key".into());
     let configs = [certified.config.clone(), sqlite.config.clone()];
     let changes = vault.import(vec![certified, sqlite]).unwrap();
     assert_eq!(kinds(&changes), [&ChangeKind::Added, &ChangeKind::Added]);
@@ -202,8 +206,9 @@ fn what_was_imported_is_there_after_unsealing_again() {
     let stored = vault.tenant(&id("tenant001")).unwrap();
     assert_eq!((stored.version, stored.enabled), (1, true));
     let names: Vec<_> = stored.credentials.iter().map(|info| info.name.as_str()).collect();
-    assert_eq!(names, ["db_password", "api_keys.anthropic", "api_keys.openai"]);
+    assert_eq!(names, ["db_password", "db_sslkey", "api_keys.anthropic", "api_keys.openai"]);
     let credentials = vault.credentials(&id("tenant001")).unwrap();
+    assert_eq!(exposed(credentials.db_sslkey.as_ref().unwrap()), "key");
     assert_eq!(exposed(credentials.db_password.as_ref().unwrap()), CANARY);
     assert_eq!(exposed(&credentials.api_keys["openai"]), "sk-1");
     let credentials = vault.credentials(&id("sqlite001")).unwrap();
@@ -277,6 +282,13 @@ fn changed_fields_are_named_and_their_old_records_are_gone() {
     check(
         &|tenant| target(tenant).root_certificates = Some("PEM".repeat(4_000)),
         &["db_sslrootcert"],
+    );
+    check(
+        &|tenant| {
+            target(tenant).client_certificate = Some("PEM".repeat(4_000));
+            tenant.credentials.db_sslkey = Some("key".into());
+        },
+        &["db_sslcert", "db_sslkey"],
     );
     check(
         &|tenant| {
