@@ -27,7 +27,7 @@ pub enum ErrorCode {
     InvalidArgument,
     /// The tenant id breaks the rule for ids.
     InvalidTenant,
-    /// Every instance of the tenant stayed busy for the whole of `acquire_timeout`.
+    /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one.
     PoolExhausted,
     /// The database answered the statement with an error.
     QueryFailed,
