@@ -27,6 +27,8 @@ pub enum ErrorCode {
     InvalidArgument,
     /// The tenant id breaks the rule for ids.
     InvalidTenant,
+    /// The session ended while a change was made final: it may have been made or not.
+    OutcomeUnknown,
     /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one.
     PoolExhausted,
     /// The database answered the statement with an error.
@@ -55,7 +57,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the README's table.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::InvalidTenant,
         Self::TenantNotConfigured,
         Self::Forbidden,
@@ -67,6 +69,7 @@ impl ErrorCode {
         Self::QueryFailed,
         Self::QueryTimeout,
         Self::ResultTooLarge,
+        Self::OutcomeUnknown,
         Self::QuotaExceeded,
         Self::PoolExhausted,
         Self::DatabaseUnavailable,
@@ -89,6 +92,7 @@ impl ErrorCode {
             Self::InternalError => "INTERNAL_ERROR",
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::InvalidTenant => "INVALID_TENANT",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::PoolExhausted => "POOL_EXHAUSTED",
             Self::QueryFailed => "QUERY_FAILED",
             Self::QueryRefused => "QUERY_REFUSED",
@@ -117,6 +121,7 @@ impl ErrorCode {
             Self::InternalError => "unexpected internal error; the request id leads to the log",
             Self::InvalidArgument => "an argument is not valid",
             Self::InvalidTenant => "the tenant id is not valid",
+            Self::OutcomeUnknown => "it is not known whether the change was made",
             Self::PoolExhausted => "all instances of this tenant stayed busy; try again",
             Self::QueryFailed => "the database answered with an error",
             Self::QueryRefused => "the statement is not allowed",
@@ -152,6 +157,7 @@ impl ErrorCode {
             | Self::InternalError
             | Self::InvalidArgument
             | Self::InvalidTenant
+            | Self::OutcomeUnknown
             | Self::QueryFailed
             | Self::ResourceNotFound
             | Self::ResultTooLarge

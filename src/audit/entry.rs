@@ -112,6 +112,7 @@ impl Decision {
             | ErrorCode::IntegrityError
             | ErrorCode::StorageFull
             | ErrorCode::InternalError
+            | ErrorCode::OutcomeUnknown
             | ErrorCode::PoolExhausted
             | ErrorCode::QueryFailed
             | ErrorCode::QueryTimeout

@@ -30,6 +30,12 @@ pub enum Error {
         /// What would fit.
         expected: String,
     },
+    /// The session ended while a change was made final.
+    #[error(
+        "the connection was lost while the change was made final, so it is not known whether it \
+         was made; look before you try again"
+    )]
+    OutcomeUnknown,
     /// There are more or fewer values than places.
     #[error("the statement has {expected} parameters; params has {given} values")]
     ParameterCount {
@@ -38,6 +44,12 @@ pub enum Error {
         /// Values given.
         given: usize,
     },
+    /// What RETURNING gives is beyond the tenant's byte limit; nothing was changed.
+    #[error(
+        "what RETURNING gives exceeds this tenant's byte limit, so nothing was changed; return \
+         fewer columns or change fewer rows"
+    )]
+    ReturnedTooLarge,
     /// The session found something that the guard cannot see from the text.
     #[error("{0}")]
     Refused(#[from] super::Refusal),
@@ -47,6 +59,15 @@ pub enum Error {
     /// One value or row alone is beyond the tenant's byte limit.
     #[error("a single row exceeds this tenant's byte limit")]
     TooLarge,
+    /// More rows would change than may; nothing was changed.
+    #[error(
+        "more than {limit} rows would change, so nothing was changed; change fewer at a time, or \
+         raise limit if it is below the tenant's max_rows"
+    )]
+    TooManyChanges {
+        /// Most rows that might have.
+        limit: u32,
+    },
     /// The database cannot be reached, refuses the login, or went away.
     #[error("the tenant's database is unavailable: {0}")]
     Unavailable(Unavailable),
@@ -112,9 +133,19 @@ impl Error {
             }
             Self::Refused(_) => ErrorCode::QueryRefused,
             Self::Timeout => ErrorCode::QueryTimeout,
-            Self::TooLarge => ErrorCode::ResultTooLarge,
+            Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
+            Self::ReturnedTooLarge | Self::TooLarge | Self::TooManyChanges { .. } => {
+                ErrorCode::ResultTooLarge
+            }
             Self::Unavailable(_) => ErrorCode::DatabaseUnavailable,
         }
+    }
+}
+
+impl Error {
+    /// What it is of a change: what is too large there is what RETURNING gives.
+    pub(super) fn of_change(self) -> Self {
+        if self == Self::TooLarge { Self::ReturnedTooLarge } else { self }
     }
 }
 

@@ -22,13 +22,13 @@ use proptest::test_runner::TestRunner;
 
 use super::guard::is_function_allowed;
 use super::{
-    AddressPolicy, Database, Dialect, Error, GuardedSql, Options, Query, QueryResult, check,
-    connect,
+    AddressPolicy, Database, Dialect, Error, GuardedSql, GuardedWrite, Options, Query, QueryResult,
+    Write, check, connect,
 };
 use crate::memory::SecretText;
 use crate::tenant::{
-    Access, ColumnName, Connection, Credentials, IdRule, Limits, PostgresTarget, Quotas,
-    RelationName, Resource, TenantConfig, TenantId, TlsMode,
+    Access, AccessMode, ColumnName, Connection, Credentials, IdRule, Limits, PostgresTarget,
+    Quotas, RelationName, Resource, TenantConfig, TenantId, TlsMode,
 };
 
 /// What a statement may take that has to be ended.
@@ -137,6 +137,19 @@ const STATE: &str = "SELECT md5(concat_ws('/', \
     (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_replication_slots), \
     (SELECT count(*) FROM pg_prepared_xacts), (SELECT count(*) FROM pg_description), \
     (SELECT count(*) FROM pg_cursors), (SELECT count(*) FROM pg_file_settings)))";
+
+/// What no change of customers could have changed: neither their rows nor a sequence, which is not
+/// undone with a transaction.
+const BEYOND_CUSTOMERS: &str = "SELECT md5(concat_ws('/', \
+    (SELECT string_agg(s::text, ',') FROM corpus.secrets s), \
+    (SELECT string_agg(p::text, ',') FROM hidden.plans p), \
+    (SELECT string_agg(r::text, ',' ORDER BY r.oid) FROM pg_authid r), \
+    (SELECT string_agg(concat(c.oid, c.relname, c.relacl, c.reloptions), ',' ORDER BY c.oid) \
+     FROM pg_class c WHERE relnamespace IN ('corpus'::regnamespace, 'hidden'::regnamespace)), \
+    (SELECT count(*) FROM pg_extension), (SELECT count(*) FROM pg_trigger), \
+    (SELECT count(*) FROM pg_largeobject_metadata), \
+    (SELECT count(*) FROM pg_db_role_setting), (SELECT count(*) FROM pg_replication_slots), \
+    (SELECT count(*) FROM pg_prepared_xacts)))";
 
 /// A server with the tables that the statements name, seen by its owner and by a tenant.
 struct Server {
@@ -364,4 +377,86 @@ async fn hostile_statements_are_held_by_sqlite_without_the_guard() {
         assert!(!Path::new("/tmp/tenantry-pwn").exists(), "{} made a file", block.name);
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+fn as_change(block: &Block, relations: &[&str]) -> Write {
+    let statement = GuardedWrite::unguarded(&block.sql, "customers", relations);
+    Write { statement, params: vec![], limit: None }
+}
+
+#[tokio::test]
+async fn hostile_changes_are_held_by_sqlite_without_the_guard() {
+    super::bound_memory();
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("corpus.db");
+    let named = |name: &str| RelationName { schema: None, name: name.to_owned() };
+    let allowed = ["customers", "notes", "places"];
+    let password = ColumnName { relation: named("customers"), column: "password".to_owned() };
+    let access = Access {
+        mode: AccessMode::ReadWrite,
+        tables: Some(allowed.map(named).to_vec()),
+        deny_columns: vec![password],
+    };
+    let config = config(Connection::Sqlite { path: "corpus.db".to_owned() }, access);
+    let beyond_customers = || {
+        let file = rusqlite::Connection::open(&path).unwrap();
+        let sql = "SELECT (SELECT group_concat(concat(name, sql), ',') FROM sqlite_schema), \
+                   (SELECT group_concat(x) FROM secrets), (SELECT group_concat(body) FROM notes), \
+                   (SELECT group_concat(concat(id, min_x, max_x)) FROM places)";
+        let cells = |row: &rusqlite::Row<'_>| {
+            (0..4).map(|place| row.get(place)).collect::<rusqlite::Result<Vec<Option<String>>>>()
+        };
+        file.query_row(sql, [], cells).unwrap()
+    };
+    let mut made = 0;
+    for block in blocks(include_str!("../../tests/hostile/hostile_sqlite.sql"))
+        .into_iter()
+        .chain(blocks(include_str!("../../tests/hostile/hostile_writes_sqlite.sql")))
+    {
+        drop(std::fs::remove_file(&path));
+        rusqlite::Connection::open(&path)
+            .unwrap()
+            .execute_batch(include_str!("../../tests/hostile/layers_sqlite.sql"))
+            .unwrap();
+        let before = beyond_customers();
+        let mut session = open(&config, &Credentials::default(), root.path()).await;
+        let limits = Limits { statement_timeout: SHORT, ..Limits::default() };
+        let answer = session.write(&as_change(&block, &allowed), &limits).await;
+        made += usize::from(answer.is_ok());
+        let shown = format!("{answer:?}");
+        assert!(!shown.contains("canary"), "{}: {shown}", block.name);
+        drop(session);
+        assert_eq!(beyond_customers(), before, "{}", block.name);
+        let files = std::fs::read_dir(root.path()).unwrap().count();
+        assert!(files <= 2, "{} made a file", block.name);
+        assert!(!Path::new("/tmp/tenantry-pwn").exists(), "{} made a file", block.name);
+    }
+    // Changes of customers are what this layer is to let through.
+    assert!((5..40).contains(&made), "{made}");
+}
+
+#[tokio::test]
+async fn hostile_changes_are_held_by_postgres_without_the_guard() {
+    let server = Server::with_tables().await;
+    let config = TenantConfig {
+        access: Access { mode: AccessMode::ReadWrite, ..Access::default() },
+        ..server.tenant.clone()
+    };
+    let before: String = server.owner.query_one(BEYOND_CUSTOMERS, &[]).await.unwrap().get(0);
+    for block in blocks(include_str!("../../tests/hostile/hostile_postgres.sql"))
+        .into_iter()
+        .chain(blocks(include_str!("../../tests/hostile/hostile_writes_postgres.sql")))
+        // A sequence is not undone with its transaction: the guard is alone there.
+        .filter(|block| !block.sql.contains("nextval") && !block.sql.contains("setval"))
+    {
+        let mut session = open(&config, &server.credentials, Path::new("/nowhere")).await;
+        let limits = Limits { statement_timeout: SHORT, ..Limits::default() };
+        // What would change customers is not made final, since no row may change.
+        let write = as_change(&block, &[]);
+        let answer = session.write(&write, &Limits { max_rows: 0, ..limits }).await;
+        drop(answer);
+        let after: String = server.owner.query_one(BEYOND_CUSTOMERS, &[]).await.unwrap().get(0);
+        assert_eq!(after, before, "{} wrote", block.name);
+        assert!(!Path::new("/tmp/tenantry-pwn").exists(), "{} made a file", block.name);
+    }
 }

@@ -4,18 +4,21 @@
 //! text --guard::check(resource, access)--> GuardedSql --Database::query(limits)--> QueryResult
 //!                   |                                        |
 //!                refusal                    sqlite: own thread, authorizer, progress handler
-//!                                           postgres: READ ONLY transaction, bound limits
+//!                   |                       postgres: READ ONLY transaction, bound limits
+//!                   |                                        |
+//! text --guard::check_write--> GuardedWrite --Database::write(limits)--> WriteResult
+//!                                           one transaction: count, then COMMIT or ROLLBACK
 //! ```
 //!
 //! Every statement passes two independent layers: the guard, which knows the caller's URI and
 //! admits only what it has on a list, and the session, which makes the engine itself read only and
-//! bounded in time, rows and bytes.
+//! bounded in time, rows and bytes; for a change, which the engine lets change one table.
 //!
-//! Protects against: writing; reading what `access` or the URI does not allow; side effects of
+//! Protects against: writing by a query; a change beyond its bound, or half of one; reading what `access` or the URI does not allow; side effects of
 //! functions; answers or statements without bound; a session that carries one caller's state to
 //! the next; texts of drivers and parsers, which may quote secrets, reaching anyone. Does not
-//! protect against: what the tenant's own views, types and computed columns do, which is the
-//! tenant's own schema; a role that may do more than it needs, which is logged when the tenant's
+//! protect against: what the tenant's own views, types, triggers, foreign keys and computed
+//! columns do, which is the tenant's own schema; a role that may do more than it needs, which is logged when the tenant's
 //! first session opens.
 
 mod breaker;
@@ -44,7 +47,7 @@ use crate::tenant::{
 pub use breaker::{Attempt, Breaker};
 pub use catalogue::{Catalogue, ForeignKey, Listed, Relation, RelationColumn, RelationKind};
 pub use error::{Error, Unavailable};
-pub use guard::{Dialect, GuardedSql, Refusal, check};
+pub use guard::{Dialect, GuardedSql, GuardedWrite, Refusal, check, check_write};
 pub use plan::PlanNode;
 pub use postgres::{AddressPolicy, InvalidNetwork, Network};
 pub use rows::Rows;
@@ -84,6 +87,36 @@ pub struct QueryResult {
     pub rows: Rows,
     /// Whether there were more rows than the limits let through.
     pub truncated: bool,
+}
+
+/// One change of rows with its bound values.
+#[derive(Clone, Debug)]
+pub struct Write {
+    /// What runs.
+    pub statement: GuardedWrite,
+    /// As for [`Query::params`].
+    pub params: Vec<Value>,
+    /// Most rows that may change; the tenant's `max_rows` holds beside it.
+    pub limit: Option<u32>,
+}
+
+impl Write {
+    /// Most rows that may change.
+    fn most_rows(&self, limits: &Limits) -> u32 {
+        self.limit.unwrap_or(u32::MAX).min(limits.max_rows)
+    }
+}
+
+/// What a change did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WriteResult {
+    /// Rows that the statement inserted, updated or deleted; not those that triggers and foreign
+    /// keys of the tenant's own changed with them.
+    pub changed: u64,
+    /// Of RETURNING.
+    pub columns: Vec<Column>,
+    /// Of RETURNING, whole: rows are as in a [`QueryResult`].
+    pub rows: Rows,
 }
 
 /// A column of an answer.
@@ -167,6 +200,21 @@ pub trait Database: Send + fmt::Debug {
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>>;
 
+    /// Makes the change of `write` in a transaction of its own: all of it, or nothing.
+    ///
+    /// Nothing is made final before the number of rows and the bytes of RETURNING are known to be
+    /// within the limits. Whether the tenant allows writing is for the caller to know.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`]; nothing was changed, but after [`Error::OutcomeUnknown`]. That one is also
+    /// what dropping the future midway may amount to.
+    fn write<'a>(
+        &'a mut self,
+        write: &'a Write,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, Error>>;
+
     /// What there is to read, as it is now: kept in the session for as long as the database says
     /// that it did not change, which is one question.
     fn catalogue<'a>(
@@ -195,8 +243,8 @@ pub trait Database: Send + fmt::Debug {
     /// The engine's version, such as `PostgreSQL 17.6`.
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>>;
 
-    /// What the role of the session may do beyond reading: the guard and the read-only transaction
-    /// hold it back, but nothing should have to. Empty for `SQLite`, whose files have no roles.
+    /// What the role of the session may do beyond reading: the guard and the transaction hold it
+    /// back, but nothing should have to. Empty for `SQLite`, whose files have no roles.
     fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>>;
 
     /// Asks the server for a sign of life, of which those need none that have no server.

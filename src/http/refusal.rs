@@ -60,6 +60,7 @@ fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::IntegrityError
         | ErrorCode::InternalError
         | ErrorCode::QueryTimeout
+        | ErrorCode::OutcomeUnknown
         | ErrorCode::ResultTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

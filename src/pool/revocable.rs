@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::{
     BoxFuture, Catalogue, Database, Dialect, Error, ExcessPrivilege, PlanNode, Query, QueryResult,
-    Relation,
+    Relation, Write, WriteResult,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -41,6 +41,15 @@ impl Database for Revocable {
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
         Box::pin(unless(&self.revoked, self.session.query(query, limits)))
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        write: &'a Write,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, Error>> {
+        // To the end: what was made final cannot be taken back by giving it up.
+        self.session.write(write, limits)
     }
 
     fn catalogue<'a>(

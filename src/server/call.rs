@@ -332,7 +332,7 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
     use crate::database::{
         BoxFuture, Catalogue, Database, Dialect, ExcessPrivilege, PlanNode, QueryResult, Relation,
-        Unavailable,
+        Unavailable, Write, WriteResult,
     };
     use crate::quota::Limiter;
     use crate::server::create_tenant_scoped_server;
@@ -353,6 +353,14 @@ mod tests {
             _: &'a Limits,
         ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
             Box::pin(std::future::ready(self.0.pop_front().unwrap()))
+        }
+
+        fn write<'a>(
+            &'a mut self,
+            _: &'a Write,
+            _: &'a Limits,
+        ) -> BoxFuture<'a, Result<WriteResult, database::Error>> {
+            Box::pin(std::future::ready(Ok(WriteResult::default())))
         }
 
         fn catalogue<'a>(

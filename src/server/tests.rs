@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::database::{
     BoxFuture, Catalogue, Error as DatabaseError, ExcessPrivilege, Listed, PlanNode, Query,
-    QueryResult, Relation, RelationKind,
+    QueryResult, Relation, RelationKind, Write, WriteResult,
 };
 use crate::error::ErrorCode;
 use crate::quota::Limiter;
@@ -46,6 +46,14 @@ impl Database for Fake {
         _: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, DatabaseError>> {
         self.answer(QueryResult::default())
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        _: &'a Write,
+        _: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, DatabaseError>> {
+        Box::pin(std::future::ready(Ok(WriteResult::default())))
     }
 
     fn catalogue<'a>(

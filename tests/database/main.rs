@@ -10,6 +10,9 @@ mod session;
 mod sqlite;
 mod statements;
 mod wire;
+mod write;
+mod write_postgres;
+mod write_sqlite;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod psql;
 mod refused;
 mod shell;
 mod sqlite;
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -16,6 +16,10 @@ pub(crate) fn told(name: &str) -> String {
 }
 
 async fn open() -> Box<dyn Database> {
+    open_with("corpus", Access::default()).await
+}
+
+pub(crate) async fn open_with(schema: &str, access: Access) -> Box<dyn Database> {
     let target = PostgresTarget {
         host: "localhost".to_owned(),
         port: told("TENANTRY_TEST_PG_PORT").parse().unwrap(),
@@ -24,16 +28,16 @@ async fn open() -> Box<dyn Database> {
         tls: TlsMode::VerifyFull,
         root_certificates: Some(std::fs::read_to_string(told("TENANTRY_TEST_PG_CA")).unwrap()),
         client_certificate: None,
-        schema: "corpus".to_owned(),
+        schema: schema.to_owned(),
         tenant_variable: None,
     };
     let db_password = Some(SecretText::from(told("TENANTRY_TEST_PG_PASSWORD").as_str()));
     let credentials = Credentials { db_password, ..Credentials::default() };
     let connection = Connection::Postgres(target);
-    connect(connection, Access::default(), &credentials, Path::new("/nowhere")).await.unwrap()
+    connect(connection, access, &credentials, Path::new("/nowhere")).await.unwrap()
 }
 
-/// A client beside the guard, once the tables of the corpus are there.
+/// A client that asks as `psql` does: the text as it is, and texts for answers.
 pub(crate) async fn plain_client() -> tokio_postgres::Client {
     static MADE: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
     let mut config = tokio_postgres::Config::new();

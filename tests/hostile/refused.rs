@@ -6,7 +6,7 @@ use tenantry::tenant::{Access, ColumnName, RelationName, Resource};
 use super::corpus;
 
 /// A tenant that may read customers, notes and places, but no passwords.
-fn access() -> Access {
+pub(crate) fn access() -> Access {
     let named = |name: &str| RelationName { schema: None, name: name.to_owned() };
     let password = ColumnName { relation: named("customers"), column: "password".to_owned() };
     Access {

@@ -2,7 +2,8 @@
 //!
 //! Which relation a bare column belongs to is not known here, so a statement that uses a relation
 //! with denied columns is refused as soon as it could reach them in any way: by their name
-//! anywhere, by a wildcard, by the row as a whole, or by giving columns other names by position.
+//! anywhere, by a wildcard, by the row as a whole, by giving columns other names by position, or by
+//! writing them by position.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +33,16 @@ pub(super) fn check(
         return Ok(BTreeSet::new());
     }
     if let Some(name) = found.identifiers.iter().find(|name| denied.contains(*name)) {
-        return Err(Refusal::new("column", format!("column {} may not be read", shown(name))));
+        return Err(Refusal::new(
+            "column",
+            format!("column {} may be neither read nor written", shown(name)),
+        ));
+    }
+    if found.inserts_unnamed && found.target.as_ref().is_some_and(|it| sensitive.contains(it)) {
+        return Err(Refusal::new(
+            "column",
+            "an INSERT into a table with columns that may not be written names those it gives",
+        ));
     }
     if found.wildcard || found.natural_join || found.renames_columns {
         return Err(Refusal::new(

@@ -29,6 +29,10 @@ impl Walk<'_> {
     #[expect(clippy::too_many_lines, reason = "one list, and only a list")]
     fn form(&mut self, expression: &Expr) -> Verdict {
         match expression {
+            Expr::Identifier(ident) if self.names.is_default(ident) => Err(Refusal::new(
+                "identifier",
+                "DEFAULT stands only for a value that is written; as a name it is in quotes",
+            )),
             Expr::Identifier(ident) => {
                 let name = self.names.folded(ident);
                 self.found.bare.insert(name);

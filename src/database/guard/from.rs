@@ -42,7 +42,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn table(&mut self, factor: &TableFactor) -> Verdict {
+    pub(super) fn table(&mut self, factor: &TableFactor) -> Verdict {
         self.nested(|walk| match factor {
             TableFactor::Table {
                 name,
@@ -137,7 +137,7 @@ impl Walk<'_> {
         })
     }
 
-    fn relation(&mut self, name: &ObjectName, alias: Option<&TableAlias>) -> Verdict {
+    pub(super) fn relation(&mut self, name: &ObjectName, alias: Option<&TableAlias>) -> Verdict {
         let parts = self.names.parts(name)?;
         let own_name = parts.last().cloned().unwrap_or_default();
         let called = match alias {

@@ -12,7 +12,11 @@
 //! two ways do not survive it. Names are checked and written out in quotes, folded, so that no
 //! keyword of the engine's can pass for one.
 //!
-//! Protects against: more than one statement; writing; functions with side effects, under any
+//! [`check`] admits what only reads; [`check_write`] one INSERT, UPDATE or DELETE, as a type of its
+//! own that no reader takes.
+//!
+//! Protects against: more than one statement; writing by a query, and changes of anything but rows;
+//! functions with side effects, under any
 //! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
 //! whole rows. Does not see: what a view or a type of the tenant's own does; functions and operators
 //! of the tenant's own under the name of one on the list; a table that inherits a denied column. On
@@ -35,6 +39,7 @@ mod query;
 mod quote;
 mod syntax;
 mod types;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -42,13 +47,15 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use sqlparser::ast::Statement;
+use sqlparser::ast::{Query, SetExpr, Statement};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::tenant::{Access, RelationName, Resource};
+
+pub use write::{GuardedWrite, check_write};
 
 pub(super) use functions::is_allowed as is_function_allowed;
 
@@ -70,6 +77,12 @@ pub enum Dialect {
 #[derive(Clone, Eq, PartialEq)]
 pub struct GuardedSql {
     sql: String,
+    uses: Uses,
+}
+
+/// What a statement names, for those who know what the names mean.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Uses {
     relations: BTreeSet<RelationName>,
     common_tables: BTreeSet<String>,
     functions: BTreeSet<String>,
@@ -112,25 +125,112 @@ pub fn check(
     access: &Access,
     default_schema: &str,
 ) -> Result<GuardedSql, Refusal> {
-    let statement = parse(sql, dialect)?;
-    let Statement::Query(mut query) = statement else {
-        return Err(not_a_query());
-    };
+    let query = Form::Query.query(parse(sql, dialect, Form::Query)?)?;
     let names = name::Names::new(dialect, default_schema);
+    let Admitted { sql, uses, target: _ } = admit(query, Form::Query, &names, resource, access)?;
+    Ok(GuardedSql { sql, uses })
+}
+
+/// Which of the two kinds of statement a caller wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Form {
+    Query,
+    Write,
+}
+
+impl Form {
+    /// Whether the text begins as such a statement does.
+    fn is_begun_by(self, tokens: &[TokenWithSpan]) -> bool {
+        let mut tokens = tokens.iter().map(|token| &token.token);
+        match (self, tokens.find(|token| !matches!(token, Token::Whitespace(_)))) {
+            (Self::Query, Some(Token::Word(word))) => {
+                matches!(word.keyword, Keyword::SELECT | Keyword::VALUES | Keyword::WITH)
+            }
+            (Self::Query, other) => matches!(other, Some(Token::LParen) | None),
+            (Self::Write, Some(Token::Word(word))) => matches!(
+                word.keyword,
+                Keyword::INSERT | Keyword::UPDATE | Keyword::DELETE | Keyword::WITH
+            ),
+            (Self::Write, other) => other.is_none(),
+        }
+    }
+
+    /// The statement as the parser has it after WITH, which is how both kinds are walked.
+    fn query(self, statement: Statement) -> Result<Box<Query>, Refusal> {
+        let body = match (self, statement) {
+            (_, Statement::Query(query)) => return Ok(query),
+            (Self::Write, statement @ Statement::Insert(_)) => SetExpr::Insert(statement),
+            (Self::Write, statement @ Statement::Update(_)) => SetExpr::Update(statement),
+            (Self::Write, statement @ Statement::Delete(_)) => SetExpr::Delete(statement),
+            _ => return Err(self.wrong_kind()),
+        };
+        Ok(Box::new(Query {
+            with: None,
+            body: Box::new(body),
+            order_by: None,
+            limit_clause: None,
+            fetch: None,
+            locks: Vec::new(),
+            for_clause: None,
+            settings: None,
+            format_clause: None,
+            pipe_operators: Vec::new(),
+        }))
+    }
+
+    fn wrong_kind(self) -> Refusal {
+        let message = match self {
+            Self::Query => "only a query may run: SELECT, VALUES or WITH … SELECT",
+            Self::Write => {
+                "only a change of rows may run: INSERT, UPDATE or DELETE, also after WITH; what \
+                 only reads is for query_tenant_data"
+            }
+        };
+        Refusal::new("statement-kind", message)
+    }
+
+    fn unreadable(self, place: Option<(u64, u64)>) -> Refusal {
+        let kind = match self {
+            Self::Query => "SELECT query",
+            Self::Write => "INSERT, UPDATE or DELETE",
+        };
+        let place = place
+            .filter(|place| *place != (0, 0))
+            .map(|(line, column)| format!(" beyond line {line}, column {column}"))
+            .unwrap_or_default();
+        Refusal::new("syntax", format!("the statement cannot be read as one {kind}{place}"))
+    }
+}
+
+/// What passed.
+struct Admitted {
+    sql: String,
+    uses: Uses,
+    target: Option<RelationName>,
+}
+
+fn admit(
+    mut query: Box<Query>,
+    form: Form,
+    names: &name::Names,
+    resource: &Resource,
+    access: &Access,
+) -> Result<Admitted, Refusal> {
+    let dialect = names.dialect;
     // The first walk bounds the depth of what the rest recurses into.
-    query::inspect(&query, &names)?;
+    query::inspect(&query, form, names)?;
     name::check_identifiers(&query, dialect)?;
-    quote::quote(&mut query, &names)?;
-    let found = query::inspect(&query, &names)?;
+    quote::quote(&mut query, names)?;
+    let found = query::inspect(&query, form, names)?;
     for relation in &found.relations {
         names.check_access(relation, resource, access)?;
     }
-    let column_claims = column::check(&found, &names, access)?;
+    let column_claims = column::check(&found, names, access)?;
 
-    let rendered = quote::write(&mut query);
-    let statement = Statement::Query(query);
+    let sql = quote::write(&mut query);
     // Spans do not take part in the comparison.
-    if parse(&rendered, dialect).ok() != Some(statement) {
+    let read_back = parse(&sql, dialect, form).and_then(|statement| form.query(statement));
+    if read_back.ok() != Some(query) {
         return Err(Refusal::new(
             "unsupported",
             "this spelling is not supported; use plain quoted strings, bound parameters, and \
@@ -138,12 +238,11 @@ pub fn check(
         ));
     }
     let operators = match dialect {
-        Dialect::Postgres => operator::check(&rendered)?,
+        Dialect::Postgres => operator::check(&sql)?,
         Dialect::Sqlite => BTreeSet::new(),
     };
     let fields = found.qualified.into_iter().map(|(_, name)| name).collect();
-    Ok(GuardedSql {
-        sql: rendered,
+    let uses = Uses {
         relations: found.relations,
         common_tables: found.common_tables,
         functions: found.functions,
@@ -151,10 +250,11 @@ pub fn check(
         operators,
         table_functions: found.table_functions,
         column_claims,
-    })
+    };
+    Ok(Admitted { sql, uses, target: found.target })
 }
 
-fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
+fn parse(sql: &str, dialect: Dialect, form: Form) -> Result<Statement, Refusal> {
     if sql.len() > MAX_TEXT_BYTES {
         return Err(Refusal::new("size", "a statement has at most 65536 bytes"));
     }
@@ -168,19 +268,22 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
     };
     let tokens = Tokenizer::new(syntax, sql)
         .tokenize_with_location()
-        .map_err(|error| unreadable(Some((error.location.line, error.location.column))))?;
+        .map_err(|error| form.unreadable(Some((error.location.line, error.location.column))))?;
     check_size(&tokens)?;
     let tokens = syntax::normalized(tokens, dialect);
-    let is_query = is_query(&tokens);
+    let is_begun = form.is_begun_by(&tokens);
+    if form == Form::Write && !is_begun {
+        return Err(form.wrong_kind());
+    }
     let advice = advice::on(&tokens);
     let mut statements = Parser::new(syntax)
         .with_recursion_limit(MAX_RECURSION)
         .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(|error| match (is_query, advice) {
-            (false, _) => not_a_query(),
+        .map_err(|error| match (is_begun, advice) {
+            (false, _) => form.wrong_kind(),
             (true, Some(advice)) => Refusal::new("syntax", advice),
-            (true, None) => unreadable(place(&error)),
+            (true, None) => form.unreadable(place(&error)),
         })?;
     match (statements.pop(), statements.is_empty()) {
         (Some(statement), true) => Ok(statement),
@@ -189,29 +292,6 @@ fn parse(sql: &str, dialect: Dialect) -> Result<Statement, Refusal> {
         }
         (None, _) => Err(Refusal::new("one-statement", "there is no statement in the text")),
     }
-}
-
-/// Whether the text begins as a query does.
-fn is_query(tokens: &[TokenWithSpan]) -> bool {
-    let mut tokens = tokens.iter().map(|token| &token.token);
-    match tokens.find(|token| !matches!(token, Token::Whitespace(_))) {
-        Some(Token::Word(word)) => {
-            matches!(word.keyword, Keyword::SELECT | Keyword::VALUES | Keyword::WITH)
-        }
-        other => matches!(other, Some(Token::LParen) | None),
-    }
-}
-
-fn not_a_query() -> Refusal {
-    Refusal::new("statement-kind", "only a query may run: SELECT, VALUES or WITH … SELECT")
-}
-
-fn unreadable(place: Option<(u64, u64)>) -> Refusal {
-    let place = place
-        .filter(|place| *place != (0, 0))
-        .map(|(line, column)| format!(" beyond line {line}, column {column}"))
-        .unwrap_or_default();
-    Refusal::new("syntax", format!("the statement cannot be read as one SELECT query{place}"))
 }
 
 /// Where the parser stopped. Of its message no more is kept, since it quotes the statement.
@@ -257,17 +337,7 @@ impl GuardedSql {
     /// What nobody checked, to show that the session holds without the guard.
     #[cfg(test)]
     pub(super) fn unguarded(sql: &str, relations: &[&str]) -> Self {
-        let named = |name: &&str| RelationName { schema: None, name: (*name).to_owned() };
-        Self {
-            sql: sql.to_owned(),
-            relations: relations.iter().map(named).collect(),
-            common_tables: BTreeSet::new(),
-            functions: BTreeSet::new(),
-            fields: BTreeSet::new(),
-            operators: BTreeSet::new(),
-            table_functions: BTreeSet::new(),
-            column_claims: BTreeSet::new(),
-        }
+        Self { sql: sql.to_owned(), uses: Uses::of_relations(relations) }
     }
 
     /// The text that will run.
@@ -278,6 +348,23 @@ impl GuardedSql {
     /// The relations that it names, in order; without a schema when in the tenant's own. On
     /// `SQLite` in lower case.
     pub fn relations(&self) -> impl ExactSizeIterator<Item = &RelationName> {
+        self.uses.relations()
+    }
+
+    pub(super) fn uses(&self) -> &Uses {
+        &self.uses
+    }
+}
+
+impl Uses {
+    #[cfg(test)]
+    fn of_relations(relations: &[&str]) -> Self {
+        let named = |name: &&str| RelationName { schema: None, name: (*name).to_owned() };
+        Self { relations: relations.iter().map(named).collect(), ..Self::default() }
+    }
+
+    /// See [`GuardedSql::relations`].
+    pub(super) fn relations(&self) -> impl ExactSizeIterator<Item = &RelationName> {
         self.relations.iter()
     }
 
@@ -316,13 +403,20 @@ impl GuardedSql {
 impl fmt::Debug for GuardedSql {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the text: it holds the caller's data, and this ends up in logs.
-        f.debug_struct("GuardedSql").field("relations", &self.relations).finish_non_exhaustive()
+        f.debug_struct("GuardedSql")
+            .field("relations", &self.uses.relations)
+            .finish_non_exhaustive()
     }
 }
 
 impl Refusal {
     pub(super) fn new(rule: &'static str, message: impl Into<String>) -> Self {
         Self { rule, message: message.into() }
+    }
+
+    /// Of every change of a tenant whose `access.mode` is `read_only`.
+    pub(super) fn read_only() -> Self {
+        Self::new("access-mode", "this tenant's data may only be read; its operator can allow more")
     }
 
     /// The rule that the statement breaks; stable.

@@ -35,6 +35,13 @@ impl Names {
         }
     }
 
+    /// Whether `ident` is the keyword that `PostgreSQL` takes for the value of a column.
+    pub(super) fn is_default(&self, ident: &Ident) -> bool {
+        self.dialect == Dialect::Postgres
+            && ident.quote_style.is_none()
+            && ident.value.eq_ignore_ascii_case("default")
+    }
+
     /// The parts of a name, folded.
     pub(super) fn parts(&self, name: &ObjectName) -> Result<Vec<String>, Refusal> {
         name.0
@@ -104,7 +111,7 @@ impl Names {
                     return Err(Refusal::new(
                         "relation",
                         format!(
-                            "under this URI only {} may be read, not {}",
+                            "under this URI only {} may be used, not {}",
                             shown(&only.to_string()),
                             shown(&relation.to_string())
                         ),
@@ -122,7 +129,7 @@ impl Names {
             Err(Refusal::new(
                 "relation",
                 format!(
-                    "{} is not a relation that may be read; list_tenant_resources shows those \
+                    "{} is not a relation that may be used; list_tenant_resources shows those \
                      that may",
                     shown(&relation.to_string())
                 ),

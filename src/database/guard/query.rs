@@ -12,7 +12,7 @@ use sqlparser::ast::{
 
 use super::from::check_names;
 use super::name::Names;
-use super::{Dialect, Refusal, advice, shown};
+use super::{Dialect, Form, Refusal, advice, shown};
 use crate::tenant::RelationName;
 
 /// Deepest tree that is walked. Rendering and comparing recurse as deep.
@@ -44,10 +44,15 @@ pub(super) struct Found {
     pub(super) full_text: bool,
     pub(super) natural_join: bool,
     pub(super) renames_columns: bool,
+    /// The table that is changed.
+    pub(super) target: Option<RelationName>,
+    /// Whether rows are inserted without saying into which columns.
+    pub(super) inserts_unnamed: bool,
 }
 
-/// Walks `query`, refusing all that is not listed here or in [`super::expression`].
-pub(super) fn inspect(query: &Query, names: &Names) -> Result<Found, Refusal> {
+/// Walks `query`, refusing all that is not listed here, in [`super::expression`] or, of a change, in
+/// [`super::write`].
+pub(super) fn inspect(query: &Query, form: Form, names: &Names) -> Result<Found, Refusal> {
     struct Identifiers<'a>(&'a Names, &'a mut BTreeSet<String>);
     impl Visitor for Identifiers<'_> {
         type Break = ();
@@ -57,7 +62,10 @@ pub(super) fn inspect(query: &Query, names: &Names) -> Result<Found, Refusal> {
         }
     }
     let mut walk = Walk { names, found: Found::default(), scopes: Vec::new(), depth: 0 };
-    walk.query(query)?;
+    match form {
+        Form::Query => walk.query(query)?,
+        Form::Write => walk.write(query)?,
+    }
     let mut found = walk.found;
     match query.visit(&mut Identifiers(names, &mut found.identifiers)) {
         ControlFlow::Continue(()) | ControlFlow::Break(()) => Ok(found),
@@ -76,11 +84,7 @@ pub(super) type Verdict = Result<(), Refusal>;
 
 /// Refuses a clause that is present.
 pub(super) fn none(clause: &'static str, absent: bool) -> Verdict {
-    if absent {
-        Ok(())
-    } else {
-        Err(Refusal::new("clause", format!("{clause} is not allowed in a query")))
-    }
+    if absent { Ok(()) } else { Err(Refusal::new("clause", format!("{clause} is not allowed"))) }
 }
 
 impl Walk<'_> {
@@ -140,7 +144,7 @@ impl Walk<'_> {
     /// Brings the names of `with` into scope: of a plain WITH one after the other, of WITH
     /// RECURSIVE all at once. `SQLite` always does the latter; there a name that only then is one
     /// of the query's own is checked as a relation too, which refuses more, never less.
-    fn with(&mut self, with: &With) -> Verdict {
+    pub(super) fn with(&mut self, with: &With) -> Verdict {
         let With { with_token: _, recursive, cte_tables } = with;
         let name = |walk: &Self, table: &Cte| walk.names.folded(&table.alias.name);
         let all: BTreeSet<String> = cte_tables.iter().map(|table| name(self, table)).collect();
@@ -186,7 +190,7 @@ impl Walk<'_> {
                 Err(Refusal::new("clause", "TABLE x is not allowed; write SELECT * FROM x"))
             }
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
-                Err(Refusal::new("statement-kind", "only a query may run, also inside WITH"))
+                Err(Refusal::new("statement-kind", "only queries may stand inside a statement"))
             }
         })
     }
@@ -261,7 +265,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn item(&mut self, item: &SelectItem) -> Verdict {
+    pub(super) fn item(&mut self, item: &SelectItem) -> Verdict {
         match item {
             SelectItem::UnnamedExpr(expression)
             | SelectItem::ExprWithAlias { expr: expression, alias: _ } => {

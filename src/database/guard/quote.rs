@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    DataType, Expr, Ident, ObjectName, Query, Select, SelectItem, TypedString, Value,
+    DataType, Expr, Ident, ObjectName, Query, Select, SelectItem, Statement, TypedString, Value,
     ValueWithSpan, VisitMut, VisitorMut,
 };
 
@@ -196,14 +196,10 @@ impl Quoting<'_> {
             ident.quote_style = Some('"');
         }
     }
-}
 
-impl VisitorMut for Quoting<'_> {
-    type Break = Refusal;
-
-    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
+    fn labels(&self, items: &mut [SelectItem]) -> ControlFlow<Refusal> {
         // A label may be any word: `AS end`.
-        for item in &mut select.projection {
+        for item in items {
             if let SelectItem::ExprWithAlias { alias, expr: _ } = item {
                 // An operator to the engine, where `AS` is left out.
                 if alias.quote_style.is_none() && alias.value.eq_ignore_ascii_case("isnull") {
@@ -217,11 +213,31 @@ impl VisitorMut for Quoting<'_> {
         }
         ControlFlow::Continue(())
     }
+}
+
+impl VisitorMut for Quoting<'_> {
+    type Break = Refusal;
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Refusal> {
+        self.labels(&mut select.projection)
+    }
+
+    fn pre_visit_statement(&mut self, statement: &mut Statement) -> ControlFlow<Refusal> {
+        let returning = match statement {
+            Statement::Insert(insert) => &mut insert.returning,
+            Statement::Update(update) => &mut update.returning,
+            Statement::Delete(delete) => &mut delete.returning,
+            _ => return ControlFlow::Continue(()),
+        };
+        self.labels(returning.as_deref_mut().unwrap_or_default())
+    }
 
     fn pre_visit_expr(&mut self, expression: &mut Expr) -> ControlFlow<Refusal> {
         let nothing = || Ident::new("");
         match expression {
-            Expr::Identifier(column) if self.names.dialect == Dialect::Sqlite => {
+            Expr::Identifier(column)
+                if self.names.dialect == Dialect::Sqlite || self.names.is_default(column) =>
+            {
                 self.aside.push(Aside::Column(std::mem::replace(column, nothing())));
             }
             Expr::CompoundIdentifier(columns) => match self.names.dialect {
@@ -250,6 +266,8 @@ impl VisitorMut for Quoting<'_> {
         let columns_are_aside = self.names.dialect == Dialect::Sqlite;
         let place = match expression {
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) if columns_are_aside => expression,
+            // DEFAULT, which is no name.
+            Expr::Identifier(place) if place.value.is_empty() => expression,
             Expr::Function(_) | Expr::Collate { .. } | Expr::Cast { .. } | Expr::TypedString(_) => {
                 expression
             }

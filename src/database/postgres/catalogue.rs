@@ -2,7 +2,8 @@
 
 use super::params::texts;
 use super::transaction::Transaction;
-use crate::database::{Error, GuardedSql, Refusal};
+use crate::database::guard::Uses;
+use crate::database::{Error, Refusal};
 use crate::tenant::{ColumnName, RelationName};
 
 /// Refuses what could show a denied column and cannot be seen in the text: a relation that is not
@@ -10,7 +11,7 @@ use crate::tenant::{ColumnName, RelationName};
 /// column of the table but a function of its row.
 pub(super) async fn check_relations(
     transaction: &mut Transaction<'_>,
-    statement: &GuardedSql,
+    statement: &Uses,
     schema: &str,
     denied: &[ColumnName],
 ) -> Result<(), Error> {
@@ -62,6 +63,29 @@ pub(super) async fn check_relations(
         .await?;
     if is_unknown {
         return Err(Refusal::new("column", "only columns of the table may follow its name").into());
+    }
+    Ok(())
+}
+
+/// Refuses to change anything but a table that is the tenant's own and here: a view changes rows of
+/// others, which nobody allowed, and what a foreign table does cannot be undone.
+pub(super) async fn check_target(
+    transaction: &mut Transaction<'_>,
+    target: &RelationName,
+    schema: &str,
+) -> Result<(), Error> {
+    let named = columns_of(std::iter::once(target), schema);
+    let is_other = any(
+        transaction,
+        "SELECT 1 FROM unnest($1::text[], $2::text[]) AS wanted (schema, name) \
+             JOIN pg_catalog.pg_namespace n ON n.nspname = wanted.schema \
+             JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
+             WHERE c.relkind NOT IN ('r', 'p') LIMIT 1",
+        &[&named.0, &named.1],
+    )
+    .await?;
+    if is_other {
+        return Err(Refusal::new("relation", "only rows of a table may be changed").into());
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ pub(super) const OTHER_TYPES: &str = "0A000";
 /// What a server says about a failure.
 pub(super) struct ServerError {
     is_fatal: bool,
+    /// It failed in a function of the database's, perhaps a trigger, and not in the statement.
+    is_within: bool,
     pub(super) code: String,
     message: String,
     /// Which character of the statement, from 1.
@@ -22,8 +24,13 @@ pub(super) struct ServerError {
 
 impl ServerError {
     pub(super) fn read(mut body: Body<'_>) -> Result<Self, Malformed> {
-        let mut error =
-            Self { is_fatal: false, code: String::new(), message: String::new(), position: None };
+        let mut error = Self {
+            is_fatal: false,
+            is_within: false,
+            code: String::new(),
+            message: String::new(),
+            position: None,
+        };
         while let Some((field, text)) = body.field()? {
             match field {
                 // The second is the same in the server's language, and all that old ones have.
@@ -31,6 +38,9 @@ impl ServerError {
                 b'C' => error.code = printable(&text, 5),
                 b'M' => error.message = printable(&text, 500),
                 b'P' => error.position = text.parse().ok(),
+                // A statement within a function; a function in "PL/pgSQL" or "SQL".
+                b'q' => error.is_within = true,
+                b'W' => error.is_within |= text.contains("SQL"),
                 // Where in the server's source, of which relation, in which function of whose.
                 _ => {}
             }
@@ -52,7 +62,7 @@ impl ServerError {
             "25P03" | "25P04" => return Unavailable::Lost.into(),
             _ => {}
         }
-        let message = if names_what_is_not_the_callers(&self.code) {
+        let message = if self.is_within || names_what_is_not_the_callers(&self.code) {
             // The text is for the operator, with the reference of the call around it.
             tracing::warn!(sqlstate = %self.code, message = %self.message, "a statement failed");
             general(&self.code).to_owned()
@@ -77,12 +87,22 @@ fn names_what_is_not_the_callers(code: &str) -> bool {
 
 /// What there is to say of `code` without the server's text.
 fn general(code: &str) -> &'static str {
+    match code {
+        "23502" => return "a column that needs a value has none",
+        "23503" => {
+            return "a foreign key does not hold: a row that is referred to is missing, or is still \
+                    referred to";
+        }
+        "23505" => return "a row with the same key is there already",
+        "23514" => return "a value breaks a check of the table",
+        "42501" => return "permission denied",
+        _ => {}
+    }
     match code.get(..2).unwrap_or_default() {
-        "42" => "permission denied",
         "23" => "a constraint does not hold",
         "40" | "55" => "the database is busy with something else; try again",
         "53" => "the database has not enough resources for the statement",
-        "P0" | "38" | "39" => "a function of the database failed",
+        "22" | "42" | "P0" | "38" | "39" => "a function of the database failed",
         _ => "the database could not run the statement",
     }
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! Session --link--> dial, TLS, login (the driver's), cancellation
 //!    |--resolution-> what names mean also in the tenant's own schema, once a minute
+//!    |--change--> BEGIN READ WRITE, limits, statement; when all of it is seen, COMMIT
 //!    \--transaction--> one flight: BEGIN READ ONLY, limits, statement, ROLLBACK
 //!          \--statements--> what the server has read and planned before
 //!          \--wire--> messages, bounded before they are read
 //! ```
 //!
-//! Protects against: a second statement (the extended protocol takes one); writing; a statement,
+//! Protects against: a second statement (the extended protocol takes one); writing by a query; a statement,
 //! a row or an answer without bound, also by a hostile server; a statement that goes on after its
 //! caller is gone (dropping the future sends a cancellation); an address that no database should
 //! have. A session that was interrupted says [`Database::is_broken`] and must be replaced.
@@ -18,6 +19,7 @@
 
 mod address;
 mod catalogue;
+mod change;
 mod explain;
 mod failure;
 mod link;
@@ -36,22 +38,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub use self::address::{AddressPolicy, InvalidNetwork, Network};
 
 use self::failure::printable;
 use self::link::{DateOrder, Link, LoggedIn};
 use self::resolution::OwnNames;
-use self::transaction::{KnownTypes, LocalSettings, Memory, Sink, Transaction, parameters};
+use self::transaction::{
+    KnownTypes, LocalSettings, Memory, Purpose, Sink, Transaction, parameters,
+};
 use self::values::ValueType;
 use self::wire::{Body, Malformed, Message, Wire};
 use super::catalogue::Kept;
 use super::rows::{Collector, Unwritten};
 use super::{
     BoxFuture, Catalogue, Column, Database, Dialect, Error, ExcessPrivilege, Options, PlanNode,
-    Query, QueryResult, Relation, Unavailable,
+    Query, QueryResult, Relation, Unavailable, Write, WriteResult,
 };
 use crate::tenant::{
-    Access, ColumnName, Credentials, Limits, PostgresTarget, RelationName, TenantConfig,
+    Access, AccessMode, ColumnName, Credentials, Limits, PostgresTarget, RelationName, TenantConfig,
 };
 
 /// A logged-in connection.
@@ -61,6 +67,7 @@ pub(super) struct Session {
     memory: Memory,
     date_order: DateOrder,
     schema: String,
+    mode: AccessMode,
     /// A setting and its value, by which policies tell the tenant.
     tenant: Option<(String, String)>,
     /// If there are any, relations have to be looked up before they are read: a view or a
@@ -97,6 +104,7 @@ impl Session {
             memory: Memory::default(),
             date_order,
             schema: target.schema.clone(),
+            mode: config.access.mode,
             tenant: target.tenant_variable.clone().map(|name| (name, config.id.to_string())),
             deny_columns: config.access.deny_columns.clone(),
             own_names: None,
@@ -127,7 +135,7 @@ impl Session {
             Transaction::new(&mut self.wire, underway.link, &mut self.memory, settings);
         let run = async {
             let outcome = work(&mut transaction).await;
-            if let Err(Error::Unavailable(_)) = outcome {
+            if let Err(Error::OutcomeUnknown | Error::Unavailable(_)) = outcome {
                 return outcome;
             }
             // Also after a failure: the server is then known to be in step.
@@ -136,11 +144,15 @@ impl Session {
         };
         let outcome = match tokio::time::timeout(limits.statement_timeout + GRACE, run).await {
             Ok(outcome) => outcome,
+            Err(_elapsed) if transaction.purpose == Purpose::Committing => {
+                return Err(Error::OutcomeUnknown);
+            }
             Err(_elapsed) => return Err(Error::Timeout),
         };
         let is_settled = transaction.is_settled();
         underway.landed = true;
-        *underway.broken = matches!(outcome, Err(Error::Unavailable(_))) || !is_settled;
+        *underway.broken =
+            matches!(outcome, Err(Error::OutcomeUnknown | Error::Unavailable(_))) || !is_settled;
         outcome
     }
 
@@ -179,17 +191,13 @@ impl Session {
         let (schema, denied) = (self.schema.clone(), self.deny_columns.clone());
         let mut own_names = self.own_names.take();
         let work = self.in_transaction(limits, async |transaction| {
-            resolution::check(&mut own_names, transaction, &schema, &query.statement).await?;
+            let uses = query.statement.uses();
+            resolution::check(&mut own_names, transaction, &schema, uses).await?;
             if !denied.is_empty() {
-                catalogue::check_relations(transaction, &query.statement, &schema, &denied).await?;
+                catalogue::check_relations(transaction, uses, &schema, &denied).await?;
             }
-            let values = if query.params.is_empty() {
-                Vec::new()
-            } else {
-                let types = transaction.parameters(sql).await?;
-                params::bind(&types, &query.params)?
-            };
-            let mut answer = Answer::new(query, limits);
+            let values = bound(transaction, sql, &query.params).await?;
+            let mut answer = Answer::new(Collector::new(query, limits), limits);
             let rows = answer.collector.rows_left().saturating_add(1);
             // The types that this session has met; the others are asked for when the rows are here.
             let outcome = transaction.run(sql, &values, rows, &mut answer).await;
@@ -204,6 +212,19 @@ impl Session {
         self.own_names = own_names;
         result
     }
+}
+
+/// `params` as the statement's types want them.
+async fn bound(
+    transaction: &mut Transaction<'_>,
+    sql: &str,
+    params: &[Value],
+) -> Result<Vec<Option<String>>, Error> {
+    if params.is_empty() {
+        return Ok(Vec::new());
+    }
+    let types = transaction.parameters(sql).await?;
+    params::bind(&types, params)
 }
 
 /// The answer to a statement while it comes in: rows are kept as they came until all is known
@@ -224,9 +245,9 @@ struct Answer {
 }
 
 impl Answer {
-    fn new(query: &Query, limits: &Limits) -> Self {
+    fn new(collector: Collector, limits: &Limits) -> Self {
         Self {
-            collector: Collector::new(query, limits),
+            collector,
             parameters: None,
             names: Vec::new(),
             oids: Vec::new(),
@@ -298,6 +319,7 @@ impl Sink for Answer {
             Message::LongRow(_) => self.collector.overflow()?,
             Message::Parsed
             | Message::Bound
+            | Message::Completed(_)
             | Message::Done
             | Message::Failed(_)
             | Message::Ready { .. }
@@ -329,6 +351,14 @@ impl Database for Session {
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
         Box::pin(self.answer(query, query.statement.sql(), limits))
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        write: &'a Write,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, Error>> {
+        Box::pin(self.change(write, limits))
     }
 
     fn catalogue<'a>(

@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::transaction::Transaction;
-use crate::database::{Error, GuardedSql, Refusal, Unavailable};
+use crate::database::guard::Uses;
+use crate::database::{Error, Refusal, Unavailable};
 
 /// After how long the names are asked for again.
 const FRESH: Duration = Duration::from_mins(1);
@@ -38,7 +39,7 @@ pub(super) async fn check(
     known: &mut Option<OwnNames>,
     transaction: &mut Transaction<'_>,
     schema: &str,
-    statement: &GuardedSql,
+    statement: &Uses,
 ) -> Result<(), Error> {
     let named = [statement.functions(), statement.fields(), statement.operators()];
     if named.iter().all(|names| names.is_empty()) {
@@ -101,7 +102,7 @@ impl OwnNames {
         Ok(names)
     }
 
-    fn check(&self, statement: &GuardedSql) -> Result<(), Refusal> {
+    fn check(&self, statement: &Uses) -> Result<(), Refusal> {
         if let Some(name) = common(statement.functions(), &self.functions) {
             return Err(Refusal::new(
                 "function",

@@ -1,4 +1,4 @@
-//! A read-only transaction, flight by flight.
+//! A transaction, flight by flight: read only, unless it is to change rows (`change`).
 //!
 //! ```text
 //! START TRANSACTION READ ONLY
@@ -25,13 +25,15 @@ use crate::database::{Error, Unavailable};
 
 /// Our statements on the server, which keeps them for as long as the session lasts.
 const BEGIN: &str = "tenantry_begin";
+const BEGIN_CHANGE: &str = "tenantry_begin_change";
+pub(super) const COMMIT: &str = "tenantry_commit";
 const LIMITS: &str = "tenantry_limits";
 const END: &str = "tenantry_end";
-const UNLOCK: &str = "tenantry_unlock";
+pub(super) const UNLOCK: &str = "tenantry_unlock";
 /// Bytes of rows that are read and dropped before the server is asked to stop.
 const PATIENCE: usize = 1 << 20;
 /// Longest row of the catalogue.
-const MAX_CATALOGUE_ROW: usize = 1 << 20;
+pub(super) const MAX_CATALOGUE_ROW: usize = 1 << 20;
 /// Most bytes of the catalogue that one question may have for an answer.
 const MAX_CATALOGUE: usize = 64 << 20;
 
@@ -44,13 +46,15 @@ pub(super) struct LocalSettings(pub(super) Vec<(String, String)>);
 pub(super) struct Memory {
     /// Whether the statements of ours are on the server.
     is_prepared: bool,
+    /// Whether those are that only a change needs.
+    is_prepared_for_changes: bool,
     statements: Statements,
     types: KnownTypes,
 }
 
 /// What the answers to a flight say beside those to its statement.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     /// Whether the server has read the statement's text.
     is_parsed: bool,
     shape: Shape,
@@ -68,7 +72,7 @@ enum Lapse {
 
 /// A statement on its way.
 #[derive(Default)]
-struct Sent {
+pub(super) struct Sent {
     /// What the server has of it.
     known: Option<Arc<Kept>>,
     /// What the server is to call it.
@@ -109,15 +113,26 @@ pub(super) trait Sink: Send {
     fn is_full(&self) -> bool;
 }
 
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Purpose {
+    Reading,
+    /// It may change rows.
+    Changing,
+    /// Its change is being made final, and may be by now.
+    Committing,
+}
+
 /// A transaction on the server, or none: it begins with the next flight.
 pub(super) struct Transaction<'a> {
-    wire: &'a mut Wire,
+    pub(super) wire: &'a mut Wire,
     link: &'a Link,
     memory: &'a mut Memory,
     settings: LocalSettings,
-    is_open: bool,
+    pub(super) is_open: bool,
+    pub(super) purpose: Purpose,
     /// The server was asked to stop and has not: nobody knows what will be.
-    is_uncertain: bool,
+    pub(super) is_uncertain: bool,
 }
 
 impl<'a> Transaction<'a> {
@@ -127,7 +142,15 @@ impl<'a> Transaction<'a> {
         memory: &'a mut Memory,
         settings: LocalSettings,
     ) -> Self {
-        Self { wire, link, memory, settings, is_open: false, is_uncertain: false }
+        Self {
+            wire,
+            link,
+            memory,
+            settings,
+            is_open: false,
+            purpose: Purpose::Reading,
+            is_uncertain: false,
+        }
     }
 
     /// Whether the session may be used again.
@@ -162,7 +185,16 @@ impl<'a> Transaction<'a> {
             }
             self.memory.is_prepared = true;
         }
-        flight.bind::<&str>(BEGIN, &[]);
+        let changes = self.purpose != Purpose::Reading;
+        if changes && !self.memory.is_prepared_for_changes {
+            for (name, sql) in [(BEGIN_CHANGE, "START TRANSACTION READ WRITE"), (COMMIT, "COMMIT")]
+            {
+                flight.close(name);
+                flight.parse(name, sql);
+            }
+            self.memory.is_prepared_for_changes = true;
+        }
+        flight.bind::<&str>(if changes { BEGIN_CHANGE } else { BEGIN }, &[]);
         flight.execute(Limit::None);
         let pairs: Vec<Option<String>> = names
             .into_iter()
@@ -293,7 +325,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// How the statement gets to the server.
-    fn find(&mut self, sql: &str) -> Sent {
+    pub(super) fn find(&mut self, sql: &str) -> Sent {
         match self.memory.statements.find(sql) {
             Some(kept) => Sent { known: Some(kept), name: None },
             None => Sent { known: None, name: self.memory.statements.name(sql, false) },
@@ -302,7 +334,7 @@ impl<'a> Transaction<'a> {
 
     /// Sends a flight that begins the transaction where there is none, and reads the answers. What
     /// the server has forgotten it is told once more.
-    async fn exchange(
+    pub(super) async fn exchange(
         &mut self,
         sql: &str,
         mut sent: Sent,
@@ -329,6 +361,7 @@ impl<'a> Transaction<'a> {
                     match lapse {
                         Lapse::Session => {
                             self.memory.is_prepared = false;
+                            self.memory.is_prepared_for_changes = false;
                             self.memory.statements = Statements::default();
                         }
                         Lapse::Statement => self.memory.statements.forget(sql),
@@ -418,7 +451,7 @@ impl<'a> Transaction<'a> {
     /// # Errors
     ///
     /// What the server says, or `sink`; [`Error::Unavailable`] when the session is out of step.
-    async fn answers(
+    pub(super) async fn answers(
         &mut self,
         quiet: usize,
         is_kept: bool,
@@ -467,6 +500,12 @@ impl<'a> Transaction<'a> {
                 }
                 Message::Parsed => heard.is_parsed |= done == quiet,
                 Message::Bound => is_bound |= done == quiet,
+                message @ Message::Completed(_) => {
+                    if done == quiet && failure.is_none() {
+                        sink.take(message, &self.memory.types)?;
+                    }
+                    done += 1;
+                }
                 Message::Done => done += 1,
                 Message::Other => {}
                 // The row of our own settings.
@@ -505,7 +544,7 @@ impl Sent {
         flight.sync();
     }
 
-    fn bind(&self, flight: &mut Flight, sql: &str, values: &[Option<String>]) {
+    pub(super) fn bind(&self, flight: &mut Flight, sql: &str, values: &[Option<String>]) {
         if let Some(kept) = &self.known {
             return flight.bind(&kept.name, values);
         }

@@ -151,7 +151,9 @@ pub(super) enum Message<'a> {
     Parsed,
     /// The server has planned a statement with its values.
     Bound,
-    /// A statement is done, or its rows were all that were asked for.
+    /// A statement is done; its tag, to be read with [`Body::text`], says what it did.
+    Completed(Body<'a>),
+    /// A statement was empty, or its rows were all that were asked for.
     Done,
     /// The statement failed; what follows is skipped by the server up to the next `Sync`.
     Failed(Body<'a>),
@@ -174,6 +176,7 @@ impl Message<'_> {
             | Self::Columns(_)
             | Self::Parsed
             | Self::Bound
+            | Self::Completed(_)
             | Self::Done
             | Self::Failed(_)
             | Self::Ready { .. }
@@ -338,8 +341,9 @@ impl Wire {
             b'D' => Message::Row(body),
             b't' => Message::Parameters(body),
             b'T' => Message::Columns(body),
-            // CommandComplete, EmptyQueryResponse, PortalSuspended.
-            b'C' | b'I' | b's' => Message::Done,
+            b'C' => Message::Completed(body),
+            // EmptyQueryResponse, PortalSuspended.
+            b'I' | b's' => Message::Done,
             b'E' => Message::Failed(body),
             b'Z' => Message::Ready { in_transaction: body.array::<1>()? != *b"I" },
             b'1' => Message::Parsed,

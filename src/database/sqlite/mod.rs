@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! Session --channel--> thread: Connection (read only) --oneshot--> future
-//!    \--- future dropped: flag ---> progress handler: interrupt
+//!    \                        \-- Connection (read and write), from the first change on
+//!     \-- future dropped: flag ---> progress handler: interrupt
 //! ```
 //!
 //! `SQLite` blocks, so each session has a thread of its own, which ends with it.
 //!
-//! Protects against: writing (opened read only, `query_only`, authorizer); other files (no ATTACH,
+//! Protects against: writing by a query (opened read only, `query_only`, authorizer); changes of
+//! anything but the rows of one table (authorizer), and half a change (transaction); other files (no ATTACH,
 //! no symbolic link, no extension); relations and columns outside the statement's verdict, exactly
 //! as the engine resolves them (authorizer); statements, values and answers without bound, in time
 //! and memory. The engine looks at the clock between its steps: the caller does not wait for a long
@@ -15,6 +17,7 @@
 //! file whose bytes attack `SQLite` itself, beyond its defensive mode.
 
 mod catalogue;
+mod change;
 mod confine;
 mod explain;
 mod file;
@@ -23,6 +26,7 @@ mod mathematics;
 mod memory;
 mod worker;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -30,12 +34,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use self::file::Use;
 use self::worker::{CATALOGUE_TIMEOUT, Command, Worker};
 use super::{
     BoxFuture, Catalogue, Database, Dialect, Error, ExcessPrivilege, Options, PlanNode, Query,
-    QueryResult, Relation, Unavailable,
+    QueryResult, Refusal, Relation, Unavailable, Write, WriteResult,
 };
-use crate::tenant::{Access, Limits, RelationName};
+use crate::tenant::{Access, AccessMode, Limits, RelationName};
 
 /// See [`super::bound_memory`].
 pub(super) fn bound_memory() -> bool {
@@ -63,10 +68,10 @@ impl Session {
         let root = options.sqlite_root.clone();
         std::thread::Builder::new()
             .name("tenantry-sqlite".to_owned())
-            .spawn(move || match Worker::open(&root, &path, access) {
+            .spawn(move || match open_reader(&root, &path, &access) {
                 Ok(mut worker) => {
                     if opened.send(Ok(())).is_ok() {
-                        worker.serve(&inbox);
+                        worker.serve(&inbox, || open_writer(&root, &path, &access));
                     }
                 }
                 Err(reason) => {
@@ -97,6 +102,7 @@ impl Session {
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         let (reply, answer) = oneshot::channel();
+        let is_decided = Arc::clone(&cancelled);
         let _cancel = CancelOnDrop(Arc::clone(&cancelled));
         self.broken = true;
         if self.commands.send(command(cancelled, reply)).is_err() {
@@ -108,7 +114,10 @@ impl Session {
                 answer
             }
             // The thread is gone: it panicked, and nothing is known about its connection.
+            Ok(Err(_)) if is_decided.load(Ordering::Acquire) => Err(Error::OutcomeUnknown),
             Ok(Err(_)) => Err(Unavailable::Lost.into()),
+            // Too late to cancel a change that is being made final.
+            Err(_elapsed) if is_decided.swap(true, Ordering::AcqRel) => Err(Error::OutcomeUnknown),
             Err(_elapsed) => Err(Error::Timeout),
         }
     }
@@ -127,6 +136,20 @@ impl Database for Session {
         let (query, limits) = (query.clone(), *limits);
         Box::pin(self.ask(limits.statement_timeout, move |cancelled, reply| Command::Query {
             query,
+            limits,
+            cancelled,
+            reply,
+        }))
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        write: &'a Write,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, Error>> {
+        let (write, limits) = (write.clone(), *limits);
+        Box::pin(self.ask(limits.statement_timeout, move |cancelled, reply| Command::Write {
+            write,
             limits,
             cancelled,
             reply,
@@ -188,6 +211,25 @@ impl Database for Session {
 
     fn is_broken(&self) -> bool {
         self.broken
+    }
+}
+
+/// A change that a crash interrupted is undone first: a reader could not, nor read.
+fn open_reader(root: &Path, path: &str, access: &Access) -> Result<Worker, Unavailable> {
+    if access.mode == AccessMode::ReadWrite && file::is_unfinished(root, path) {
+        drop(file::open(root, path, Use::Writing)?);
+    }
+    Worker::open(root, path, access.clone(), Use::Reading)
+}
+
+fn open_writer(root: &Path, path: &str, access: &Access) -> Result<Worker, Error> {
+    if access.mode != AccessMode::ReadWrite {
+        return Err(Refusal::read_only().into());
+    }
+    let writer = Worker::open(root, path, access.clone(), Use::Writing)?;
+    match writer.connection.is_readonly("main") {
+        Ok(false) => Ok(writer),
+        _ => Err(change::not_writable()),
     }
 }
 

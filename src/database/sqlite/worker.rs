@@ -1,5 +1,6 @@
 //! The thread that has the file open.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,19 +8,21 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ToSql};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Statement, ToSql};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::catalogue;
 use super::confine::{Policy, Schema};
 use super::explain::{self, Shown};
-use super::{catalogue, file};
+use super::file::{self, Use};
 use crate::database::catalogue::Kept;
+use crate::database::guard::Uses;
 use crate::database::rows::{Cells, Collector, Unwritten};
 use crate::database::{
-    Catalogue, Column, Error, GuardedSql, PlanNode, Query, QueryResult, Refusal, Relation,
-    RelationKind, Unavailable,
+    Catalogue, Column, Error, PlanNode, Query, QueryResult, Refusal, Relation, RelationKind,
+    Unavailable, Write, WriteResult,
 };
 use crate::tenant::{Access, Limits, RelationName};
 
@@ -30,6 +33,12 @@ pub(super) enum Command {
         limits: Limits,
         cancelled: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<QueryResult, Error>>,
+    },
+    Write {
+        write: Write,
+        limits: Limits,
+        cancelled: Arc<AtomicBool>,
+        reply: oneshot::Sender<Result<WriteResult, Error>>,
     },
     Explain {
         query: Query,
@@ -51,28 +60,52 @@ pub(super) enum Command {
 }
 
 pub(super) struct Worker {
-    connection: Connection,
-    access: Access,
+    pub(super) connection: Connection,
+    pub(super) access: Access,
     catalogue: Kept<i64>,
 }
 
 /// Virtual machine steps between two looks at the clock: well below a millisecond.
 const STEPS: i32 = 2_000;
+/// What is told to who waited in vain for another to write.
+const BUSY: &str = "the database is being written; try again";
 /// For questions of our own to the catalogue.
 pub(super) const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Worker {
-    pub(super) fn open(root: &Path, path: &str, access: Access) -> Result<Self, Unavailable> {
-        Ok(Self { connection: file::open(root, path)?, access, catalogue: Kept::default() })
+    pub(super) fn open(
+        root: &Path,
+        path: &str,
+        access: Access,
+        purpose: Use,
+    ) -> Result<Self, Unavailable> {
+        let connection = file::open(root, path, purpose)?;
+        Ok(Self { connection, access, catalogue: Kept::default() })
     }
 
-    /// Answers until the session is dropped.
-    pub(super) fn serve(&mut self, inbox: &mpsc::Receiver<Command>) {
+    /// Answers until the session is dropped. What writes does so by a connection of its own, which
+    /// is opened for the first change.
+    pub(super) fn serve(
+        &mut self,
+        inbox: &mpsc::Receiver<Command>,
+        open_writer: impl Fn() -> Result<Self, Error>,
+    ) {
+        let mut writer = None;
         while let Ok(command) = inbox.recv() {
             // An answer that nobody waits for any more is dropped.
             match command {
                 Command::Query { query, limits, cancelled, reply } => {
                     drop(reply.send(self.query(&query, &limits, cancelled)));
+                }
+                Command::Write { write, limits, cancelled, reply } => {
+                    let opened = writer.take().map_or_else(&open_writer, Ok);
+                    let outcome = opened.and_then(|mut opened: Self| {
+                        let outcome = opened.write(&write, &limits, cancelled);
+                        // One that could not be ended is ended with its connection.
+                        writer = Some(opened).filter(|it| it.connection.is_autocommit());
+                        outcome
+                    });
+                    drop(reply.send(outcome));
                 }
                 Command::Explain { query, limits, cancelled, reply } => {
                     drop(reply.send(self.explain(&query, &limits, cancelled)));
@@ -96,8 +129,8 @@ impl Worker {
         let watch = Watch::new(limits.statement_timeout, cancelled);
         self.begin(&watch)?;
         let is_running = Arc::new(AtomicBool::new(false));
-        let schema = self.schema(&query.statement, &watch)?;
-        self.confine(&query.statement, schema, &is_running, &watch)?;
+        let schema = self.schema(query.statement.uses(), &watch)?;
+        self.confine(query.statement.uses(), schema, &is_running, &watch)?;
         let outcome = self.rows(query, limits, &watch, &is_running);
         self.connection.flush_prepared_statement_cache();
         outcome
@@ -112,10 +145,10 @@ impl Worker {
     ) -> Result<PlanNode, Error> {
         let watch = Watch::new(limits.statement_timeout, cancelled);
         self.begin(&watch)?;
-        let schema = self.schema(&query.statement, &watch)?;
+        let schema = self.schema(query.statement.uses(), &watch)?;
         let names = schema.views.is_empty();
         let indexes = names && self.access.deny_columns.is_empty();
-        self.confine(&query.statement, schema, &Arc::default(), &watch)?;
+        self.confine(query.statement.uses(), schema, &Arc::default(), &watch)?;
         let outcome = explain::plan(&self.connection, query, Shown { names, indexes }, &watch);
         self.connection.flush_prepared_statement_cache();
         outcome
@@ -124,15 +157,16 @@ impl Worker {
     /// Lets the engine do what the verdict on `statement` allows, and nothing else.
     fn confine(
         &mut self,
-        statement: &GuardedSql,
+        statement: &Uses,
         schema: Schema,
         is_running: &Arc<AtomicBool>,
         watch: &Watch,
     ) -> Result<(), Error> {
         let policy = Policy {
-            statement: statement.clone(),
+            uses: statement.clone(),
             access: self.access.clone(),
             schema,
+            changes: None,
             is_running: Arc::clone(is_running),
         };
         self.connection
@@ -142,17 +176,17 @@ impl Worker {
             .map_err(|error| watch.failure(&error))
     }
 
-    /// Looks the relations of `statement` up, and connects those that are virtual tables: their
+    /// Looks the relations of a statement up, and connects those that are virtual tables: their
     /// modules ask questions of their own when they are first used, which no policy knows.
     ///
     /// # Errors
     ///
     /// [`Error::Failed`] when there is no such relation: virtual tables that come with the engine
     /// have names too, and are not the tenant's.
-    fn schema(&self, statement: &GuardedSql, watch: &Watch) -> Result<Schema, Error> {
+    pub(super) fn schema(&self, uses: &Uses, watch: &Watch) -> Result<Schema, Error> {
         let mut schema = Schema::default();
         let mut has_view = false;
-        for relation in statement.relations() {
+        for relation in uses.relations() {
             let kind = self
                 .connection
                 .prepare_cached(
@@ -179,12 +213,16 @@ impl Worker {
             }
         }
         if has_view {
-            let names = catalogue::names(&self.connection);
-            let names = names.map_err(|error| watch.failure(&error))?.into_iter();
-            let views = names.filter(|(_, kind)| *kind == RelationKind::View);
-            schema.views = views.map(|(name, _)| name.to_ascii_lowercase()).collect();
+            schema.views = self.views(watch)?;
         }
         Ok(schema)
+    }
+
+    /// All views, in lower case.
+    pub(super) fn views(&self, watch: &Watch) -> Result<BTreeSet<String>, Error> {
+        let names = catalogue::names(&self.connection).map_err(|error| watch.failure(&error))?;
+        let views = names.into_iter().filter(|(_, kind)| *kind == RelationKind::View);
+        Ok(views.map(|(name, _)| name.to_ascii_lowercase()).collect())
     }
 
     fn rows(
@@ -200,38 +238,14 @@ impl Worker {
             return Err(Refusal::new("statement-kind", "only a query may run").into());
         }
         is_running.store(true, Ordering::Relaxed);
-        let columns: Vec<Column> = statement
-            .columns()
-            .map(|column| Column {
-                name: column.name().to_owned(),
-                type_name: column.decl_type().unwrap_or_default().to_ascii_lowercase(),
-            })
-            .collect();
-        let expected = statement.parameter_count();
-        if expected != query.params.len() {
-            return Err(Error::ParameterCount { expected, given: query.params.len() });
-        }
-        for (position, value) in query.params.iter().enumerate() {
-            let bound = Bound::of(value).ok_or_else(|| Error::InvalidParameter {
-                position,
-                expected: "null, a boolean, a number (integers of 64 bits) or a text is expected"
-                    .to_owned(),
-            })?;
-            statement.raw_bind_parameter(position + 1, bound).map_err(failed)?;
-        }
+        let columns = columns_of(&statement);
+        bind(&mut statement, &query.params, watch)?;
         let mut collector = Collector::new(query, limits);
         let mut rows = statement.raw_query();
         while collector.wants_more()
             && let Some(row) = rows.next().map_err(failed)?
         {
-            let values = (0..columns.len())
-                .map(|position| row.get_ref(position))
-                .collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()
-                .map_err(failed)?;
-            let malformed = Unavailable::NotADatabase.into();
-            collector.row(malformed, |cells| {
-                values.into_iter().try_for_each(|value| write(value, cells))
-            })?;
+            keep(row, columns.len(), &mut collector, watch)?;
         }
         // The engine looks at the watch between steps, and the last may have been a long one.
         if watch.should_stop() {
@@ -264,7 +278,7 @@ impl Worker {
     }
 
     /// Puts `watch` over what runs next, and takes the last statement's policy away.
-    fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
+    pub(super) fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
         let stop = watch.clone();
         let prepared = self
             .connection
@@ -286,19 +300,33 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    fn new(timeout: Duration, cancelled: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(timeout: Duration, cancelled: Arc<AtomicBool>) -> Self {
         Self { deadline: Instant::now().checked_add(timeout), cancelled }
     }
 
-    fn should_stop(&self) -> bool {
+    pub(super) fn should_stop(&self) -> bool {
         self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Ends the time in which the statement could be cancelled; whoever tries to cancel it from now
+    /// on learns that it is too late.
+    ///
+    /// # Errors
+    ///
+    /// When it was cancelled, or took too long.
+    pub(super) fn decide(&self) -> Result<(), Error> {
+        let has_ended = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if has_ended && !self.is_cancelled() {
+            return Err(Error::Timeout);
+        }
+        if self.cancelled.swap(true, Ordering::AcqRel) { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    fn stopped(&self) -> Error {
+    pub(super) fn stopped(&self) -> Error {
         if self.is_cancelled() { Error::Cancelled } else { Error::Timeout }
     }
 
@@ -315,9 +343,8 @@ impl Watch {
                 | ErrorCode::SystemIoFailure,
             ) => return Unavailable::NotADatabase.into(),
             Some(ErrorCode::AuthorizationForStatementDenied) => return not_authorized(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                "the database is being written; try again"
-            }
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BUSY,
+            Some(ErrorCode::ReadOnly) if file::is_in_use(error) => BUSY,
             Some(ErrorCode::OutOfMemory) => "the statement needs too much memory",
             Some(ErrorCode::ReadOnly) => "the database is open for reading only",
             Some(ErrorCode::TypeMismatch) => "a value has the wrong type",
@@ -351,13 +378,60 @@ fn own_words(error: &rusqlite::Error) -> String {
     }
 }
 
-fn text_of(error: &rusqlite::Error) -> &str {
+pub(super) fn text_of(error: &rusqlite::Error) -> &str {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the others are the driver's own")]
     match error {
         rusqlite::Error::SqliteFailure(_, Some(text)) => text,
         rusqlite::Error::SqlInputError { msg, .. } => msg,
         _ => "",
     }
+}
+
+/// What the statement returns.
+pub(super) fn columns_of(statement: &Statement<'_>) -> Vec<Column> {
+    let named = statement.columns().map(|column| Column {
+        name: column.name().to_owned(),
+        type_name: column.decl_type().unwrap_or_default().to_ascii_lowercase(),
+    });
+    named.collect()
+}
+
+/// Binds `params` to the places of the statement.
+pub(super) fn bind(
+    statement: &mut Statement<'_>,
+    params: &[Value],
+    watch: &Watch,
+) -> Result<(), Error> {
+    let expected = statement.parameter_count();
+    if expected != params.len() {
+        return Err(Error::ParameterCount { expected, given: params.len() });
+    }
+    for (position, value) in params.iter().enumerate() {
+        let bound = Bound::of(value).ok_or_else(|| Error::InvalidParameter {
+            position,
+            expected: "null, a boolean, a number (integers of 64 bits) or a text is expected"
+                .to_owned(),
+        })?;
+        let bound = statement.raw_bind_parameter(position + 1, bound);
+        bound.map_err(|error| watch.failure(&error))?;
+    }
+    Ok(())
+}
+
+/// Keeps a row of `width` columns.
+pub(super) fn keep(
+    row: &Row<'_>,
+    width: usize,
+    collector: &mut Collector,
+    watch: &Watch,
+) -> Result<(), Error> {
+    let values = (0..width)
+        .map(|position| row.get_ref(position))
+        .collect::<rusqlite::Result<Vec<ValueRef<'_>>>>()
+        .map_err(|error| watch.failure(&error))?;
+    collector.row(Unavailable::NotADatabase.into(), |cells| {
+        values.into_iter().try_for_each(|value| write(value, cells))
+    })
 }
 
 fn not_authorized() -> Error {

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::database::{
-    BoxFuture, Catalogue, Dialect, ExcessPrivilege, PlanNode, Query, QueryResult, Relation,
+    BoxFuture, Catalogue, Dialect, ExcessPrivilege, PlanNode, Query, QueryResult, Relation, Write,
+    WriteResult,
 };
 use crate::tenant::RelationName;
 
@@ -94,6 +95,14 @@ impl Database for Mute {
         _: &'a Query,
         _: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn write<'a>(
+        &'a mut self,
+        _: &'a Write,
+        _: &'a Limits,
+    ) -> BoxFuture<'a, Result<WriteResult, database::Error>> {
         Box::pin(std::future::pending())
     }
 

@@ -1,4 +1,5 @@
 mod hostile;
+mod write;
 
 use proptest::prelude::*;
 use rusqlite::Connection;
@@ -298,7 +299,7 @@ fn without_a_list_the_default_schema_is_open_and_no_other() {
 fn a_denied_column_is_out_of_reach_by_any_way() {
     let rule = |sql: &str| {
         check(sql, Dialect::Postgres, &Resource::Database, &access(&["secret"]), "public")
-            .map(|guarded| guarded.column_claims().len())
+            .map(|guarded| guarded.uses().column_claims().len())
             .map_err(|refusal| refusal.rule())
     };
     for sql in [
