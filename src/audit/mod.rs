@@ -121,6 +121,12 @@ impl Log {
         Pending { log: self.clone(), entry: Some(Box::new(entry)) }
     }
 
+    /// Makes the next entry fail.
+    #[cfg(test)]
+    pub(crate) fn fail_next_write(&self) {
+        self.writer.fail_next_write();
+    }
+
     /// Whether the last entry could be written.
     pub fn is_writable(&self) -> bool {
         self.writer.is_healthy()
@@ -150,14 +156,27 @@ impl Pending {
     }
 
     /// Writes an entry that says `begun`, for an attempt that changes something: after a crash in
-    /// the middle it is the only one. May block.
+    /// the middle it is the only one. When this returns, it is on disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: it is not on disk, and nothing may be changed.
+    pub async fn announce(&self) -> Result<(), Error> {
+        self.submit_begun().await.unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    /// As [`Pending::announce`], for threads that may block.
     pub fn announce_blocking(&self) -> Result<(), Error> {
+        self.submit_begun().blocking_recv().unwrap_or_else(|_| Err(writer_gone()))
+    }
+
+    fn submit_begun(&self) -> oneshot::Receiver<Result<(), Error>> {
         let (answer, written) = oneshot::channel();
         if let Some(entry) = &self.entry {
             let entry = Entry { decision: Decision::Begun, ..Entry::clone(entry) };
             self.log.writer.append(Box::new(entry), answer);
         }
-        written.blocking_recv().unwrap_or_else(|_| Err(writer_gone()))
+        written
     }
 
     /// Writes the entry; when this returns, it is on disk.

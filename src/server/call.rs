@@ -12,7 +12,7 @@ use crate::audit::{Actor, Attempt, Outcome, Pending, RequestId};
 use crate::database::{self, Query};
 use crate::error::ErrorCode;
 use crate::quota::{Exceeded, Permit};
-use crate::tenant::{Connection, Permission, ResourceUri, ScopedUri};
+use crate::tenant::{AccessMode, Connection, Permission, ResourceUri, ScopedUri};
 
 /// A call whose audit entry is begun.
 pub(super) struct Call<'a> {
@@ -43,12 +43,8 @@ impl AdmittedQuery {
     }
 
     /// The error with its position in the caller's own text.
-    pub(super) fn place(&self, mut error: database::Error) -> Error {
-        if let database::Error::Failed { position, .. } = &mut error {
-            let sql = self.query.statement.sql();
-            *position = position.and_then(|found| position_in(&self.text, sql, found));
-        }
-        error.into()
+    pub(super) fn place(&self, error: database::Error) -> Error {
+        in_callers_text(error, &self.text, self.query.statement.sql()).into()
     }
 }
 
@@ -77,11 +73,17 @@ impl TenantContext {
         self.check_audience(audience, caller).is_ok()
     }
 
-    fn check_audience(&self, audience: Audience, _caller: &Caller) -> Result<(), Error> {
+    fn check_audience(&self, audience: Audience, caller: &Caller) -> Result<(), Error> {
         match audience {
-            Audience::Everybody => Ok(()),
             Audience::Feature(name) if self.config.features.get(name) == Some(&true) => Ok(()),
             Audience::Feature(name) => Err(Error::Feature(name)),
+            Audience::Writers if !caller.permissions.include(Permission::Write) => {
+                Err(Error::Permission(Permission::Write))
+            }
+            Audience::Writers if self.config.access.mode != AccessMode::ReadWrite => {
+                Err(Error::ReadOnly)
+            }
+            Audience::Everybody | Audience::Writers => Ok(()),
         }
     }
 
@@ -153,6 +155,19 @@ impl TenantContext {
 }
 
 impl Call<'_> {
+    pub(super) fn context(&self) -> &TenantContext {
+        self.context
+    }
+
+    pub(super) fn request_id(&self) -> RequestId {
+        self.pending.request_id()
+    }
+
+    /// Records that the call is about to change something; when this returns, that is on disk.
+    pub(super) async fn announce(&self) -> Result<(), Error> {
+        Ok(self.pending.announce().await?)
+    }
+
     pub(super) fn check_permission(&self) -> Result<(), Error> {
         self.check_barred()?;
         self.check_scope()
@@ -298,6 +313,18 @@ fn name_of(caller: &Caller) -> &str {
     }
 }
 
+/// The error with its position, which is one in `sql`, as one in `text`.
+pub(super) fn in_callers_text(
+    mut error: database::Error,
+    text: &str,
+    sql: &str,
+) -> database::Error {
+    if let database::Error::Failed { position, .. } = &mut error {
+        *position = position.and_then(|found| position_in(text, sql, found));
+    }
+    error
+}
+
 /// Where in `text` the character is that `sql` has at `position`, counted from 1: both have the same
 /// words, but `sql` is written anew. `None` where the words before it differ.
 fn position_in(text: &str, sql: &str, position: u32) -> Option<u32> {
@@ -318,7 +345,7 @@ fn position_in(text: &str, sql: &str, position: u32) -> Option<u32> {
     None
 }
 
-fn whole_milliseconds(duration: Duration) -> u64 {
+pub(super) fn whole_milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -39,12 +39,21 @@ pub enum Error {
     /// A quota is used up.
     #[error(transparent)]
     Quota(#[from] Exceeded),
+    /// The tenant's `access.mode` is `read_only`.
+    #[error("this tenant's access.mode is \"read_only\"; its operator can set \"read_write\"")]
+    ReadOnly,
     /// The guard refused the statement.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The URI is well formed, the tenant's own, and names nothing that is there.
     #[error("no such resource; list_tenant_resources shows what there is")]
     ResourceNotFound,
+    /// A change was made, or may have been, and how it went could not be recorded.
+    #[error(
+        "how the change went could not be recorded; the audit log has that it was begun, so look \
+         whether it was made before you try again"
+    )]
+    Unrecorded,
     /// The URI is malformed or foreign.
     #[error(transparent)]
     Uri(#[from] InvalidUri),
@@ -58,12 +67,14 @@ impl Error {
             Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
             Self::Instance(code) => *code,
-            Self::Feature(_) | Self::Permission(_) | Self::Uri(InvalidUri::Foreign) => {
-                ErrorCode::Forbidden
-            }
+            Self::Feature(_)
+            | Self::Permission(_)
+            | Self::ReadOnly
+            | Self::Uri(InvalidUri::Foreign) => ErrorCode::Forbidden,
             Self::Quota(exceeded) => exceeded.code(),
             Self::Refused(_) => ErrorCode::QueryRefused,
             Self::ResourceNotFound | Self::Uri(InvalidUri::Unknown) => ErrorCode::ResourceNotFound,
+            Self::Unrecorded => ErrorCode::AuditUnavailable,
             Self::Uri(InvalidUri::Tenant(_)) => ErrorCode::InvalidTenant,
         }
     }
@@ -77,11 +88,13 @@ impl Error {
             Self::Quota(exceeded) => Some(exceeded.quota),
             Self::Feature(_) => Some("feature"),
             Self::Permission(_) => Some("scope"),
+            Self::ReadOnly => Some("access-mode"),
             Self::Argument(_)
             | Self::Audit(_)
             | Self::Database(_)
             | Self::Instance(_)
             | Self::ResourceNotFound
+            | Self::Unrecorded
             | Self::Uri(_) => None,
         }
     }
@@ -94,8 +107,10 @@ impl Error {
             | Self::Feature(_)
             | Self::Permission(_)
             | Self::Quota(_)
+            | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
+            | Self::Unrecorded
             | Self::Uri(InvalidUri::Malformed | InvalidUri::Tenant(_) | InvalidUri::Unknown) => {
                 self.to_string()
             }
@@ -114,8 +129,10 @@ impl Error {
             | Self::Feature(_)
             | Self::Instance(_)
             | Self::Permission(_)
+            | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
+            | Self::Unrecorded
             | Self::Uri(_) => None,
         }
     }

@@ -25,6 +25,7 @@ mod listing;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod write;
 
 use std::fmt;
 use std::ops::DerefMut;
@@ -44,6 +45,7 @@ pub use error::{Error, Failure};
 pub use handler::McpHandler;
 pub use listing::{ListAnswer, ResourceInfo};
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
+pub use write::{WriteAnswer, WriteArguments};
 
 /// What all calls of one tenant share: its configuration, its limits, the log.
 ///
@@ -231,6 +233,21 @@ impl ScopedServer {
         let arguments = QueryArguments::new(resource_uri, query, limit);
         let mut instances = self;
         context.query(&mut instances, &caller, Ok(arguments)).await
+    }
+
+    /// Changes rows by one statement; see the tool of this name. Only for a caller who may write:
+    /// who embeds the library says so with [`ScopedServer::set_caller`].
+    ///
+    /// # Errors
+    ///
+    /// As the tool.
+    pub async fn write_tenant_data(
+        &mut self,
+        arguments: WriteArguments,
+    ) -> Result<WriteAnswer, Failure> {
+        let (context, caller) = (Arc::clone(&self.context), self.caller.clone());
+        let mut instances = self;
+        context.write(&mut instances, &caller, Ok(arguments)).await
     }
 
     /// The tenant's limits and what is used of them; see the tool of this name.

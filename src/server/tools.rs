@@ -20,6 +20,7 @@ const MAX_EXPLANATION: usize = 200;
 
 pub(super) const LIST: &str = "list_tenant_resources";
 pub(super) const QUERY: &str = "query_tenant_data";
+pub(super) const WRITE: &str = "write_tenant_data";
 pub(super) const METADATA: &str = "get_tenant_metadata";
 
 /// The feature that brings the tools of analysts.
@@ -39,6 +40,8 @@ pub(super) enum Audience {
     Everybody,
     /// The callers of tenants that have this feature.
     Feature(&'static str),
+    /// Callers with the scope `write` of tenants whose `access.mode` is `read_write`.
+    Writers,
 }
 
 /// Who may take `action`; what is no tool has no audience of its own.
@@ -132,7 +135,7 @@ pub(super) static TOOLS: LazyLock<Vec<Offered>> = LazyLock::new(|| {
             &["resource_uri", "query"],
             json!({
                 "resource_uri": { "type": "string" },
-                "columns": { "type": "array", "items": column },
+                "columns": { "type": "array", "items": &column },
                 "rows": { "type": "array", "items": { "type": "array", "items": {} } },
                 "row_count": { "type": "integer" },
                 "truncated": {
@@ -143,6 +146,7 @@ pub(super) static TOOLS: LazyLock<Vec<Offered>> = LazyLock::new(|| {
             }),
             &["resource_uri", "columns", "rows", "row_count", "truncated", "elapsed_ms"],
         )),
+        Offered { tool: changing(write_tool(&column)), to: Audience::Writers },
         everybody(tool(
             METADATA,
             "Tenant metadata",
@@ -175,6 +179,46 @@ pub(super) static TOOLS: LazyLock<Vec<Offered>> = LazyLock::new(|| {
         Offered { tool: describe::tool(), to: Audience::Feature(ANALYTICS) },
     ]
 });
+
+fn write_tool(column: &Value) -> Tool {
+    tool(
+        WRITE,
+        "Change data",
+        "Runs one INSERT, UPDATE or DELETE on this tenant's own database, with RETURNING if wanted: \
+         all of it or, when more rows would change than limit allows or anything fails, nothing. \
+         UPDATE and DELETE need a WHERE. After OUTCOME_UNKNOWN look before you try again.",
+        &json!({
+            "resource_uri": {
+                "type": "string",
+                "description": "mcp://{tenant}/database or mcp://{tenant}/database/table/{name}",
+            },
+            "statement": { "type": "string", "description": "One INSERT, UPDATE or DELETE." },
+            "limit": {
+                "type": "integer", "minimum": 1,
+                "description": "Most rows that may change; never more than the tenant's max_rows.",
+            },
+            "params": {
+                "type": "array", "items": {},
+                "description": "Values for $1, $2, … (PostgreSQL) or ?1, ?2, … (SQLite).",
+            },
+        }),
+        &["resource_uri", "statement"],
+        json!({
+            "resource_uri": { "type": "string" },
+            "row_count": { "type": "integer", "description": "How many rows changed." },
+            "columns": { "type": "array", "items": column, "description": "Of RETURNING." },
+            "rows": { "type": "array", "items": { "type": "array", "items": {} } },
+            "elapsed_ms": { "type": "integer" },
+        }),
+        &["resource_uri", "row_count", "columns", "rows", "elapsed_ms"],
+    )
+}
+
+/// The tool as one that changes data, which clients ask people about.
+fn changing(tool: Tool) -> Tool {
+    let hints = ToolAnnotations::new().read_only(false).destructive(true).idempotent(false);
+    tool.with_annotations(hints.open_world(false))
+}
 
 pub(super) fn tool(
     name: &'static str,
@@ -287,7 +331,8 @@ pub struct QueryAnswer {
     pub elapsed_ms: u64,
 }
 
-fn rows_as_json<S: Serializer>(rows: &Rows, serializer: S) -> Result<S::Ok, S::Error> {
+/// `rows` as the JSON that they are.
+pub(super) fn rows_as_json<S: Serializer>(rows: &Rows, serializer: S) -> Result<S::Ok, S::Error> {
     let text: &RawValue = serde_json::from_str(rows.as_json()).map_err(S::Error::custom)?;
     text.serialize(serializer)
 }

@@ -7,7 +7,7 @@ use futures_util::poll;
 use serde_json::json;
 use tenantry::database::{Database, Dialect, Error, Query, Unavailable, Write, check, check_write};
 use tenantry::error::ErrorCode;
-use tenantry::tenant::{Access, Connection, Limits, PostgresTarget, Resource, TlsMode};
+use tenantry::tenant::{Access, AccessMode, Connection, Limits, PostgresTarget, Resource, TlsMode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -16,6 +16,7 @@ mod process;
 mod quota;
 mod resources;
 mod stop;
+mod write;
 
 use std::borrow::Cow;
 
