@@ -9,6 +9,7 @@ mod results;
 mod session;
 mod sqlite;
 mod statements;
+mod types;
 mod wire;
 mod write;
 mod write_postgres;

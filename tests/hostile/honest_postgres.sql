@@ -654,6 +654,12 @@ SELECT '{"b": 1, "a": [1.50, 1e3, 12345678901234567890, null, true, "\u00e4 \" \
 -- ranges of every sort
 SELECT '[1,5)'::int4range, '(,)'::numrange, 'empty'::daterange, '[2024-01-01,2024-02-01]'::daterange, '{[1,3), [5,7)}'::int4multirange, '["2024-01-01 00:00","2024-01-02 00:00")'::tsrange, int8range(1, NULL)
 
+-- types of the tenant's own
+SELECT status::order_status, count(*), ARRAY['paid', 'open']::order_status[], '12.5'::corpus.percentage FROM orders GROUP BY 1 ORDER BY status::order_status
+
+-- labels of an enum in order
+SELECT enum_range(NULL::order_status), enum_first(NULL::order_status), max(status::order_status) FROM orders
+
 -- a record
 SELECT ROW(1, 'a b', NULL, 'c"d', true), (1, date '2024-01-01', ARRAY[1, 2])
 

@@ -621,11 +621,11 @@ SELECT 'pg_read_file(text)'::regprocedure::text
 -- a role looked up by a cast | type | runs
 SELECT 10::regrole::text
 
--- a type of the tenant's own with a check | type | 25006
-SELECT 'x'::corpus.checked
+-- a type of another schema | type | 42501|42704
+SELECT 'x'::hidden.status
 
--- a type of the tenant's own in a column list | type | 25006
-SELECT * FROM json_to_record('{"a": "x"}') AS r (a corpus.checked)
+-- a type of another schema in a column list | type | 42501|42704
+SELECT * FROM json_to_record('{"a": "x"}') AS r (a hidden.status)
 
 -- an operator of the tenant's own | operator|syntax | 25006
 SELECT 1 OPERATOR(corpus.<@@>) 2

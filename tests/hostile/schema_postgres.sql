@@ -60,6 +60,8 @@ CREATE TABLE "Order Details" ("Order ID" int, "Unit Price" numeric, "select" tex
 INSERT INTO "Order Details" VALUES (1, 9.99, 'x'), (2, 19.5, 'y''z');
 CREATE TABLE données (clé int, größe text);
 INSERT INTO données VALUES (1, 'klein'), (2, 'groß');
+CREATE TYPE order_status AS ENUM ('open', 'paid', 'cancelled', 'refunded');
+CREATE DOMAIN percentage AS numeric(5, 2) CHECK (VALUE BETWEEN 0 AND 100);
 CREATE VIEW monthly_revenue AS
   SELECT date_trunc('month', placed_at) AS month, sum(total) AS revenue FROM orders WHERE status = 'paid' GROUP BY 1;
 ANALYZE;

@@ -169,3 +169,36 @@ async fn costly_statements_end_at_the_limits() {
     }
     assert!(wrong.is_empty(), "\n{wrong}");
 }
+
+/// The engine is asked to stop as full text reads its index, not only between rows.
+#[tokio::test]
+async fn a_search_by_a_prefix_that_most_words_have_ends_in_time() {
+    let (root, plain) = made();
+    plain
+        .execute_batch(
+            "PRAGMA synchronous = OFF;
+             CREATE VIRTUAL TABLE words USING fts5(text);
+             CREATE VIRTUAL TABLE old_words USING fts4(text);
+             WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000),
+               k (j) AS (SELECT 1 UNION ALL SELECT j + 1 FROM k WHERE j < 30)
+             INSERT INTO words
+               SELECT group_concat('a' || ((i * 7919 + j * i * 31) % 20011), ' ') FROM n, k GROUP BY i;
+             INSERT INTO old_words SELECT text FROM words;",
+        )
+        .unwrap();
+    let mut session = open(&root).await;
+    let limits = Limits { statement_timeout: Duration::from_millis(10), ..Limits::default() };
+    for sql in [
+        "SELECT count(*) FROM words WHERE words MATCH 'a*'",
+        "SELECT count(*) FROM words WHERE words MATCH 'a1* OR a2* OR a3* OR a4* OR a5* OR a*'",
+        "SELECT text FROM words WHERE words MATCH 'a*' ORDER BY rank",
+        "SELECT count(*) FROM old_words WHERE old_words MATCH 'a*'",
+    ] {
+        let answer = ask_within(&mut *session, sql, "main", &limits).await;
+        assert!(matches!(answer, Err(Error::Timeout)), "{sql}: {answer:?}");
+        // The engine itself gave up: its thread is free.
+        assert!(!session.is_broken(), "{sql}");
+    }
+    let answer = ask(&mut *session, "SELECT count(*) FROM words WHERE words MATCH 'a1'", "main");
+    assert!(answer.await.is_ok());
+}

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use super::from::check_series;
 use super::query::{Verdict, Walk, function_refused, none};
-use super::{Dialect, Refusal, functions, types};
+use super::{Dialect, Refusal, functions};
 
 /// Longest chain of operators. Rendering and comparing recurse along it.
 const MAX_CHAIN: usize = 500;
@@ -105,12 +105,12 @@ impl Walk<'_> {
             Expr::Cast { kind, expr, data_type, format } => {
                 none("a format of CAST", format.is_none())?;
                 none("this kind of CAST", matches!(kind, CastKind::Cast | CastKind::DoubleColon))?;
-                types::check(data_type, self.names)?;
+                self.data_type(data_type)?;
                 self.expression(expr)
             }
             Expr::TypedString(TypedString { data_type, value, uses_odbc_syntax }) => {
                 none("{…}", !uses_odbc_syntax)?;
-                types::check(data_type, self.names)?;
+                self.data_type(data_type)?;
                 self.literal(&value.value)
             }
             Expr::AtTimeZone { timestamp, time_zone } => {
@@ -435,7 +435,7 @@ impl Walk<'_> {
                 FunctionArgumentClause::OrderBy(order) => self.order(order)?,
                 FunctionArgumentClause::JsonNullClause(_) => {}
                 FunctionArgumentClause::JsonReturningClause(returning) => {
-                    types::check(&returning.data_type, self.names)?;
+                    self.data_type(&returning.data_type)?;
                 }
                 _ => none("this clause of a function", false)?,
             }

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 };
 
 use super::query::{Verdict, Walk, function_refused, none};
-use super::{Dialect, Refusal, functions, types};
+use super::{Dialect, Refusal, functions};
 
 /// Most rows of a series whose ends are written out; the server makes them all before the first is
 /// read. What is computed is bounded by the session's time alone.
@@ -125,7 +125,7 @@ impl Walk<'_> {
             JsonTableColumn::Named(column) => {
                 let JsonTableNamedColumn { name: _, r#type, path, exists: _, on_empty, on_error } =
                     column;
-                types::check(r#type, self.names)?;
+                self.data_type(r#type)?;
                 self.literal(&path.value)?;
                 on_empty.iter().chain(on_error).try_for_each(|otherwise| match otherwise {
                     JsonTableColumnErrorHandling::Default(value) => self.literal(&value.value),
@@ -187,13 +187,13 @@ impl Walk<'_> {
     }
 
     /// The names of what a function returns, with types where it returns records.
-    fn names_and_types(&self, alias: Option<&TableAlias>) -> Verdict {
+    fn names_and_types(&mut self, alias: Option<&TableAlias>) -> Verdict {
         let Some(TableAlias { explicit: _, name: _, columns, at }) = alias else { return Ok(()) };
         none("AT after an alias", at.is_none())?;
         let types = columns.iter().filter_map(|column| column.data_type.as_ref());
         for data_type in types {
             none("a column type in an alias", self.names.dialect == Dialect::Postgres)?;
-            types::check(data_type, self.names)?;
+            self.data_type(data_type)?;
         }
         Ok(())
     }

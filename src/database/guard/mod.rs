@@ -18,10 +18,11 @@
 //! Protects against: more than one statement; writing by a query, and changes of anything but rows;
 //! functions with side effects, under any
 //! spelling; relations outside the URI or `access`; denied columns, also through wildcards and
-//! whole rows. Does not see: what a view or a type of the tenant's own does; functions and operators
-//! of the tenant's own under the name of one on the list; a table that inherits a denied column. On
-//! `PostgreSQL` the session looks the second up and refuses them, and refuses views and relatives
-//! by inheritance wherever columns are denied; on `SQLite` its authorizer sees through views.
+//! whole rows. Does not see: what a view of the tenant's own does; whether a type of the tenant's own
+//! is plain; functions and operators of the tenant's own under the name of one on the list; a table
+//! that inherits a denied column. On `PostgreSQL` the session looks the second and third up and
+//! refuses them, and refuses views and relatives by inheritance wherever columns are denied; on
+//! `SQLite` its authorizer sees through views.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -88,6 +89,7 @@ pub(super) struct Uses {
     functions: BTreeSet<String>,
     fields: BTreeSet<String>,
     operators: BTreeSet<String>,
+    own_types: BTreeSet<String>,
     table_functions: BTreeSet<String>,
     column_claims: BTreeSet<(RelationName, String)>,
 }
@@ -248,6 +250,7 @@ fn admit(
         functions: found.functions,
         fields,
         operators,
+        own_types: found.own_types,
         table_functions: found.table_functions,
         column_claims,
     };
@@ -388,6 +391,11 @@ impl Uses {
         &self.operators
     }
 
+    /// Types that have to be enums or plain domains of the tenant's schema, on `PostgreSQL`.
+    pub(super) fn own_types(&self) -> &BTreeSet<String> {
+        &self.own_types
+    }
+
     /// Whether `name` is called in FROM, on `SQLite`, where it is a table too.
     pub(super) fn calls_in_from(&self, name: &str) -> bool {
         self.table_functions.contains(&name.to_ascii_lowercase())
@@ -431,7 +439,7 @@ impl Refusal {
 }
 
 /// A name from the statement as a message may show it.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     let short: String = name.chars().take(64).collect();
     let mark = if short.len() < name.len() { "…" } else { "" };
     format!("\"{}{mark}\"", short.escape_debug())

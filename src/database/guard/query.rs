@@ -37,6 +37,8 @@ pub(super) struct Found {
     pub(super) row_names: BTreeSet<String>,
     /// Functions that are called without the schema of the engine's own.
     pub(super) functions: BTreeSet<String>,
+    /// Types that can only be of the tenant's schema.
+    pub(super) own_types: BTreeSet<String>,
     /// Functions in FROM, on `SQLite`, where they are tables too.
     pub(super) table_functions: BTreeSet<String>,
     pub(super) wildcard: bool,

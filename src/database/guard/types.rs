@@ -1,14 +1,15 @@
 //! Types that a value may be cast to.
 
-use sqlparser::ast::{ArrayElemTypeDef, DataType};
+use sqlparser::ast::{ArrayElemTypeDef, DataType, ObjectName};
 
 use super::name::Names;
-use super::query::Verdict;
+use super::query::{Verdict, Walk};
+use super::quote::RESERVED;
 use super::{Dialect, Refusal, shown};
+use crate::tenant::RelationName;
 
 /// Types whose input and output reads nothing but the value. The other `reg…` types than that of
-/// text search configurations look up names of what may not be read, and a type of the tenant's own
-/// may run its functions.
+/// text search configurations look up names of what may not be read.
 const POSTGRES: &[&str] = &[
     "bigint",
     "bit",
@@ -102,35 +103,97 @@ const SQLITE: &[&str] = &[
     "varchar",
 ];
 
-pub(super) fn check(data_type: &DataType, names: &Names) -> Verdict {
-    let element = match data_type {
-        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _))
-            if names.dialect == Dialect::Postgres =>
-        {
-            element
-        }
-        _ => data_type,
-    };
-    let name = match element {
-        DataType::Custom(name, modifiers) => {
-            let plain = modifiers.iter().all(|text| text.bytes().all(|b| b.is_ascii_digit()));
-            let parts = names.parts(name)?;
-            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            match parts[..] {
-                [name] if plain => name.to_owned(),
-                ["pg_catalog", name] if plain && names.dialect == Dialect::Postgres => {
-                    name.to_owned()
-                }
-                _ => return Err(refused(data_type)),
+/// Built-in types that are never taken for the tenant's own. The session would not find them in the
+/// tenant's schema either.
+const BUILT_IN: &[&str] = &[
+    "aclitem",
+    "any",
+    "anyarray",
+    "anyelement",
+    "cid",
+    "cstring",
+    "gtsvector",
+    "int2vector",
+    "internal",
+    "oidvector",
+    "record",
+    "refcursor",
+    "regclass",
+    "regcollation",
+    "regdictionary",
+    "regnamespace",
+    "regoper",
+    "regoperator",
+    "regproc",
+    "regprocedure",
+    "regrole",
+    "regtype",
+    "tid",
+    "trigger",
+    "txid_snapshot",
+    "unknown",
+    "void",
+    "xid",
+    "xid8",
+    "xml",
+];
+
+impl Walk<'_> {
+    /// A type that a value is cast to. One of the tenant's own, which may run functions of the
+    /// tenant's, is for the session to look up: it has to be an enum or a plain domain.
+    pub(super) fn data_type(&mut self, data_type: &DataType) -> Verdict {
+        let element = match data_type {
+            DataType::Array(ArrayElemTypeDef::SquareBracket(element, _))
+                if self.names.dialect == Dialect::Postgres =>
+            {
+                element
             }
-        }
-        built_in => without_precision(&built_in.to_string()).to_ascii_lowercase(),
+            _ => data_type,
+        };
+        let name = match element {
+            DataType::Custom(name, modifiers) => {
+                if let Some(own) = own_name(name, self.names)?.filter(|_| modifiers.is_empty()) {
+                    self.found.own_types.insert(own);
+                    return Ok(());
+                }
+                let plain = modifiers.iter().all(|text| text.bytes().all(|b| b.is_ascii_digit()));
+                let parts = self.names.parts(name)?;
+                let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+                match parts[..] {
+                    [name] if plain => name.to_owned(),
+                    ["pg_catalog", name] if plain && self.names.dialect == Dialect::Postgres => {
+                        name.to_owned()
+                    }
+                    _ => return Err(refused(data_type)),
+                }
+            }
+            built_in => without_precision(&built_in.to_string()).to_ascii_lowercase(),
+        };
+        let known = match self.names.dialect {
+            Dialect::Postgres => POSTGRES,
+            Dialect::Sqlite => SQLITE,
+        };
+        if known.contains(&name.as_str()) { Ok(()) } else { Err(refused(data_type)) }
+    }
+}
+
+/// The name of a type that can only be one of the tenant's schema, if `name` is one.
+fn own_name(name: &ObjectName, names: &Names) -> Result<Option<String>, Refusal> {
+    if names.dialect == Dialect::Sqlite {
+        return Ok(None);
+    }
+    let mut parts = names.parts(name)?;
+    let (Some(own), schema, true) = (parts.pop(), parts.pop(), parts.is_empty()) else {
+        return Ok(None);
     };
-    let known = match names.dialect {
-        Dialect::Postgres => POSTGRES,
-        Dialect::Sqlite => SQLITE,
-    };
-    if known.contains(&name.as_str()) { Ok(()) } else { Err(refused(data_type)) }
+    let written = names.canonical(&RelationName { schema, name: own });
+    let is_built_in = POSTGRES.contains(&&*written.name)
+        || RESERVED.binary_search(&&*written.name).is_ok()
+        || BUILT_IN.contains(&&*written.name)
+        || written.name.starts_with("pg_")
+        // Arrays, as the engine names them.
+        || written.name.starts_with('_');
+    Ok((written.schema.is_none() && !is_built_in).then_some(written.name))
 }
 
 /// `NUMERIC(10,2)` is `NUMERIC`, `TIMESTAMP(3) WITH TIME ZONE` is `TIMESTAMP WITH TIME ZONE`; what
@@ -151,7 +214,7 @@ fn refused(data_type: &DataType) -> Refusal {
         "type",
         format!(
             "a cast to {} is not allowed; the engine's own number, text, date, JSON, range and uuid \
-             types are",
+             types are, on PostgreSQL also enums and domains of the schema",
             shown(&data_type.to_string())
         ),
     )

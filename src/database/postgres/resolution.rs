@@ -1,9 +1,10 @@
-//! Functions and operators of the tenant's own that a statement could mean.
+//! Functions, operators and types of the tenant's own that a statement could mean.
 //!
 //! The guard admits them by name, and the server looks a name up in the tenant's schema too: there
 //! an overload of `lower` or a function of a row, which is written like a column, may do anything.
 //! What an extension brought is not counted; neither is an operator of a type of the tenant's own,
-//! which is part of that type.
+//! which is part of that type. A type of the tenant's own may be cast to if it is an enum or a domain
+//! whose checks call nothing of the tenant's.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::transaction::Transaction;
-use crate::database::guard::Uses;
+use crate::database::guard::{Uses, shown};
 use crate::database::{Error, Refusal, Unavailable};
 
 /// After how long the names are asked for again.
@@ -25,6 +26,8 @@ pub(super) struct OwnNames {
     /// Those whose first argument may be a row.
     of_rows: BTreeSet<String>,
     operators: BTreeSet<String>,
+    /// Enums and plain domains.
+    plain_types: BTreeSet<String>,
 }
 
 /// Refuses `statement` if it could mean one of these. `known` is what the session knows of them.
@@ -41,7 +44,8 @@ pub(super) async fn check(
     schema: &str,
     statement: &Uses,
 ) -> Result<(), Error> {
-    let named = [statement.functions(), statement.fields(), statement.operators()];
+    let named =
+        [statement.functions(), statement.fields(), statement.operators(), statement.own_types()];
     if named.iter().all(|names| names.is_empty()) {
         return Ok(());
     }
@@ -63,6 +67,7 @@ impl OwnNames {
             functions: BTreeSet::new(),
             of_rows: BTreeSet::new(),
             operators: BTreeSet::new(),
+            plain_types: BTreeSet::new(),
         };
         transaction
             .ask(
@@ -81,14 +86,36 @@ impl OwnNames {
                  AND d.objid = o.oid AND d.deptype = 'e') \
                  AND NOT EXISTS (SELECT FROM pg_catalog.pg_type t \
                  WHERE t.oid IN (o.oprleft, o.oprright) \
-                 AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace)",
+                 AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace) \
+                 UNION SELECT t.typname::text, 'type', false FROM pg_catalog.pg_type t \
+                 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace \
+                 WHERE n.nspname = $1 \
+                 AND (t.typtype = 'e' OR t.typtype = 'd' AND EXISTS (\
+                 SELECT FROM pg_catalog.pg_type b WHERE b.oid = t.typbasetype \
+                 AND b.typnamespace = 'pg_catalog'::pg_catalog.regnamespace \
+                 AND b.typname !~ '^_?(reg|xml)') \
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c \
+                 JOIN pg_catalog.pg_depend d ON d.objid = c.oid \
+                 AND d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass \
+                 WHERE c.contypid = t.oid AND d.refclassid IN (\
+                 'pg_catalog.pg_proc'::pg_catalog.regclass, \
+                 'pg_catalog.pg_operator'::pg_catalog.regclass))) \
+                 AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typname = t.typname \
+                 AND b.typnamespace = 'pg_catalog'::pg_catalog.regnamespace)",
                 &[Some(schema.to_owned())],
                 |cells| {
                     let cell = |place: usize| cells.get(place).and_then(Option::as_deref);
                     let name = cell(0).ok_or(Unavailable::Protocol)?.to_owned();
-                    if cell(1) == Some("operator") {
-                        names.operators.insert(name);
-                        return Ok(());
+                    match cell(1) {
+                        Some("operator") => {
+                            names.operators.insert(name);
+                            return Ok(());
+                        }
+                        Some("type") => {
+                            names.plain_types.insert(name);
+                            return Ok(());
+                        }
+                        _ => {}
                     }
                     // NULL without arguments.
                     if cell(2) == Some("t") {
@@ -118,6 +145,18 @@ impl OwnNames {
                 format!(
                     "{name} after a point is also a function of this schema's own; as a column it \
                      is written without a table's name"
+                ),
+            ));
+        }
+        let mut types = statement.own_types().iter();
+        if let Some(name) = types.find(|name| !self.plain_types.contains(*name)) {
+            return Err(Refusal::new(
+                "type",
+                format!(
+                    "{} is not an enum of this schema, nor a domain over a built-in type whose \
+                     checks call built-in functions; those and the engine's own types may be cast \
+                     to",
+                    shown(name)
                 ),
             ));
         }

@@ -13,7 +13,9 @@
 //! no symbolic link, no extension); relations and columns outside the statement's verdict, exactly
 //! as the engine resolves them (authorizer); statements, values and answers without bound, in time
 //! and memory. The engine looks at the clock between its steps: the caller does not wait for a long
-//! one, and the session is then broken; its thread ends with the step. Does not protect against a
+//! one, and the session is then broken; its thread ends with the step. Full text looks at the clock as
+//! it reads its index; its longest step, the last merge of a search by prefix, took 0.46 s for ten
+//! million words in a million rows (`'a*'`, 2.4 s in all). Does not protect against a
 //! file whose bytes attack `SQLite` itself, beyond its defensive mode.
 
 mod catalogue;
@@ -133,7 +135,7 @@ impl Database for Session {
         query: &'a Query,
         limits: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
-        let (query, limits) = (query.clone(), *limits);
+        let (query, limits) = (Box::new(query.clone()), *limits);
         Box::pin(self.ask(limits.statement_timeout, move |cancelled, reply| Command::Query {
             query,
             limits,

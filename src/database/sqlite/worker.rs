@@ -29,7 +29,7 @@ use crate::tenant::{Access, Limits, RelationName};
 /// What a session asks of its thread.
 pub(super) enum Command {
     Query {
-        query: Query,
+        query: Box<Query>,
         limits: Limits,
         cancelled: Arc<AtomicBool>,
         reply: oneshot::Sender<Result<QueryResult, Error>>,

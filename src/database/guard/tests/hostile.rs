@@ -93,7 +93,7 @@ const HOSTILE: &[&str] = &[
     "SELECT evil.lower('x')",
     "SELECT 'pg_authid'::regclass",
     "SELECT CAST('secrets' AS regclass)",
-    "SELECT 'x'::public.my_type",
+    "SELECT 'x'::other.my_type",
     "SELECT regclass 'secrets'",
     "SELECT 1 OPERATOR(public.+) 2",
     "SELECT * FROM pg_authid",

@@ -1,3 +1,4 @@
+mod constructs;
 mod hostile;
 mod write;
 
@@ -191,7 +192,7 @@ fn functions_in_from_are_checked_like_any_other() {
         ("SELECT * FROM unnest(ARRAY(SELECT x FROM secrets))", Some("relation")),
         ("SELECT * FROM generate_series(1, (SELECT x FROM secrets))", Some("relation")),
         ("SELECT * FROM json_to_record($1) AS r (a regclass)", Some("type")),
-        ("SELECT * FROM json_to_record($1) AS r (a public.mine)", Some("type")),
+        ("SELECT * FROM json_to_record($1) AS r (a other.mine)", Some("type")),
         ("SELECT * FROM customers AS c (a int)", Some("clause")),
         ("SELECT (jsonb_each(data)).evil FROM customers", Some("clause")),
         ("SELECT (customers).key FROM customers", Some("clause")),
