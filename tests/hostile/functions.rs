@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::postgres::plain_client;
 
-const POSTGRES: &str = "src/database/guard/functions/postgres.txt";
-const SQLITE: &str = "src/database/guard/functions/sqlite.txt";
+const POSTGRES: &str = include_str!("../../src/database/guard/functions/postgres.txt");
+const SQLITE: &str = include_str!("../../src/database/guard/functions/sqlite.txt");
+/// Where `./dev functions` finds them.
+const WRITTEN: &str = "target/functions";
 
 const POSTGRES_HEAD: &str = "# Functions of PostgreSQL that a query may call, by the version that \
                              brought them.\n# Written by `./dev functions`; the rule and its \
@@ -70,7 +73,7 @@ fn of_bundled_engine() -> String {
 #[tokio::test]
 async fn the_list_for_postgres_is_what_the_rule_gives_on_this_server() {
     let (version, all, allowed) = of_server().await;
-    let listed = listed(&std::fs::read_to_string(POSTGRES).unwrap());
+    let listed = listed(POSTGRES);
     let expected: Vec<&String> =
         listed.iter().filter(|(_, since)| **since <= version).map(|(name, _)| name).collect();
     assert!(expected.iter().all(|name| all.contains(name)), "one is not there since its version");
@@ -82,8 +85,7 @@ async fn the_list_for_postgres_is_what_the_rule_gives_on_this_server() {
 
 #[test]
 fn the_list_for_sqlite_is_what_the_rule_gives_on_the_bundled_engine() {
-    let listed = std::fs::read_to_string(SQLITE).unwrap();
-    assert_eq!(listed, of_bundled_engine(), "./dev functions writes the list anew");
+    assert_eq!(SQLITE, of_bundled_engine(), "./dev functions writes the list anew");
 }
 
 /// Adds what the server has to the list; `./dev functions` runs it on one version after the other.
@@ -91,12 +93,13 @@ fn the_list_for_sqlite_is_what_the_rule_gives_on_the_bundled_engine() {
 #[ignore = "writes the lists: ./dev functions"]
 async fn write_the_lists() {
     let (version, all, allowed) = of_server().await;
-    let mut names = listed(&std::fs::read_to_string(POSTGRES).unwrap_or_default());
+    let postgres = Path::new(WRITTEN).join("postgres.txt");
+    let mut names = listed(&std::fs::read_to_string(&postgres).unwrap_or_default());
     // What one version refuses stays out.
     names.retain(|name, _| allowed.contains(name) || !all.contains(name));
     for name in allowed {
         names.entry(name).or_insert(version);
     }
-    std::fs::write(POSTGRES, written(&names)).unwrap();
-    std::fs::write(SQLITE, of_bundled_engine()).unwrap();
+    std::fs::write(postgres, written(&names)).unwrap();
+    std::fs::write(Path::new(WRITTEN).join("sqlite.txt"), of_bundled_engine()).unwrap();
 }
