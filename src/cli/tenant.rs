@@ -63,6 +63,7 @@ pub(super) enum Command {
 }
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct ImportArguments {
     /// Files, or directories whose *.json files are meant (schema.json is left out)
     #[arg(required = true, value_name = "PATH")]

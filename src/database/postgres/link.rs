@@ -317,8 +317,11 @@ fn login_error(error: &tokio_postgres::Error) -> Unavailable {
     // The last word of a handshake is the server's: it says so when it does not trust the client.
     let mut source = error.source();
     while let Some(cause) = source {
-        let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if cause.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        let is_of_tls = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => inner.is::<rustls::Error>(),
+            None => cause.is::<rustls::Error>(),
+        };
+        if is_of_tls {
             return Unavailable::Tls;
         }
         source = cause.source();
