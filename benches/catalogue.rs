@@ -144,7 +144,7 @@ async fn postgres() {
         });
         client.batch_execute(&tables.collect::<String>()).await.unwrap();
     }
-    client.batch_execute("VACUUM ANALYZE pg_class; VACUUM ANALYZE pg_attribute").await.unwrap();
+    client.batch_execute("ANALYZE pg_class; ANALYZE pg_attribute; ANALYZE pg_index").await.unwrap();
     let all = "SELECT c.relname, c.relkind FROM pg_class c JOIN pg_namespace n \
                ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relkind IN ('r', 'v') \
                AND has_any_column_privilege(c.oid, 'SELECT')";
