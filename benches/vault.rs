@@ -291,6 +291,7 @@ fn tenant(id: &TenantId) -> ResolvedTenant {
         },
         credentials: Credentials {
             db_password: None,
+            db_sslkey: None,
             api_keys: ["anthropic", "openai"].map(key).into(),
         },
     }

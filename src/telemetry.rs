@@ -81,6 +81,8 @@ pub fn start(level: tracing::Level, format: Format) {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panicked");
+        // It may be the last line.
+        flush();
     }));
 }
 

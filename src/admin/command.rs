@@ -312,9 +312,7 @@ impl Admin {
             }
             Command::QuotaReset { tenant } => self.execute_quota_reset(tenant),
             Command::QuotaSet { tenant, quotas } => self.execute_quota_set(tenant, quotas),
-            Command::QuotaShow { tenant } => {
-                Ok(describe::quota(tenant, &self.quota(&parse_id(tenant)?)?))
-            }
+            Command::QuotaShow { tenant } => self.execute_quota_show(tenant),
             Command::Reseal => Ok(describe::reseal(&self.reseal(progress)?)),
             Command::RootRotate { proofs, drop_others, reseal } => {
                 let unlocks = proofs.iter().map(|proof| proof.unlock(secrets));
@@ -386,6 +384,10 @@ impl Admin {
                 Ok(describe::unsealing(unsealing.as_ref()))
             }
         }
+    }
+
+    fn execute_quota_show(&self, tenant: &str) -> Result<Value, Error> {
+        Ok(describe::quota(tenant, &self.quota(&parse_id(tenant)?)?))
     }
 
     fn execute_quota_reset(&self, tenant: &str) -> Result<Value, Error> {

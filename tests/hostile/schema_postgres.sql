@@ -64,4 +64,4 @@ CREATE TYPE order_status AS ENUM ('open', 'paid', 'cancelled', 'refunded');
 CREATE DOMAIN percentage AS numeric(5, 2) CHECK (VALUE BETWEEN 0 AND 100);
 CREATE VIEW monthly_revenue AS
   SELECT date_trunc('month', placed_at) AS month, sum(total) AS revenue FROM orders WHERE status = 'paid' GROUP BY 1;
-ANALYZE;
+ANALYZE customers, products, orders, order_items, employees, events, readings, bookings, "Order Details", données;
