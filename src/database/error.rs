@@ -71,6 +71,9 @@ pub enum Error {
     /// The database cannot be reached, refuses the login, or went away.
     #[error("the tenant's database is unavailable: {0}")]
     Unavailable(Unavailable),
+    /// The same, known from a try a moment ago: the database was left alone.
+    #[error("the tenant's database is unavailable: {0}")]
+    LeftAlone(Unavailable),
 }
 
 /// Why a database is unavailable, in words that say nothing about host, role or password.
@@ -137,7 +140,7 @@ impl Error {
             Self::ReturnedTooLarge | Self::TooLarge | Self::TooManyChanges { .. } => {
                 ErrorCode::ResultTooLarge
             }
-            Self::Unavailable(_) => ErrorCode::DatabaseUnavailable,
+            Self::Unavailable(_) | Self::LeftAlone(_) => ErrorCode::DatabaseUnavailable,
         }
     }
 }

@@ -115,7 +115,7 @@ impl McpConnectionPool {
         // Should it fail, what is known of the failures stays.
         entry.touch(shared);
         // First: what is down costs nobody a session.
-        let attempt = entry.breaker.admit().map_err(database::Error::from)?;
+        let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
         let slot = match self.session(&entry, queued, deadline).await? {
             Grant::Session => Slot::granted(shared, entry.tenant()),
             Grant::Instance(instance) => {

@@ -246,6 +246,7 @@ impl Call<'_> {
         {
             tracing::error!(request.id = %request_id, error.code = %error.code(), "call failed");
         }
+        // Once for each try, however many ask meanwhile.
         if let Err(Error::Database(reason @ database::Error::Unavailable(_))) = &result {
             let tenant = self.context.tenant();
             tracing::warn!(request.id = %request_id, tenant.id = %tenant, %reason, "no session");
