@@ -251,10 +251,14 @@ impl Call<'_> {
             let tenant = self.context.tenant();
             tracing::warn!(request.id = %request_id, tenant.id = %tenant, %reason, "no session");
         }
-        match self.pending.complete(outcome).await {
+        let finished = match self.pending.complete(outcome).await {
             Ok(()) => result.map_err(|error| Failure { error, request_id }),
             Err(error) => Err(Failure { error: error.into(), request_id }),
+        };
+        if finished.is_err() {
+            self.context.pacing.wait().await;
         }
+        finished
     }
 }
 

@@ -22,6 +22,7 @@ mod error;
 mod explain;
 mod handler;
 mod listing;
+mod pacing;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -47,6 +48,8 @@ pub use listing::{ListAnswer, ResourceInfo};
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
 pub use write::{WriteAnswer, WriteArguments};
 
+use pacing::Pacing;
+
 /// What all calls of one tenant share: its configuration, its limits, the log.
 ///
 /// Immutable; a changed tenant gets a new one.
@@ -56,6 +59,7 @@ pub struct TenantContext {
     api_keys: Vec<ApiKey>,
     meter: Arc<Meter>,
     log: Log,
+    pacing: Pacing,
     /// Learnt from the first session.
     server_version: OnceLock<String>,
 }
@@ -144,7 +148,8 @@ impl TenantContext {
     /// The context of the tenant that `config` describes, and that `meter` counts.
     pub fn new(config: TenantConfig, api_keys: Vec<ApiKey>, meter: Arc<Meter>, log: Log) -> Self {
         let scope = Scope::new(config.id.clone());
-        Self { scope, config, api_keys, meter, log, server_version: OnceLock::new() }
+        let (pacing, server_version) = (Pacing::default(), OnceLock::new());
+        Self { scope, config, api_keys, meter, log, pacing, server_version }
     }
 
     /// The tenant.

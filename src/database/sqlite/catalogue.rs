@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Row};
 
-use super::worker::Watch;
+use super::watch::Watch;
 use crate::database::catalogue::Kept;
 use crate::database::{
     Catalogue, Error, ForeignKey, Listed, Relation, RelationColumn, RelationKind,

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use super::catalogue;
 use super::confine::Policy;
-use super::worker::{Watch, Worker, bind, columns_of, keep, text_of};
+use super::watch::{Watch, text_of};
+use super::worker::{Worker, bind, columns_of, keep};
 use crate::database::rows::Collector;
 use crate::database::{Error, Refusal, Write, WriteResult};
 use crate::tenant::Limits;

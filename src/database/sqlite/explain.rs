@@ -6,7 +6,7 @@
 
 use rusqlite::Connection;
 
-use super::worker::Watch;
+use super::watch::Watch;
 use crate::database::plan::{MAX_BYTES, MAX_DEPTH, shortened, too_large};
 use crate::database::{Error, PlanNode, Query};
 

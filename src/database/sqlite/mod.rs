@@ -26,6 +26,7 @@ mod file;
 mod functions;
 mod mathematics;
 mod memory;
+mod watch;
 mod worker;
 
 use std::path::Path;

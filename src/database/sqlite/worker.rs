@@ -8,15 +8,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rusqlite::types::{Null, ToSqlOutput, ValueRef};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, Statement, ToSql};
+use rusqlite::{Connection, OptionalExtension as _, Row, Statement, ToSql};
 use serde_json::Value;
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use super::catalogue;
 use super::confine::{Policy, Schema};
 use super::explain::{self, Shown};
 use super::file::{self, Use};
+use super::watch::Watch;
 use crate::database::catalogue::Kept;
 use crate::database::guard::Uses;
 use crate::database::rows::{Cells, Collector, Unwritten};
@@ -67,8 +67,6 @@ pub(super) struct Worker {
 
 /// Virtual machine steps between two looks at the clock: well below a millisecond.
 const STEPS: i32 = 2_000;
-/// What is told to who waited in vain for another to write.
-const BUSY: &str = "the database is being written; try again";
 /// For questions of our own to the catalogue.
 pub(super) const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -279,111 +277,14 @@ impl Worker {
 
     /// Puts `watch` over what runs next, and takes the last statement's policy away.
     pub(super) fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
-        let stop = watch.clone();
+        let look = watch.clone().look();
         let prepared = self
             .connection
             .authorizer(
                 None::<fn(rusqlite::hooks::AuthContext<'_>) -> rusqlite::hooks::Authorization>,
             )
-            .and_then(|()| {
-                self.connection.progress_handler(STEPS, Some(move || stop.should_stop()))
-            });
+            .and_then(|()| self.connection.progress_handler(STEPS, Some(look)));
         prepared.map_err(|error| watch.failure(&error))
-    }
-}
-
-/// When a statement has to stop.
-#[derive(Clone)]
-pub(super) struct Watch {
-    deadline: Option<Instant>,
-    cancelled: Arc<AtomicBool>,
-}
-
-impl Watch {
-    pub(super) fn new(timeout: Duration, cancelled: Arc<AtomicBool>) -> Self {
-        Self { deadline: Instant::now().checked_add(timeout), cancelled }
-    }
-
-    pub(super) fn should_stop(&self) -> bool {
-        self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// Ends the time in which the statement could be cancelled; whoever tries to cancel it from now
-    /// on learns that it is too late.
-    ///
-    /// # Errors
-    ///
-    /// When it was cancelled, or took too long.
-    pub(super) fn decide(&self) -> Result<(), Error> {
-        let has_ended = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if has_ended && !self.is_cancelled() {
-            return Err(Error::Timeout);
-        }
-        if self.cancelled.swap(true, Ordering::AcqRel) { Err(Error::Cancelled) } else { Ok(()) }
-    }
-
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn stopped(&self) -> Error {
-        if self.is_cancelled() { Error::Cancelled } else { Error::Timeout }
-    }
-
-    /// What an error of the engine means, in words of our own where its text could quote data.
-    pub(super) fn failure(&self, error: &rusqlite::Error) -> Error {
-        let message = match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => return self.stopped(),
-            Some(ErrorCode::TooBig) => return Error::TooLarge,
-            Some(
-                ErrorCode::CannotOpen
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-                | ErrorCode::PermissionDenied
-                | ErrorCode::SystemIoFailure,
-            ) => return Unavailable::NotADatabase.into(),
-            Some(ErrorCode::AuthorizationForStatementDenied) => return not_authorized(),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BUSY,
-            Some(ErrorCode::ReadOnly) if file::is_in_use(error) => BUSY,
-            Some(ErrorCode::OutOfMemory) => "the statement needs too much memory",
-            Some(ErrorCode::ReadOnly) => "the database is open for reading only",
-            Some(ErrorCode::TypeMismatch) => "a value has the wrong type",
-            _ if text_of(error).starts_with("not authorized") => return not_authorized(),
-            _ => {
-                return Error::Failed { sqlstate: None, message: own_words(error), position: None };
-            }
-        };
-        Error::Failed { sqlstate: None, message: message.to_owned(), position: None }
-    }
-}
-
-/// The engine's message where it is one of those that name only what the caller's own statement
-/// does; a general one otherwise.
-fn own_words(error: &rusqlite::Error) -> String {
-    let text = text_of(error);
-    let known = [
-        "no such column: ",
-        "no such function: ",
-        "no such table: ",
-        "ambiguous column name: ",
-        "wrong number of arguments to function ",
-        "misuse of aggregate",
-        "misuse of window function",
-        "near ",
-    ];
-    if known.iter().any(|start| text.starts_with(start)) {
-        text.chars().filter(|character| !character.is_control()).take(200).collect()
-    } else {
-        "the database could not run the statement".to_owned()
-    }
-}
-
-pub(super) fn text_of(error: &rusqlite::Error) -> &str {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are the driver's own")]
-    match error {
-        rusqlite::Error::SqliteFailure(_, Some(text)) => text,
-        rusqlite::Error::SqlInputError { msg, .. } => msg,
-        _ => "",
     }
 }
 
@@ -432,15 +333,6 @@ pub(super) fn keep(
     collector.row(Unavailable::NotADatabase.into(), |cells| {
         values.into_iter().try_for_each(|value| write(value, cells))
     })
-}
-
-fn not_authorized() -> Error {
-    Refusal::new(
-        "access",
-        "the statement reads a relation or column, or calls a function, that is not allowed, \
-         perhaps through a view",
-    )
-    .into()
 }
 
 /// A bound value.

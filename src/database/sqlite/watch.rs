@@ -1,0 +1,175 @@
+//! What stops a statement, and what the engine's errors mean.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rusqlite::ErrorCode;
+use tokio::time::Instant;
+
+use super::file;
+use crate::database::{Error, Refusal, Unavailable};
+
+/// Statements that take longer leave the processors to others first.
+const SHORT: Duration = Duration::from_millis(20);
+/// By how much, of 19.
+const NICE: i32 = 10;
+/// What is told to who waited in vain for another to write.
+const BUSY: &str = "the database is being written; try again";
+
+thread_local! {
+    /// Whether the priority of this thread is lowered.
+    static IS_LOW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// When a statement has to stop.
+#[derive(Clone)]
+pub(super) struct Watch {
+    deadline: Option<Instant>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Watch {
+    pub(super) fn new(timeout: Duration, cancelled: Arc<AtomicBool>) -> Self {
+        Self { deadline: Instant::now().checked_add(timeout), cancelled }
+    }
+
+    /// What the engine asks between its steps: whether to stop. Who takes long yields to others.
+    pub(super) fn look(self) -> impl FnMut() -> bool + Send {
+        let began = Instant::now();
+        move || {
+            if IS_LOW.get() {
+                // So that who has just come does not wait for the end of this thread's slice.
+                std::thread::yield_now();
+            } else if began.elapsed() > SHORT {
+                lower_priority();
+            }
+            self.should_stop()
+        }
+    }
+
+    pub(super) fn should_stop(&self) -> bool {
+        self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Ends the time in which the statement could be cancelled; whoever tries to cancel it from now
+    /// on learns that it is too late.
+    ///
+    /// # Errors
+    ///
+    /// When it was cancelled, or took too long.
+    pub(super) fn decide(&self) -> Result<(), Error> {
+        let has_ended = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if has_ended && !self.is_cancelled() {
+            return Err(Error::Timeout);
+        }
+        if self.cancelled.swap(true, Ordering::AcqRel) { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn stopped(&self) -> Error {
+        if self.is_cancelled() { Error::Cancelled } else { Error::Timeout }
+    }
+
+    /// What an error of the engine means, in words of our own where its text could quote data.
+    pub(super) fn failure(&self, error: &rusqlite::Error) -> Error {
+        let message = match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => return self.stopped(),
+            Some(ErrorCode::TooBig) => return Error::TooLarge,
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::PermissionDenied
+                | ErrorCode::SystemIoFailure,
+            ) => return Unavailable::NotADatabase.into(),
+            Some(ErrorCode::AuthorizationForStatementDenied) => return not_authorized(),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => BUSY,
+            Some(ErrorCode::ReadOnly) if file::is_in_use(error) => BUSY,
+            Some(ErrorCode::OutOfMemory) => "the statement needs too much memory",
+            Some(ErrorCode::ReadOnly) => "the database is open for reading only",
+            Some(ErrorCode::TypeMismatch) => "a value has the wrong type",
+            _ if text_of(error).starts_with("not authorized") => return not_authorized(),
+            _ => {
+                return Error::Failed { sqlstate: None, message: own_words(error), position: None };
+            }
+        };
+        Error::Failed { sqlstate: None, message: message.to_owned(), position: None }
+    }
+}
+
+/// The engine's message where it is one of those that name only what the caller's own statement
+/// does; a general one otherwise.
+fn own_words(error: &rusqlite::Error) -> String {
+    let text = text_of(error);
+    let known = [
+        "no such column: ",
+        "no such function: ",
+        "no such table: ",
+        "ambiguous column name: ",
+        "wrong number of arguments to function ",
+        "misuse of aggregate",
+        "misuse of window function",
+        "near ",
+    ];
+    if known.iter().any(|start| text.starts_with(start)) {
+        text.chars().filter(|character| !character.is_control()).take(200).collect()
+    } else {
+        "the database could not run the statement".to_owned()
+    }
+}
+
+pub(super) fn text_of(error: &rusqlite::Error) -> &str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others are the driver's own")]
+    match error {
+        rusqlite::Error::SqliteFailure(_, Some(text)) => text,
+        rusqlite::Error::SqlInputError { msg, .. } => msg,
+        _ => "",
+    }
+}
+
+fn not_authorized() -> Error {
+    Refusal::new(
+        "access",
+        "the statement reads a relation or column, or calls a function, that is not allowed, \
+         perhaps through a view",
+    )
+    .into()
+}
+
+/// Lowers the priority of this thread, for good: only a privileged process could raise it again. So
+/// a tenant whose statements take long competes with those of others less, on this session.
+fn lower_priority() {
+    IS_LOW.set(true);
+    // Of the calling thread: that is what Linux means by the calling process here.
+    let lowered = rustix::process::getpriority_process(None)
+        .and_then(|nice| rustix::process::setpriority_process(None, nice.max(NICE)));
+    if lowered.is_err() {
+        tracing::debug!("a long statement keeps the priority of the others");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_long_yields_to_others() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let before = nice();
+        let mut look = Watch::new(Duration::from_secs(1), Arc::default()).look();
+        assert!(!look());
+        tokio::time::advance(SHORT).await;
+        assert!(!look());
+        assert_eq!(nice(), before);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(!look());
+        assert_eq!(nice(), before.max(NICE));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(look());
+    }
+}
