@@ -23,6 +23,8 @@
 
 mod breaker;
 mod catalogue;
+#[cfg(test)]
+pub(crate) mod double;
 mod error;
 pub mod guard;
 #[cfg(test)]

@@ -357,79 +357,19 @@ pub(super) fn whole_milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::audit::Log;
-    use crate::clock::{Clock, SystemClock};
-    use crate::database::{
-        BoxFuture, Catalogue, Database, Dialect, ExcessPrivilege, PlanNode, QueryResult, Relation,
-        Unavailable, Write, WriteResult,
-    };
-    use crate::quota::Limiter;
-    use crate::server::create_tenant_scoped_server;
-    use crate::tenant::{Access, IdRule, Limits, Quotas, RelationName, TenantConfig, TenantId};
+    use crate::database::double::Answers;
+    use crate::database::{QueryResult, Unavailable};
+    use crate::server::tests::Bench;
 
     /// Gives one answer after the other.
     #[derive(Debug)]
     struct Script(VecDeque<Result<QueryResult, database::Error>>);
 
-    impl Database for Script {
-        fn dialect(&self) -> Dialect {
-            Dialect::Sqlite
-        }
-
-        fn query<'a>(
-            &'a mut self,
-            _: &'a Query,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
-            Box::pin(std::future::ready(self.0.pop_front().unwrap()))
-        }
-
-        fn write<'a>(
-            &'a mut self,
-            _: &'a Write,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<WriteResult, database::Error>> {
-            Box::pin(std::future::ready(Ok(WriteResult::default())))
-        }
-
-        fn catalogue<'a>(
-            &'a mut self,
-            _: &'a Access,
-        ) -> BoxFuture<'a, Result<Arc<Catalogue>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Arc::default())))
-        }
-
-        fn describe<'a>(
-            &'a mut self,
-            _: &'a Access,
-            _: &'a [RelationName],
-        ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
-
-        fn explain<'a>(
-            &'a mut self,
-            _: &'a Query,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<PlanNode, database::Error>> {
-            Box::pin(std::future::ready(Ok(PlanNode::default())))
-        }
-
-        fn server_version(&mut self) -> BoxFuture<'_, Result<String, database::Error>> {
-            Box::pin(std::future::ready(Ok("none".to_owned())))
-        }
-
-        fn excess_privileges(
-            &mut self,
-        ) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
-
-        fn is_broken(&self) -> bool {
-            false
+    impl Answers for Script {
+        fn query(&mut self) -> Result<QueryResult, database::Error> {
+            self.0.pop_front().unwrap()
         }
     }
 
@@ -437,21 +377,9 @@ mod tests {
     async fn ask(
         answers: Vec<Result<QueryResult, database::Error>>,
     ) -> (Result<u64, ErrorCode>, usize) {
-        let directory = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log = Log::open(&directory.path().join("audit"), Arc::clone(&clock)).unwrap();
-        let config = TenantConfig {
-            id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
-            connection: Connection::Sqlite { path: "none.db".to_owned() },
-            access: Access::default(),
-            limits: Limits::default(),
-            quotas: Quotas::default(),
-            features: std::collections::BTreeMap::new(),
-        };
-        let meter = Limiter::new(clock).meter(&config.id, jiff::Timestamp::UNIX_EPOCH);
-        let context = TenantContext::new(config, vec![], meter, log);
         let script = answers.into_iter().chain([Ok(QueryResult::default())]).collect();
-        let mut server = create_tenant_scoped_server(Arc::new(context), Box::new(Script(script)));
+        let mut bench = Bench::new(|_| Script(script), |_| {});
+        let server = &mut bench.server;
         let uri = "mcp://tenant001/database";
         let answer = server.query_tenant_data(uri, "SELECT 1", None).await;
         let answer = answer.map(|answer| answer.row_count).map_err(|failure| failure.code());

@@ -1,16 +1,17 @@
 //! Listing and reading over a database that is made up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex as Lock;
 
 use proptest::prelude::*;
 
 use super::listing::Kind;
 use super::*;
+use crate::audit::{self, Decision, Filter};
 use crate::clock::{Clock, SystemClock};
+use crate::database::double::{Answers, Double};
 use crate::database::{
-    BoxFuture, Catalogue, Error as DatabaseError, ExcessPrivilege, Listed, PlanNode, Query,
-    QueryResult, Relation, RelationKind, Write, WriteResult,
+    Catalogue, Error as DatabaseError, Listed, PlanNode, QueryResult, Relation, RelationKind,
 };
 use crate::error::ErrorCode;
 use crate::quota::Limiter;
@@ -24,100 +25,90 @@ struct Fake {
 }
 
 impl Fake {
-    fn answer<T>(&mut self, answer: T) -> BoxFuture<'_, Result<T, DatabaseError>>
-    where
-        T: Send + 'static,
-    {
+    fn answer<T>(&mut self, answer: T) -> Result<T, DatabaseError> {
         let is_stale = self.stale > 0;
         self.stale = self.stale.saturating_sub(1);
-        let answer = if is_stale { Err(Unavailable::Stale.into()) } else { Ok(answer) };
-        Box::pin(std::future::ready(answer))
+        if is_stale { Err(Unavailable::Stale.into()) } else { Ok(answer) }
+    }
+
+    fn present(&self) -> Catalogue {
+        Catalogue::new(self.relations.lock().unwrap().clone())
     }
 }
 
-impl Database for Fake {
-    fn dialect(&self) -> Dialect {
-        Dialect::Sqlite
-    }
-
-    fn query<'a>(
-        &'a mut self,
-        _: &'a Query,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<QueryResult, DatabaseError>> {
+impl Answers for Fake {
+    fn query(&mut self) -> Result<QueryResult, DatabaseError> {
         self.answer(QueryResult::default())
     }
 
-    fn write<'a>(
-        &'a mut self,
-        _: &'a Write,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<WriteResult, DatabaseError>> {
-        Box::pin(std::future::ready(Ok(WriteResult::default())))
+    fn catalogue(&mut self) -> Result<Catalogue, DatabaseError> {
+        let catalogue = self.present();
+        self.answer(catalogue)
     }
 
-    fn catalogue<'a>(
-        &'a mut self,
-        _: &'a Access,
-    ) -> BoxFuture<'a, Result<Arc<Catalogue>, DatabaseError>> {
-        let catalogue = Catalogue::new(self.relations.lock().unwrap().clone());
-        self.answer(Arc::new(catalogue))
-    }
-
-    fn describe<'a>(
-        &'a mut self,
-        _: &'a Access,
-        names: &'a [RelationName],
-    ) -> BoxFuture<'a, Result<Vec<Relation>, DatabaseError>> {
-        let catalogue = Catalogue::new(self.relations.lock().unwrap().clone());
+    fn describe(&mut self, names: &[RelationName]) -> Result<Vec<Relation>, DatabaseError> {
+        let catalogue = self.present();
         let found = names.iter().filter_map(|name| catalogue.find(name));
         let found = found.map(|it| Relation::new(it.name.clone(), it.kind)).collect();
         self.answer(found)
     }
 
-    fn explain<'a>(
-        &'a mut self,
-        _: &'a Query,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<PlanNode, DatabaseError>> {
+    fn explain(&mut self) -> Result<PlanNode, DatabaseError> {
         self.answer(PlanNode::default())
-    }
-
-    fn server_version(&mut self) -> BoxFuture<'_, Result<String, DatabaseError>> {
-        self.answer("none".to_owned())
-    }
-
-    fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, DatabaseError>> {
-        self.answer(Vec::new())
-    }
-
-    fn is_broken(&self) -> bool {
-        false
     }
 }
 
-/// A server over `session` of a tenant with two services and the analysts' feature.
-fn server(session: Fake) -> (tempfile::TempDir, ScopedServer) {
-    let directory = tempfile::tempdir().unwrap();
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let log = Log::open(&directory.path().join("audit"), Arc::clone(&clock)).unwrap();
-    let config = TenantConfig {
-        id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
-        connection: Connection::Sqlite { path: "none.db".to_owned() },
-        access: Access::default(),
-        limits: Limits::default(),
-        quotas: Quotas::default(),
-        features: [("advanced_analytics".to_owned(), true)].into(),
-    };
-    let key = |provider: &str| ApiKey {
-        provider: provider.to_owned(),
-        set_at: Timestamp::UNIX_EPOCH,
-        fingerprint: "00".to_owned(),
-    };
-    let keys = vec![key("stripe"), key("openai")];
-    let meter = Limiter::new(clock).meter(&config.id, Timestamp::UNIX_EPOCH);
-    let context = TenantContext::new(config, keys, meter, log);
-    (directory, create_tenant_scoped_server(Arc::new(context), Box::new(session)))
+/// A server over a session that is made up, and what it records.
+pub(super) struct Bench {
+    pub(super) server: ScopedServer,
+    pub(super) log: Log,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Of a tenant with two services, and otherwise as `change` has it. The answers may know the log.
+    pub(super) fn new<A: Answers + 'static>(
+        answers: impl FnOnce(&Log) -> A,
+        change: impl FnOnce(&mut TenantConfig),
+    ) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let log = Log::open(directory.path(), Arc::clone(&clock)).unwrap();
+        let mut config = TenantConfig {
+            id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
+            connection: Connection::Sqlite { path: "none.db".to_owned() },
+            access: Access::default(),
+            limits: Limits::default(),
+            quotas: Quotas::default(),
+            features: BTreeMap::new(),
+        };
+        change(&mut config);
+        let keys = ["stripe", "openai"].map(|provider| ApiKey {
+            provider: provider.to_owned(),
+            set_at: Timestamp::UNIX_EPOCH,
+            fingerprint: "00".to_owned(),
+        });
+        let meter = Limiter::new(clock).meter(&config.id, Timestamp::UNIX_EPOCH);
+        let context = TenantContext::new(config, keys.into(), meter, log.clone());
+        let session = Box::new(Double(answers(&log)));
+        let server = create_tenant_scoped_server(Arc::new(context), session);
+        Self { server, log, directory }
+    }
+
+    /// The verdicts that were recorded.
+    pub(super) fn decisions(&self) -> Vec<Decision> {
+        let entries = audit::read(self.directory.path(), Filter::default()).unwrap();
+        entries.map(|entry| entry.unwrap().decision).collect()
+    }
+}
+
+fn bench(answers: Fake) -> Bench {
+    Bench::new(
+        |_| answers,
+        |config| {
+            config.features.insert("advanced_analytics".to_owned(), true);
+        },
+    )
 }
 
 fn listed(schema: Option<&str>, name: &str, is_view: bool) -> Listed {
@@ -160,11 +151,10 @@ proptest! {
         let mut going: Vec<Listed> = go.iter().map(|name| listed(None, name, false)).collect();
         let all = kept.iter().chain(&going).cloned().collect();
         let relations = Arc::new(Lock::new(all));
-        let (_directory, mut server) =
-            server(Fake { relations: Arc::clone(&relations), stale: 0 });
-        let context = Arc::clone(&server.context);
+        let mut bench = bench(Fake { relations: Arc::clone(&relations), stale: 0 });
+        let context = Arc::clone(&bench.server.context);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let uris = runtime.block_on(pages(&mut server, || {
+        let uris = runtime.block_on(pages(&mut bench.server, || {
             let gone = going.len().min(40);
             let gone: BTreeSet<Listed> = going.drain(..gone).collect();
             relations.lock().unwrap().retain(|listed| !gone.contains(listed));
@@ -187,29 +177,33 @@ async fn every_use_of_a_session_is_tried_once_more_when_it_had_ended() {
     for (stale, expected) in [(0, Ok(())), (1, Ok(())), (2, Err(ErrorCode::DatabaseUnavailable))] {
         let new = || {
             let relations = Arc::new(Lock::new(vec![listed(None, "t", false)]));
-            server(Fake { relations, stale })
+            bench(Fake { relations, stale })
         };
         let code = |failure: Failure| failure.code();
-        let (_directory, mut server) = new();
+        let mut bench = new();
+        let server = &mut bench.server;
         let answer = server.list_tenant_resources(None).await;
         assert_eq!(answer.map(drop).map_err(code), expected);
 
-        let (_directory, mut server) = new();
+        let mut bench = new();
+        let server = &mut bench.server;
         let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
-        let answer = context.read(&mut &mut server, &caller, "mcp://tenant001/database").await;
+        let answer = context.read(&mut &mut *server, &caller, "mcp://tenant001/database").await;
         assert_eq!(answer.map(drop).map_err(code), expected);
 
-        let (_directory, mut server) = new();
+        let mut bench = new();
+        let server = &mut bench.server;
         let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
-        let answer = context.read(&mut &mut server, &caller, table).await;
+        let answer = context.read(&mut &mut *server, &caller, table).await;
         assert_eq!(answer.map(drop).map_err(code), expected);
 
-        let (_directory, mut server) = new();
+        let mut bench = new();
+        let server = &mut bench.server;
         let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
         let arguments = tools::arguments(
             serde_json::json!({ "resource_uri": table, "query": "SELECT 1" }).as_object().cloned(),
         );
-        let answer = context.explain(&mut &mut server, &caller, arguments).await;
+        let answer = context.explain(&mut &mut *server, &caller, arguments).await;
         assert_eq!(answer.map(drop).map_err(code), expected);
     }
 }

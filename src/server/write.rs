@@ -160,23 +160,15 @@ impl ScopedServer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, VecDeque};
-    use std::sync::Arc;
+    use std::collections::VecDeque;
 
     use super::*;
-    use crate::audit::{Actor, Decision, Filter, Log, read};
-    use crate::clock::{Clock, SystemClock};
-    use crate::database::{
-        BoxFuture, Catalogue, Database, Dialect, ExcessPrivilege, PlanNode, Query, QueryResult,
-        Relation, WriteResult,
-    };
+    use crate::audit::{Actor, Decision, Log};
+    use crate::database::double::Answers;
+    use crate::database::{Unavailable, WriteResult};
     use crate::error::ErrorCode;
-    use crate::quota::Limiter;
-    use crate::server::create_tenant_scoped_server;
-    use crate::tenant::{
-        Access, AccessMode, Connection, IdRule, Limits, Quotas, RelationName, TenantConfig,
-        TenantId,
-    };
+    use crate::server::tests::Bench;
+    use crate::tenant::AccessMode;
 
     type Outcome = Result<u64, database::Error>;
 
@@ -187,67 +179,13 @@ mod tests {
         breaks: Option<Log>,
     }
 
-    impl Database for Script {
-        fn dialect(&self) -> Dialect {
-            Dialect::Sqlite
-        }
-
-        fn query<'a>(
-            &'a mut self,
-            _: &'a Query,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
-            Box::pin(std::future::ready(Ok(QueryResult::default())))
-        }
-
-        fn write<'a>(
-            &'a mut self,
-            _: &'a Write,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<WriteResult, database::Error>> {
+    impl Answers for Script {
+        fn write(&mut self) -> Result<WriteResult, database::Error> {
             if let Some(log) = &self.breaks {
                 log.fail_next_write();
             }
             let answer = self.answers.pop_front().unwrap();
-            let answer = answer.map(|changed| WriteResult { changed, ..WriteResult::default() });
-            Box::pin(std::future::ready(answer))
-        }
-
-        fn catalogue<'a>(
-            &'a mut self,
-            _: &'a Access,
-        ) -> BoxFuture<'a, Result<Arc<Catalogue>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Arc::default())))
-        }
-
-        fn describe<'a>(
-            &'a mut self,
-            _: &'a Access,
-            _: &'a [RelationName],
-        ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
-
-        fn explain<'a>(
-            &'a mut self,
-            _: &'a Query,
-            _: &'a Limits,
-        ) -> BoxFuture<'a, Result<PlanNode, database::Error>> {
-            Box::pin(std::future::ready(Err(database::Error::Timeout)))
-        }
-
-        fn server_version(&mut self) -> BoxFuture<'_, Result<String, database::Error>> {
-            Box::pin(std::future::ready(Ok("none".to_owned())))
-        }
-
-        fn excess_privileges(
-            &mut self,
-        ) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, database::Error>> {
-            Box::pin(std::future::ready(Ok(Vec::new())))
-        }
-
-        fn is_broken(&self) -> bool {
-            false
+            answer.map(|changed| WriteResult { changed, ..WriteResult::default() })
         }
     }
 
@@ -263,23 +201,13 @@ mod tests {
         answers: Vec<Outcome>,
         recording: Recording,
     ) -> (Result<u64, (ErrorCode, String)>, usize, Vec<Decision>) {
-        let directory = tempfile::tempdir().unwrap();
-        let directory = directory.path().join("audit");
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let log = Log::open(&directory, Arc::clone(&clock)).unwrap();
-        let config = TenantConfig {
-            id: TenantId::parse("tenant001", IdRule::Alphanumeric).unwrap(),
-            connection: Connection::Sqlite { path: "none.db".to_owned() },
-            access: Access { mode: AccessMode::ReadWrite, ..Access::default() },
-            limits: Limits::default(),
-            quotas: Quotas::default(),
-            features: BTreeMap::new(),
+        let fails_after = recording == Recording::FailsAfter;
+        let script = |log: &Log| Script {
+            answers: answers.into(),
+            breaks: fails_after.then(|| log.clone()),
         };
-        let meter = Limiter::new(clock).meter(&config.id, jiff::Timestamp::UNIX_EPOCH);
-        let context = Arc::new(TenantContext::new(config, vec![], meter, log.clone()));
-        let breaks = (recording == Recording::FailsAfter).then(|| log.clone());
-        let script = Script { answers: answers.into(), breaks };
-        let mut server = create_tenant_scoped_server(context, Box::new(script));
+        let mut bench = Bench::new(script, |config| config.access.mode = AccessMode::ReadWrite);
+        let server = &mut bench.server;
         server.set_caller(Caller {
             actor: Actor::Embedder,
             permissions: Permission::ALL.into_iter().collect(),
@@ -287,7 +215,7 @@ mod tests {
             request_id: None,
         });
         if recording == Recording::FailsBefore {
-            log.fail_next_write();
+            bench.log.fail_next_write();
         }
         let sql = "DELETE FROM customers WHERE true";
         let arguments = WriteArguments::new("mcp://tenant001/database", sql, None);
@@ -297,8 +225,7 @@ mod tests {
             .map_err(|failure| (failure.code(), failure.error.to_string()));
         let shown = format!("{:?}", server.session);
         let left = shown.matches("Ok(").count() + shown.matches("Err(").count();
-        let entries = read(&directory, Filter::default()).unwrap();
-        (answer, left, entries.map(|entry| entry.unwrap().decision).collect())
+        (answer, left, bench.decisions())
     }
 
     #[tokio::test]

@@ -1,11 +1,9 @@
 //! Tenants that nobody asks for.
 
+use std::task::Poll;
+
 use super::*;
-use crate::database::{
-    BoxFuture, Catalogue, Dialect, ExcessPrivilege, PlanNode, Query, QueryResult, Relation, Write,
-    WriteResult,
-};
-use crate::tenant::RelationName;
+use crate::database::double::{Answers, Double};
 
 /// More than any instance stays.
 const LONG: Duration = IDLE.saturating_mul(2);
@@ -81,70 +79,13 @@ async fn tenants_that_were_last_used_at_once_do_not_close_at_once() {
     assert!(timeouts.len() > 15, "{timeouts:?}");
 }
 
-/// A session whose server never answers.
+/// A server that never gives a sign of life.
 #[derive(Debug)]
 struct Mute;
 
-impl Database for Mute {
-    fn dialect(&self) -> Dialect {
-        Dialect::Sqlite
-    }
-
-    fn query<'a>(
-        &'a mut self,
-        _: &'a Query,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<QueryResult, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn write<'a>(
-        &'a mut self,
-        _: &'a Write,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<WriteResult, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn catalogue<'a>(
-        &'a mut self,
-        _: &'a Access,
-    ) -> BoxFuture<'a, Result<Arc<Catalogue>, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn describe<'a>(
-        &'a mut self,
-        _: &'a Access,
-        _: &'a [RelationName],
-    ) -> BoxFuture<'a, Result<Vec<Relation>, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn explain<'a>(
-        &'a mut self,
-        _: &'a Query,
-        _: &'a Limits,
-    ) -> BoxFuture<'a, Result<PlanNode, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn server_version(&mut self) -> BoxFuture<'_, Result<String, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn excess_privileges(
-        &mut self,
-    ) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn ping(&mut self) -> BoxFuture<'_, Result<(), database::Error>> {
-        Box::pin(std::future::pending())
-    }
-
-    fn is_broken(&self) -> bool {
-        false
+impl Answers for Mute {
+    fn ping(&mut self) -> Poll<Result<(), database::Error>> {
+        Poll::Pending
     }
 }
 
@@ -156,7 +97,7 @@ async fn a_session_that_went_mute_while_it_was_idle_is_replaced_with_all_that_id
         for _ in 0..3 {
             let mut lease = fixture.lease("tenant001").await;
             let context = Arc::clone(&lease.entry().context);
-            *lease = crate::server::create_tenant_scoped_server(context, Box::new(Mute));
+            *lease = crate::server::create_tenant_scoped_server(context, Box::new(Double(Mute)));
             leases.push(lease);
         }
         leases
