@@ -3,9 +3,13 @@
 //! Every section fills the `Options` of one module. A key that no section knows is an error, so a
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
+mod http;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +23,9 @@ use crate::database::{AddressPolicy, Network};
 use crate::pool::{self, OnChange};
 use crate::tenant::{IdRule, TenantId};
 use crate::vault::backup::Schedule;
-use crate::{database, http, store, telemetry, vault};
+use crate::{database, store, telemetry, vault};
+
+pub use http::HttpSettings;
 
 /// The file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "tenantry.toml";
@@ -142,25 +148,6 @@ pub struct DatabaseSettings {
     pub allowed_addresses: Vec<Network>,
 }
 
-/// `[http]`
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct HttpSettings {
-    /// Address and port. Default 127.0.0.1:8642; port 0 picks one.
-    pub listen: SocketAddr,
-    /// Values of `Host` that are served. Default: loopback names.
-    pub allowed_hosts: Vec<String>,
-    /// Values of `Origin` that are served. Default: loopback.
-    pub allowed_origins: Vec<String>,
-    /// A proxy in front encrypts; needed for listening beyond loopback. Default false.
-    pub behind_tls_proxy: bool,
-    /// Longest request body. Default 1 MiB.
-    pub max_body_bytes: usize,
-    /// How long calls under way may take when the service stops. Default 10.
-    pub drain_timeout_seconds: u64,
-}
-
 /// `[log]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -278,19 +265,6 @@ impl Default for DatabaseSettings {
     }
 }
 
-impl Default for HttpSettings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8_642),
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            behind_tls_proxy: false,
-            max_body_bytes: 1 << 20,
-            drain_timeout_seconds: 10,
-        }
-    }
-}
-
 impl Default for LogSettings {
     fn default() -> Self {
         Self { level: LogLevel::Info, format: telemetry::Format::Text }
@@ -384,13 +358,7 @@ impl Settings {
 
     /// Refuses to send tokens and data over a network in clear text, by mistake at least.
     pub fn check_listen(&self, listen: SocketAddr) -> Result<(), Error> {
-        let http = &self.http;
-        if listen.ip().is_loopback() || (http.behind_tls_proxy && !http.allowed_hosts.is_empty()) {
-            return Ok(());
-        }
-        let message = "to listen beyond loopback, put a proxy with TLS in front and set \
-                       http.behind_tls_proxy = true and http.allowed_hosts = [\"its.name\"]";
-        Err(Error { place: format!("http.listen {listen}"), message: message.to_owned() })
+        self.http.check(listen)
     }
 
     /// The rule for tenant ids.
@@ -447,13 +415,8 @@ impl Settings {
     }
 
     /// For [`http`].
-    pub fn http_options(&self) -> http::Options {
-        http::Options {
-            allowed_hosts: self.http.allowed_hosts.clone(),
-            allowed_origins: self.http.allowed_origins.clone(),
-            max_body_bytes: self.http.max_body_bytes,
-            drain_timeout: Duration::from_secs(self.http.drain_timeout_seconds),
-        }
+    pub fn http_options(&self) -> crate::http::Options {
+        self.http.options()
     }
 }
 
@@ -483,101 +446,5 @@ impl From<LogLevel> for tracing::Level {
             LogLevel::Debug => Self::DEBUG,
             LogLevel::Trace => Self::TRACE,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(toml: &str) -> Result<Settings, Error> {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("t.toml");
-        std::fs::write(&file, toml).unwrap();
-        Settings::load(Some(&file))
-    }
-
-    #[test]
-    fn a_file_overrides_defaults_and_the_rest_stays() {
-        let settings = load("[pool]\nmax_instances_per_tenant = 10\n").unwrap();
-        assert_eq!(settings.pool.max_instances_per_tenant, 10);
-        assert_eq!(settings.pool.idle_timeout_seconds, 600);
-    }
-
-    #[test]
-    fn what_stays_open_is_said_by_tenant_and_leaves_room_for_others() {
-        let settings =
-            load("[pool]\nmax_sessions = 3\non_change = \"cancel\"\nmin_idle = { acme001 = 2 }\n");
-        let options = settings.unwrap().pool_options(Path::new("data"));
-        assert_eq!(options.on_change, OnChange::Cancel);
-        let acme = TenantId::parse("acme001", IdRule::Alphanumeric).unwrap();
-        assert_eq!(options.min_idle.get(&acme), Some(&2));
-        load("[pool]\nmax_sessions = 3\nmin_idle = { acme001 = 3 }\n").unwrap_err();
-        load("[pool]\nmin_idle = { acme = 1 }\n").unwrap_err();
-        load("[pool]\nmax_sessions = 0\n").unwrap_err();
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error_that_names_it() {
-        let error = load("[pool]\nmax_instances = 10\n").unwrap_err();
-        assert!(error.to_string().contains("max_instances"), "{error}");
-        load("[pools]\n").unwrap_err();
-        load("[pool]\nidle_timeout_seconds = \"long\"\n").unwrap_err();
-        load("[pool]\nmax_instances_per_tenant = 0\n").unwrap_err();
-    }
-
-    #[test]
-    fn each_setting_is_told_with_where_it_was_set() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("t.toml");
-        std::fs::write(&file, "[database]\nallowed_addresses = [\"10.0.0.0/8\"]\n").unwrap();
-        let explained = Settings::load(Some(&file)).unwrap().explain(Some(&file));
-        let of = |name: &str| {
-            let setting = explained.iter().find(|setting| setting.name == name).unwrap();
-            (setting.value.to_string(), setting.source.clone())
-        };
-        let path = std::path::absolute(&file).unwrap();
-        let networks = ("[\"10.0.0.0/8\"]".to_owned(), Source::File(path));
-        assert_eq!(of("database.allowed_addresses"), networks);
-        assert_eq!(of("pool.acquire_timeout_ms"), ("5000".to_owned(), Source::Default));
-        assert_eq!(of("http.listen"), ("\"127.0.0.1:8642\"".to_owned(), Source::Default));
-        assert!(explained.len() > 20);
-    }
-
-    #[test]
-    fn scheduled_backups_need_a_directory_and_one_at_least_stays() {
-        assert_eq!(load("").unwrap().backup_schedule(), None);
-        assert_eq!(load("[backup]\ndirectory = \"/b\"\n").unwrap().backup_schedule(), None);
-        load("[backup]\nevery_hours = 6\n").unwrap_err();
-        load("[backup]\nkeep = 0\n").unwrap_err();
-        let settings = load("[backup]\nevery_hours = 6\ndirectory = \"/b\"\nkeep = 2\n").unwrap();
-        let (directory, every) = (PathBuf::from("/b"), Duration::from_hours(6));
-        assert_eq!(settings.backup_schedule(), Some(Schedule { directory, every, keep: 2 }));
-    }
-
-    #[test]
-    fn listening_beyond_loopback_needs_a_proxy_and_its_name() {
-        load("[http]\nlisten = \"0.0.0.0:80\"\n").unwrap_err();
-        load("[http]\nlisten = \"0.0.0.0:80\"\nbehind_tls_proxy = true\n").unwrap_err();
-        load(
-            "[http]\nlisten = \"0.0.0.0:80\"\nbehind_tls_proxy = true\n\
-             allowed_hosts = [\"mcp.example.com\"]\n",
-        )
-        .unwrap();
-        load("[http]\nlisten = \"[::1]:80\"\n").unwrap();
-    }
-
-    #[test]
-    fn networks_are_read_and_what_is_none_is_named() {
-        let settings =
-            load("[database]\nallowed_addresses = [\"10.1.0.0/16\", \"::1\"]\n").unwrap();
-        assert_eq!(settings.database.allowed_addresses.len(), 2);
-        let error = load("[database]\nallowed_addresses = [\"10.1.0.0/99\"]\n").unwrap_err();
-        assert!(error.to_string().contains("10.1.0.0/99"), "{error}");
-    }
-
-    #[test]
-    fn a_named_file_must_be_there() {
-        Settings::load(Some(Path::new("no/such/file.toml"))).unwrap_err();
     }
 }
