@@ -18,11 +18,12 @@ use serde_json::json;
 use support::{Sandbox, finish};
 
 /// Interpreter, below `target/clients`, and script, below `tests/clients`.
-const CLIENTS: [(&str, &str); 4] = [
+const CLIENTS: [(&str, &str); 5] = [
     ("mcp==1.30.0/bin/python", "python/legacy.py"),
     ("mcp==2.3.0/bin/python", "python/modern.py"),
     ("node", "typescript/client.mjs"),
     ("node", "typescript/sdk.mjs"),
+    ("node", "typescript/inspector.mjs"),
 ];
 
 #[test]

@@ -2,12 +2,12 @@
 
 import assert from 'node:assert/strict';
 
-const { EXPECT_TENANT: tenant, FOREIGN_TENANT: foreign } = process.env;
-const TOOLS = ['get_tenant_metadata', 'list_tenant_resources', 'query_tenant_data'];
+export const { EXPECT_TENANT: tenant, FOREIGN_TENANT: foreign } = process.env;
+export const TOOLS = ['get_tenant_metadata', 'list_tenant_resources', 'query_tenant_data'];
 const RESULT = ['columns', 'elapsed_ms', 'resource_uri', 'row_count', 'rows', 'truncated'];
-const QUERY = 'SELECT id, email FROM customers ORDER BY id LIMIT 3';
+export const QUERY = 'SELECT id, email FROM customers ORDER BY id LIMIT 3';
 
-const customers = (tenant) => `mcp://${tenant}/database/table/customers`;
+export const customers = (tenant) => `mcp://${tenant}/database/table/customers`;
 
 /** The stdio server to start, if there is one. */
 export const command = JSON.parse(process.env.MCP_COMMAND ?? 'null');
