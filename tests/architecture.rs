@@ -27,7 +27,7 @@ const MAY_NAME: [(&str, &[&str]); 21] = [
     ("admin", &["audit", "auth", "clock", "database", "error", "manager", "memory", "pool", "quota", "store", "tenant", "vault"]),
     ("control", &["admin", "audit", "error", "manager", "memory"]),
     ("http", &["admin", "audit", "auth", "error", "manager", "pool", "server", "telemetry", "tenant"]),
-    ("stdio", &["audit", "auth", "error", "manager", "pool", "server", "telemetry", "tenant"]),
+    ("stdio", &["audit", "error", "http", "manager", "tenant"]),
     ("config", &["audit", "auth", "database", "error", "http", "manager", "pool", "store", "telemetry", "tenant", "vault"]),
     ("cli", &["admin", "audit", "auth", "clock", "config", "control", "database", "error", "http", "manager", "memory", "pool", "quota", "server", "stdio", "store", "telemetry", "tenant", "vault"]),
     ("main", &["cli"]),

@@ -50,7 +50,7 @@ struct Remembered {
 }
 
 /// Where a request came in, for the audit log.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// Ties request, answer and audit entries together; `None` gives each entry an id of its own.
     pub request_id: Option<RequestId>,
@@ -298,9 +298,13 @@ impl Auth {
 impl TenantAccess {
     /// Access for code that embeds the library, or an operator at the command line: who can open
     /// the vault needs no token.
-    pub(crate) fn local(tenant: TenantId, actor: Actor, peer: Option<String>) -> Self {
-        let origin = Origin { request_id: None, peer };
-        Self { caller: Caller { actor, tenant, permissions: Permissions::READ, origin } }
+    pub(crate) fn local(
+        tenant: TenantId,
+        permissions: Permissions,
+        actor: Actor,
+        origin: Origin,
+    ) -> Self {
+        Self { caller: Caller { actor, tenant, permissions, origin } }
     }
 
     /// The tenant.

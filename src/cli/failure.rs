@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::admin::with_cause;
 use crate::error::ErrorCode;
-use crate::{admin, audit, auth, config, control, stdio, store, vault};
+use crate::{admin, audit, auth, config, control, manager, store, vault};
 
 pub(super) use crate::admin::said;
 
@@ -120,8 +120,8 @@ impl From<audit::Error> for Failure {
     }
 }
 
-impl From<stdio::Error> for Failure {
-    fn from(error: stdio::Error) -> Self {
+impl From<manager::Error> for Failure {
+    fn from(error: manager::Error) -> Self {
         Self::new(error.code(), error.to_string())
     }
 }

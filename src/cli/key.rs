@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::client_config::absolute;
 use super::failure::said;
 use super::passphrase::{PassphraseSource, first_line, prompt, warn_if_readable_by_others};
 use crate::admin::Proof;
@@ -75,6 +76,29 @@ impl Key {
 }
 
 impl KeySource {
+    /// What was given, as arguments for another call of this program from anywhere. What is asked
+    /// for at a terminal and what comes by descriptor or environment cannot be said this way.
+    pub(super) fn arguments(&self) -> Result<Vec<String>, Failure> {
+        let passphrase = &self.passphrase;
+        let files = [
+            ("--key-file", self.key_files.iter().collect::<Vec<_>>()),
+            ("--share-file", self.share_files.iter().collect()),
+            ("--passphrase-file", passphrase.file.iter().collect()),
+        ];
+        let commands =
+            [("--key-command", &self.key_command), ("--passphrase-command", &passphrase.command)];
+        let mut arguments = Vec::new();
+        for (flag, paths) in files {
+            for path in paths {
+                arguments.extend([flag.to_owned(), absolute(path)?]);
+            }
+        }
+        for (flag, command) in commands {
+            arguments.extend(command.iter().flat_map(|it| [flag.to_owned(), it.clone()]));
+        }
+        Ok(arguments)
+    }
+
     /// Reads one key.
     pub(super) fn read(&self, surroundings: Surroundings<'_>) -> Result<Key, Failure> {
         if let Some(key) = self.read_given(surroundings)?.into_iter().next() {

@@ -10,6 +10,7 @@
 mod audit;
 mod backup;
 mod certificate;
+mod client_config;
 mod demo;
 mod doctor;
 mod failure;
@@ -23,6 +24,7 @@ mod quota;
 mod roles;
 mod sample;
 mod serve;
+mod stdio;
 mod tenant;
 mod token;
 mod vault;
@@ -83,7 +85,9 @@ enum Command {
     /// Serve MCP over HTTP
     Serve(serve::ServeArguments),
     /// Serve one tenant's MCP on standard input and output, for desktop clients
-    Stdio(serve::StdioArguments),
+    Stdio(stdio::Arguments),
+    /// Print the configuration of an MCP client
+    ClientConfig(client_config::Arguments),
     /// Load the keys of a service that runs sealed, or of one tenant
     Unseal(vault::UnsealArguments),
     /// Destroy the keys in a running service's memory, or those of one tenant
@@ -149,7 +153,8 @@ pub fn run() -> ExitCode {
             Command::Init => init::run(&context),
             Command::Demo(arguments) => demo::run(&mut context, &arguments),
             Command::Serve(arguments) => serve::serve(&mut context, &arguments),
-            Command::Stdio(arguments) => serve::stdio(&mut context, &arguments),
+            Command::Stdio(arguments) => stdio::run(&mut context, &arguments),
+            Command::ClientConfig(arguments) => client_config::run(&context, &arguments),
             Command::Unseal(arguments) => vault::unseal(&context, arguments),
             Command::Seal(arguments) => vault::seal(&context, arguments),
             Command::Status => vault::status(&context),

@@ -29,13 +29,13 @@ const MAX_LENGTH: usize = 4_096;
 pub(super) struct PassphraseSource {
     /// Read the passphrase from this file
     #[arg(long = "passphrase-file", global = true, value_name = "FILE")]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// Read the passphrase from this open file descriptor
     #[arg(long = "passphrase-fd", global = true, value_name = "N")]
     descriptor: Option<u32>,
     /// Run this program, which prints the passphrase (words are split at spaces; no shell)
     #[arg(long = "passphrase-command", global = true, value_name = "COMMAND")]
-    command: Option<String>,
+    pub(super) command: Option<String>,
 }
 
 /// Takes a passphrase out of the environment: no child process sees it, and where it stood, which

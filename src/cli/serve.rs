@@ -1,21 +1,19 @@
-//! `serve` and `stdio`: the two faces of the data plane, and how they stop.
+//! `serve`: the data plane over HTTP, and how it stops.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::line;
-use super::tenant::parse_id;
-use super::{Context, Failure, Opened, operator};
+use super::{Context, Failure, Opened};
 use crate::config::Settings;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
-use crate::{control, http, stdio, telemetry};
+use crate::{control, http, telemetry};
 
 /// Exit code after a second signal, as a shell reports one.
 const INTERRUPTED: i32 = 130;
@@ -34,13 +32,6 @@ pub(super) struct ServeArguments {
     accept_rollback: bool,
 }
 
-#[derive(Args, Debug)]
-pub(super) struct StdioArguments {
-    /// The tenant
-    #[arg(long, value_name = "ID")]
-    tenant: String,
-}
-
 pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let address = arguments.listen.unwrap_or(context.settings.http.listen);
     context.settings.check_listen(address)?;
@@ -56,19 +47,6 @@ pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
         run(listener, manager, &context.settings, context.data_dir(), stopping).await
-    })
-}
-
-pub(super) fn stdio(context: &mut Context, arguments: &StdioArguments) -> Result<(), Failure> {
-    let tenant = parse_id(&arguments.tenant)?;
-    let opened = context.open()?;
-    context.environment = None;
-    runtime()?.block_on(async {
-        let manager = start(opened, &context.settings, context.data_dir());
-        let stopping = stop_on_signal()?;
-        let served = Box::pin(stdio::serve(&manager, tenant, operator(), stopping)).await;
-        manager.shutdown(Duration::from_secs(1)).await;
-        Ok(served?)
     })
 }
 
@@ -128,12 +106,16 @@ pub(super) async fn run(
         served.map_err(|error| Failure::io("serving", &error))
     };
     let (cut, ()) = tokio::join!(calls, operators);
-    let cut = cut?;
-    if cut > 0 {
-        let message = format!("{cut} call(s) did not finish in time and were cut");
-        return Err(Failure::new(ErrorCode::Cancelled, message));
+    say_cut(cut?)
+}
+
+/// An end at which calls were cut is a failure.
+pub(super) fn say_cut(calls: u64) -> Result<(), Failure> {
+    if calls == 0 {
+        return Ok(());
     }
-    Ok(())
+    let message = format!("{calls} call(s) did not finish in time and were cut");
+    Err(Failure::new(ErrorCode::Cancelled, message))
 }
 
 /// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.

@@ -8,7 +8,7 @@ use super::tenant::parse_id;
 use super::{Context, Failure};
 use crate::admin;
 use crate::clock::{Clock, SystemClock};
-use crate::tenant::Permission;
+use crate::tenant::{Permission, Permissions};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     match command {
         Command::Create { tenant, scope, expires } => {
             let tenant = parse_id(&tenant)?;
-            check_scopes(&scope)?;
+            permissions(&scope)?;
             let expires_at = expires.map(|text| from_now(&text)).transpose()?;
             let command = admin::Command::TokenCreate {
                 tenant: tenant.to_string(),
@@ -100,9 +100,12 @@ pub(super) fn parse_seconds(text: &str) -> Result<i64, Failure> {
 }
 
 /// Before a passphrase is asked for, as what the command line says is wrong.
-fn check_scopes(names: &[String]) -> Result<(), Failure> {
-    if names.iter().all(|name| Permission::parse(name).is_some()) {
-        return Ok(());
+/// What scopes allow: all but writing when none is named.
+pub(super) fn permissions(names: &[String]) -> Result<Permissions, Failure> {
+    if names.is_empty() {
+        return Ok(Permissions::READ);
     }
-    Err(Failure::usage("--scope is one of list, query, metadata, write"))
+    let permissions: Option<Permissions> =
+        names.iter().map(|name| Permission::parse(name)).collect();
+    permissions.ok_or_else(|| Failure::usage("--scope is one of list, query, metadata, write"))
 }

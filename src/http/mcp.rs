@@ -15,7 +15,7 @@ use super::Options;
 use super::answer::with_rows;
 use super::refusal::refuse;
 use crate::audit::RequestId;
-use crate::auth::{self, Origin};
+use crate::auth::{self, Origin, TenantAccess};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 use crate::server::Attachment;
@@ -85,6 +85,18 @@ impl Endpoint {
             Ok(access) => access,
             Err(error) => return refuse(told(&error), &request_id),
         };
+        // Whoever handles the request from here on has no use for the credential.
+        request.headers_mut().remove(header::AUTHORIZATION);
+        self.serve_granted(access, &request_id, request).await
+    }
+
+    /// Serves the tenant of `access`.
+    pub(super) async fn serve_granted(
+        &self,
+        access: TenantAccess,
+        request_id: &RequestId,
+        request: Request,
+    ) -> Response {
         let tenant = access.tenant().clone();
         let handler = match self.manager.handler(access).await {
             Ok(handler) => handler,
@@ -92,11 +104,9 @@ impl Endpoint {
                 let code = error.code();
                 tracing::warn!(request.id = %request_id, tenant.id = %tenant, error.code = %code,
                     "the tenant cannot be served");
-                return refuse(code, &request_id);
+                return refuse(code, request_id);
             }
         };
-        // Whoever handles the request from here on has no use for the credential.
-        request.headers_mut().remove(header::AUTHORIZATION);
         let attachment = Attachment::default();
         let handler = handler.with_attachment(attachment.clone());
         let make = move || Ok(handler.clone());

@@ -12,6 +12,7 @@
 //! Does not encrypt: put a TLS proxy in front of anything but loopback.
 
 mod answer;
+mod local;
 mod mcp;
 mod refusal;
 
@@ -28,6 +29,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::manager::TenantMcpManager;
+
+pub use local::TenantEndpoint;
 
 /// How long calls that are cut may take to notice.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -18,14 +18,14 @@ use tokio::task::AbortHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::audit::{self, Actor, Attempt, Log, Outcome, Pending, RequestId};
-use crate::auth::{Auth, TenantAccess};
+use crate::auth::{Auth, Origin, TenantAccess};
 use crate::clock::{Clock, SystemClock};
 use crate::database;
 use crate::error::ErrorCode;
 use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
 use crate::server::McpHandler;
-use crate::tenant::{IdRule, InvalidTenantId, TenantId};
+use crate::tenant::{IdRule, InvalidTenantId, Permissions, TenantId};
 use crate::vault::backup::Schedule;
 use crate::vault::{self, TenantCredentialVault};
 
@@ -236,7 +236,8 @@ impl TenantMcpManager {
     pub async fn get_or_create_server(&self, tenant_id: &str) -> Result<Lease, Error> {
         // The wider rule: an id that a setting did not admit was not imported either.
         let tenant = TenantId::parse(tenant_id, IdRule::AllowUnderscore)?;
-        let access = TenantAccess::local(tenant, Actor::Embedder, None);
+        let access =
+            TenantAccess::local(tenant, Permissions::READ, Actor::Embedder, Origin::default());
         Ok(self.pool.lease(&access).await?)
     }
 

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod client_config;
 mod control;
 mod http;
 mod isolation;
@@ -15,6 +16,7 @@ mod postgres;
 mod process;
 mod quota;
 mod resources;
+mod stdio;
 mod stop;
 mod write;
 
@@ -22,8 +24,8 @@ use std::borrow::Cow;
 
 use rmcp::model::{CallToolRequestParams, CallToolResult, ProtocolVersion};
 use rmcp::service::{ClientLifecycleMode, RunningService};
-use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
+use rmcp::transport::{IntoTransport, StreamableHttpClientTransport};
 use rmcp::{ClientServiceExt, RoleClient, ServiceExt};
 use serde_json::{Value, json};
 
@@ -58,7 +60,14 @@ enum Era {
 async fn connect(endpoint: &str, token: &str, era: Era) -> Client {
     let config =
         StreamableHttpClientTransportConfig::with_uri(endpoint.to_owned()).auth_header(token);
-    let transport = StreamableHttpClientTransport::from_config(config);
+    converse(StreamableHttpClientTransport::from_config(config), era).await
+}
+
+async fn converse<T, E, A>(transport: T, era: Era) -> Client
+where
+    T: IntoTransport<RoleClient, E, A>,
+    E: std::error::Error + Send + Sync + 'static,
+{
     match era {
         Era::Legacy => ().serve(transport).await.unwrap(),
         Era::Modern => {

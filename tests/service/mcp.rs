@@ -1,15 +1,13 @@
-//! The three tools and the resources, through rmcp's own client, over HTTP and stdio.
+//! The three tools and the resources, through rmcp's own client, over HTTP.
 
-use rmcp::ServiceExt;
 use rmcp::model::{PaginatedRequestParams, ReadResourceRequestParams, ResourceContents};
-use rmcp::transport::TokioChildProcess;
 use serde_json::{Value, json};
 
 use crate::support::{CUSTOMERS, Sandbox};
 use crate::{Client, Era, TwoTenants, call, connect, content, error_code, query};
 
 /// What every client must see, whatever its era and transport.
-async fn use_everything(client: &Client) {
+pub(crate) async fn use_everything(client: &Client) {
     let tools = client.list_all_tools().await.unwrap();
     let names: Vec<&str> = tools.iter().map(|tool| &*tool.name).collect();
     assert_eq!(names, ["list_tenant_resources", "query_tenant_data", "get_tenant_metadata"]);
@@ -77,22 +75,6 @@ async fn a_client_of_either_era_uses_every_tool_over_http() {
         }
     }
     server.stop().ok();
-}
-
-#[tokio::test]
-async fn a_desktop_client_uses_every_tool_over_stdio() {
-    let tenants = TwoTenants::new();
-    let command = tenants.sandbox.command(&["stdio", "--tenant", "tenant001"]);
-    let transport = TokioChildProcess::new(tokio::process::Command::from(command)).unwrap();
-    let client: Client = ().serve(transport).await.unwrap();
-    use_everything(&client).await;
-    let foreign = query(&client, "mcp://tenant002/database", "SELECT 1").await;
-    assert_eq!(error_code(&foreign), "FORBIDDEN");
-    client.cancel().await.unwrap();
-    let forbidden = tenants.sandbox.audit(&["--code", "FORBIDDEN"]);
-    assert_eq!(forbidden.len(), 1);
-    assert_eq!(forbidden[0]["actor"]["kind"], "operator");
-    assert_eq!(forbidden[0]["peer"], "stdio");
 }
 
 #[tokio::test]

@@ -12,13 +12,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::audit::Actor;
+use crate::auth::Origin;
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::store::DataDir;
 use crate::tenant::{
-    Access, Connection, Credentials, IdRule, Limits, PostgresTarget, Quotas, ResolvedTenant,
-    TenantConfig, TlsMode,
+    Access, Connection, Credentials, IdRule, Limits, Permissions, PostgresTarget, Quotas,
+    ResolvedTenant, TenantConfig, TlsMode,
 };
 use crate::vault::{self, KdfCost};
 
@@ -65,7 +66,7 @@ fn id(text: &str) -> TenantId {
 }
 
 fn access(tenant: &str) -> TenantAccess {
-    TenantAccess::local(id(tenant), Actor::Embedder, None)
+    TenantAccess::local(id(tenant), Permissions::READ, Actor::Embedder, Origin::default())
 }
 
 impl Fixture {

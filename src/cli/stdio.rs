@@ -1,0 +1,61 @@
+//! `stdio`: one tenant's server for a program on this machine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::serve::{runtime, say_cut, start, stop_on_signal};
+use super::tenant::parse_id;
+use super::token::permissions;
+use super::{Context, Failure, operator};
+use crate::http::TenantEndpoint;
+use crate::stdio;
+
+/// How the audit log calls a client of this verb.
+const PEER: &str = "stdio";
+/// How long calls that are cut may take to notice.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Args, Debug)]
+pub(super) struct Arguments {
+    /// The tenant
+    #[arg(long, value_name = "ID")]
+    tenant: String,
+    /// What the client may do: list, query, metadata, write (default: all but write)
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    scope: Vec<String>,
+}
+
+pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Failure> {
+    let tenant = parse_id(&arguments.tenant)?;
+    let permissions = permissions(&arguments.scope)?;
+    let opened = context.open()?;
+    context.environment = None;
+    let http = context.settings.http_options();
+    let options =
+        stdio::Options { max_line_bytes: http.max_body_bytes, drain_timeout: http.drain_timeout };
+    runtime()?.block_on(async {
+        let manager = start(opened, &context.settings, context.data_dir());
+        let stopping = stop_on_signal()?;
+        let served = async {
+            let max_body_bytes = http.max_body_bytes;
+            let manager = Arc::clone(&manager);
+            let endpoint = TenantEndpoint::open(
+                manager,
+                max_body_bytes,
+                tenant,
+                permissions,
+                operator(),
+                PEER,
+            );
+            let endpoint = endpoint.await?;
+            let (input, output) = (std::io::stdin(), tokio::io::stdout());
+            let served = stdio::serve(endpoint, input, output, options, stopping).await;
+            served.map_err(|error| Failure::io("writing to the client", &error))
+        };
+        let served = Box::pin(served).await;
+        let cut = manager.shutdown(CUT_TIMEOUT).await;
+        say_cut(served?.max(cut))
+    })
+}

@@ -1,0 +1,237 @@
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::response::IntoResponse as _;
+use proptest::prelude::*;
+use tokio::io::AsyncBufReadExt as _;
+use tokio::sync::Notify;
+
+use super::*;
+
+const OPTIONS: Options = Options { max_line_bytes: 200, drain_timeout: Duration::from_secs(5) };
+
+/// Answers with what it is sent, in the way that the method names.
+#[derive(Clone, Default)]
+struct Echo {
+    /// Told when a call that does not end is dropped.
+    dropped: Arc<Notify>,
+    dropped_calls: Arc<AtomicUsize>,
+}
+
+/// Counts itself when it goes.
+struct Hanging(Echo);
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.0.dropped_calls.fetch_add(1, Ordering::Relaxed);
+        self.0.dropped.notify_one();
+    }
+}
+
+impl Endpoint for Echo {
+    async fn post(&self, request: Request) -> io::Result<Response> {
+        let headers = request.headers().clone();
+        let body = to_bytes(request.into_body(), usize::MAX).await.unwrap();
+        let Ok(message) = serde_json::from_slice::<Value>(&body) else {
+            return Ok((StatusCode::BAD_REQUEST, rpc_error(-32_700, "no JSON").to_string())
+                .into_response());
+        };
+        let said = |name: &str| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        let result = json!({
+            "jsonrpc": "2.0", "id": message["id"], "result": {
+                "protocolVersion": "2025-06-18",
+                "version": said("mcp-protocol-version"),
+                "method": said("mcp-method"),
+                "name": said("mcp-name"),
+            },
+        });
+        Ok(match message["method"].as_str().unwrap_or_default() {
+            "hang" | LISTEN => {
+                let _hanging = Hanging(self.clone());
+                std::future::pending().await
+            }
+            "away" => return Err(io::ErrorKind::ConnectionRefused.into()),
+            "refused" => (
+                StatusCode::FORBIDDEN,
+                [(header::CONTENT_TYPE, "application/json")],
+                rpc_error(-31_000, "no").to_string(),
+            )
+                .into_response(),
+            "stream" => (
+                [(header::CONTENT_TYPE, "text/event-stream")],
+                format!(": well\n\ndata: {{\"progress\":1}}\n\nid: 7\ndata: {result}\n\n"),
+            )
+                .into_response(),
+            method if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
+            _ => axum::Json(result).into_response(),
+        })
+    }
+}
+
+/// What the lines of `input` are answered with, the input having ended after them.
+async fn answers(input: &str) -> Vec<Value> {
+    let mut output = Vec::new();
+    let input = io::Cursor::new(input.to_owned());
+    let stopping = CancellationToken::new();
+    serve(Echo::default(), input, &mut output, OPTIONS, stopping).await.unwrap();
+    let lines = output.strip_suffix(b"\n").map(|lines| lines.split(|byte| *byte == b'\n'));
+    lines.into_iter().flatten().map(|line| serde_json::from_slice(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn each_request_has_one_answer_and_a_notification_none() {
+    let answered = answers(
+        "{\"id\":1,\"method\":\"ping\"}\n\n \r\n{\"method\":\"notifications/x\"}\n\
+         {\"id\":\"two\",\"method\":\"ping\"}",
+    );
+    let mut ids: Vec<_> = answered.await.iter().map(|answer| answer["id"].to_string()).collect();
+    ids.sort();
+    assert_eq!(ids, ["\"two\"", "1"]);
+}
+
+#[tokio::test]
+async fn a_refusal_has_the_id_of_its_request_and_one_of_a_notification_is_not_told() {
+    let answered = answers("{\"id\":5,\"method\":\"refused\"}\n{\"method\":\"refused\"}").await;
+    let [refused] = answered.as_slice() else { unreachable!("{answered:?}") };
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!(5), &json!(-31_000)));
+}
+
+#[tokio::test]
+async fn what_is_no_message_is_told_so() {
+    let answered = answers("{\"id\":5,\n").await;
+    assert_eq!(answered[0]["error"]["code"], -32_700);
+    assert_eq!(answered[0]["id"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_an_error_of_the_call_alone() {
+    let answered = answers("{\"id\":5,\"method\":\"away\"}\n{\"id\":6,\"method\":\"ping\"}").await;
+    assert_eq!(answered.len(), 2, "{answered:?}");
+    let away = answered.iter().find(|answer| answer["id"] == 5).unwrap();
+    assert_eq!(away["error"]["code"], -32_603);
+}
+
+#[tokio::test]
+async fn a_line_that_is_too_long_is_refused_and_the_next_one_is_not() {
+    let long = "x".repeat(300_000);
+    let answered = answers(&format!("{long}\n{{\"id\":6,\"method\":\"ping\"}}\n{long}")).await;
+    let codes: Vec<_> = answered.iter().filter(|it| it["error"]["code"] == -32_600).collect();
+    assert_eq!((answered.len(), codes.len()), (3, 2), "{answered:?}");
+}
+
+#[tokio::test]
+async fn a_stream_is_a_line_for_each_message() {
+    let answered = answers("{\"id\":5,\"method\":\"stream\"}").await;
+    assert_eq!(answered[0]["progress"], 1);
+    assert_eq!(answered[1]["id"], 5);
+}
+
+#[tokio::test]
+async fn headers_say_what_a_message_of_the_stateless_protocol_says() {
+    let meta = "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\"}";
+    let call = format!(
+        "{{\"id\":1,\"method\":\"tools/call\",\"params\":{{\"name\":\"caf\u{e9}\",{meta}}}}}"
+    );
+    let said = &answers(&call).await[0]["result"];
+    assert_eq!(said["version"], "2026-07-28");
+    assert_eq!(said["method"], "tools/call");
+    assert_eq!(said["name"], "=?base64?Y2Fmw6k=?=");
+}
+
+#[tokio::test]
+async fn after_a_handshake_headers_name_the_version_that_was_agreed_on() {
+    let (input, mut lines) = io::pipe().unwrap();
+    let (output, client) = tokio::io::duplex(10_000);
+    let conversation = serve(Echo::default(), input, output, OPTIONS, CancellationToken::new());
+    let client = async {
+        let mut answers = tokio::io::BufReader::new(client).lines();
+        let mut versions = Vec::new();
+        for method in [INITIALIZE, "ping"] {
+            writeln!(lines, "{{\"id\":1,\"method\":\"{method}\"}}").unwrap();
+            let answer = answers.next_line().await.unwrap().unwrap();
+            let answer: Value = serde_json::from_str(&answer).unwrap();
+            versions.push(answer["result"]["version"].clone());
+        }
+        drop(lines);
+        versions
+    };
+    let (ended, versions) = tokio::join!(conversation, client);
+    assert_eq!(ended.unwrap(), 0);
+    assert_eq!(versions, [Value::Null, json!("2025-06-18")]);
+}
+
+#[tokio::test]
+async fn a_cancelled_call_is_dropped_and_not_answered() {
+    let (input, mut lines) = io::pipe().unwrap();
+    let echo = Echo::default();
+    let mut output = Vec::new();
+    let conversation = serve(echo.clone(), input, &mut output, OPTIONS, CancellationToken::new());
+    let client = async {
+        writeln!(lines, r#"{{"id":"a","method":"hang"}}"#).unwrap();
+        writeln!(lines, r#"{{"method":"notifications/cancelled","params":{{"requestId":"a"}}}}"#)
+            .unwrap();
+        echo.dropped.notified().await;
+        drop(lines);
+    };
+    let (cut, ()) = tokio::join!(conversation, client);
+    assert_eq!(cut.unwrap(), 0);
+    assert!(output.is_empty(), "{}", String::from_utf8_lossy(&output));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_does_not_end_in_time_is_cut_and_counted() {
+    let echo = Echo::default();
+    let input = io::Cursor::new("{\"id\":1,\"method\":\"hang\"}\n{\"id\":2,\"method\":\"ping\"}");
+    let mut output = Vec::new();
+    let stopping = CancellationToken::new();
+    let cut = serve(echo.clone(), input, &mut output, OPTIONS, stopping).await.unwrap();
+    assert_eq!((cut, echo.dropped_calls.load(Ordering::Relaxed)), (1, 1));
+    assert!(String::from_utf8(output).unwrap().contains("\"id\":2"));
+}
+
+#[tokio::test]
+async fn what_listens_ends_with_the_input_and_counts_as_nothing_cut() {
+    let echo = Echo::default();
+    let input = io::Cursor::new(format!("{{\"id\":1,\"method\":\"{LISTEN}\"}}"));
+    let options = Options { drain_timeout: Duration::from_mins(10), ..OPTIONS };
+    let ended = serve(echo, input, Vec::new(), options, CancellationToken::new()).await;
+    assert_eq!(ended.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn stopping_ends_it_though_the_input_stays_open() {
+    let (input, lines) = io::pipe().unwrap();
+    let stopping = CancellationToken::new();
+    let stop = stopping.clone();
+    stop.cancel();
+    assert_eq!(serve(Echo::default(), input, Vec::new(), OPTIONS, stopping).await.unwrap(), 0);
+    drop(lines);
+}
+
+proptest! {
+    #[test]
+    fn lines_are_what_stands_between_line_feeds(
+        lines in prop::collection::vec("[a-z ]{0,300}", 0..8),
+    ) {
+        let text = lines.join("\n");
+        let mut input = io::BufReader::with_capacity(7, text.as_bytes());
+        let mut read = Vec::new();
+        while let Some(line) = next_line(&mut input, 200).unwrap() {
+            read.push(match line {
+                Line::Message(line) => Some(String::from_utf8(line).unwrap()),
+                Line::TooLong => None,
+            });
+        }
+        let expected = lines.iter().filter(|line| line.len() > 200 || !line.trim().is_empty());
+        let expected: Vec<_> =
+            expected.map(|line| (line.len() <= 200).then(|| line.clone())).collect();
+        prop_assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn no_line_makes_its_headers_fail(line in any::<Vec<u8>>(), name in any::<String>()) {
+        let _envelope = Envelope::of(&line);
+        prop_assert!(envelope::header_value(&name).is_some());
+    }
+}
