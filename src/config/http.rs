@@ -15,7 +15,7 @@ use crate::http;
 pub struct HttpSettings {
     /// Address and port. Default 127.0.0.1:8642; port 0 picks one.
     pub listen: SocketAddr,
-    /// Values of `Host` that are served. Default: loopback names.
+    /// Values of `Host` that are served; without a port, on any. Default: loopback names.
     pub allowed_hosts: Vec<String>,
     /// Values of `Origin` that are served. Default: loopback.
     pub allowed_origins: Vec<String>,
@@ -43,6 +43,13 @@ impl Default for HttpSettings {
 impl HttpSettings {
     /// Whether calls may be listened for at `listen`.
     pub(super) fn check(&self, listen: SocketAddr) -> Result<(), Error> {
+        self.options().check().map_err(|invalid| Error {
+            place: match invalid {
+                http::InvalidName::Host(_) => "http.allowed_hosts".to_owned(),
+                http::InvalidName::Origin(_) => "http.allowed_origins".to_owned(),
+            },
+            message: invalid.to_string(),
+        })?;
         if listen.ip().is_loopback() || (self.behind_tls_proxy && !self.allowed_hosts.is_empty()) {
             return Ok(());
         }

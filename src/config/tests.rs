@@ -78,6 +78,19 @@ fn listening_beyond_loopback_needs_a_proxy_and_its_name() {
 }
 
 #[test]
+fn hosts_and_origins_are_read_and_what_is_none_is_named() {
+    load(
+        "[http]\nallowed_hosts = [\"mcp.example.com\", \"[::1]:8642\"]\n\
+         allowed_origins = [\"https://app.example.com\", \"http://localhost:*\"]\n",
+    )
+    .unwrap();
+    let error = load("[http]\nallowed_hosts = [\"https://mcp.example.com\"]\n").unwrap_err();
+    assert!(error.to_string().contains("http.allowed_hosts"), "{error}");
+    let error = load("[http]\nallowed_origins = [\"null\"]\n").unwrap_err();
+    assert!(error.to_string().contains("\"null\" is no origin"), "{error}");
+}
+
+#[test]
 fn networks_are_read_and_what_is_none_is_named() {
     let settings = load("[database]\nallowed_addresses = [\"10.1.0.0/16\", \"::1\"]\n").unwrap();
     assert_eq!(settings.database.allowed_addresses.len(), 2);

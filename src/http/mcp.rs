@@ -5,23 +5,22 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
+use super::admission::Admitted;
+use super::allowed::{Allowed, InvalidName};
 use super::answer::with_rows;
-use super::refusal::refuse;
-use crate::audit::RequestId;
+use super::refusal::{Refused, in_our_shape, refuse};
+use crate::audit::{Attempt, Outcome, RequestId};
 use crate::auth::{self, Origin, TenantAccess};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 use crate::server::Attachment;
-
-/// What is served when a setting names nothing.
-const LOOPBACK_ORIGINS: [&str; 3] = ["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"];
 
 /// The MCP endpoint. Clones share it.
 #[derive(Clone)]
@@ -29,25 +28,25 @@ pub(super) struct Endpoint {
     manager: Arc<TenantMcpManager>,
     sessions: Arc<NeverSessionManager>,
     protocol: StreamableHttpServerConfig,
+    allowed: Arc<Allowed>,
 }
 
 impl Endpoint {
-    pub(super) fn new(manager: Arc<TenantMcpManager>, options: Options) -> Self {
-        let mut protocol = StreamableHttpServerConfig::default()
+    pub(super) fn new(
+        manager: Arc<TenantMcpManager>,
+        options: &Options,
+    ) -> Result<Self, InvalidName> {
+        let allowed = Arc::new(Allowed::new(&options.allowed_hosts, &options.allowed_origins)?);
+        let protocol = StreamableHttpServerConfig::default()
             // Any replica can answer any request, in either protocol era.
             .with_legacy_session_mode(false)
             .with_json_response(true)
             .with_max_request_body_bytes(options.max_body_bytes)
+            // Both are checked before it sees a request.
+            .disable_allowed_hosts()
+            .disable_allowed_origins()
             .with_cancellation_token(CancellationToken::new());
-        if !options.allowed_hosts.is_empty() {
-            protocol = protocol.with_allowed_hosts(options.allowed_hosts);
-        }
-        protocol = if options.allowed_origins.is_empty() {
-            protocol.with_allowed_origins(LOOPBACK_ORIGINS)
-        } else {
-            protocol.with_allowed_origins(options.allowed_origins)
-        };
-        Self { manager, sessions: Arc::default(), protocol }
+        Ok(Self { manager, sessions: Arc::default(), protocol, allowed })
     }
 
     /// Cancels every call under way.
@@ -67,6 +66,28 @@ impl Endpoint {
     }
 
     async fn serve(
+        &self,
+        peer: SocketAddr,
+        path_tenant: Option<&str>,
+        request: Request,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        if let Some(answer) = self.allowed.preflight(&parts) {
+            return answer;
+        }
+        let permission = self.allowed.permission(&parts.headers);
+        let in_pieces = parts.headers.contains_key(header::TRANSFER_ENCODING);
+        let request = Request::from_parts(parts, body);
+        let mut response = permission.apply(self.answer(peer, path_tenant, request).await);
+        if in_pieces {
+            // There may have been a length as well, which hyper drops. A proxy that went by it takes
+            // another part of what follows for the next request than we would: so none follows.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer(
         &self,
         peer: SocketAddr,
         path_tenant: Option<&str>,
@@ -97,6 +118,11 @@ impl Endpoint {
         request_id: &RequestId,
         request: Request,
     ) -> Response {
+        let limit = self.protocol.max_request_body_bytes;
+        let admitted = match Admitted::read(request, &self.allowed, limit).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.refuse(refused, &access, request_id).await,
+        };
         let tenant = access.tenant().clone();
         let handler = match self.manager.handler(access).await {
             Ok(handler) => handler,
@@ -112,8 +138,33 @@ impl Endpoint {
         let make = move || Ok(handler.clone());
         let service =
             StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol.clone());
-        let response = service.handle(request).await.map(Body::new).into_response();
-        with_rows(response, attachment)
+        let id = admitted.id();
+        let response = service.handle(admitted.into_request()).await.map(Body::new);
+        with_rows(in_our_shape(response.into_response(), id, request_id), attachment)
+    }
+
+    /// Records what looks like an attempt, then tells why.
+    async fn refuse(
+        &self,
+        refused: Refused,
+        access: &TenantAccess,
+        request_id: &RequestId,
+    ) -> Response {
+        let attempt = Attempt {
+            request_id: request_id.clone(),
+            actor: access.actor().clone(),
+            peer: access.origin().peer.clone(),
+            action: "request",
+            tenant: Some(access.tenant().clone()),
+        };
+        let outcome =
+            Outcome { code: Some(refused.code), rule: refused.rule, ..Outcome::default() };
+        if refused.rule.is_some()
+            && let Err(error) = self.manager.log().begin(attempt).complete(outcome).await
+        {
+            return refuse(error.code(), request_id);
+        }
+        refused.into_response(request_id)
     }
 }
 
@@ -138,7 +189,7 @@ pub(super) async fn named_tenant(
 
 /// The one bearer credential of a request. Two are as good as none: who checks the first and who
 /// uses the second might not be the same.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let (scheme, token) = value.to_str().ok()?.split_once(' ')?;

@@ -7,13 +7,21 @@
 //! GET  /readyz          unsealed, and able to record
 //! ```
 //!
-//! Every request is authenticated before its body is read. Protects against: a caller reaching a
-//! tenant that is not its token's; DNS rebinding (Host and Origin are checked against a list).
-//! Does not encrypt: put a TLS proxy in front of anything but loopback.
+//! Every request is authenticated before its body is read, and its body is read as one strict
+//! message before a tenant's server sees it. Protects against: a caller reaching a tenant that is
+//! not its token's; DNS rebinding (Host and Origin are checked against a list); messages that have
+//! two meanings. Does not encrypt: put a TLS proxy in front of anything but loopback.
 
+mod admission;
+mod allowed;
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+mod headers;
+mod json;
 mod local;
 mod mcp;
+mod message;
 mod refusal;
 
 use std::net::SocketAddr;
@@ -30,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::manager::TenantMcpManager;
 
+pub use allowed::InvalidName;
 pub use local::TenantEndpoint;
 
 /// How long calls that are cut may take to notice.
@@ -39,9 +48,9 @@ const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "filled field by field from the settings")]
 pub struct Options {
-    /// Values of `Host` that are served, with or without port; loopback names when empty.
+    /// Values of `Host` that are served; without a port, on any. Loopback names when empty.
     pub allowed_hosts: Vec<String>,
-    /// Values of `Origin` that are served, such as `https://app.example.com:443`; loopback when empty.
+    /// Values of `Origin` that are served, such as `https://app.example.com`; loopback when empty.
     pub allowed_origins: Vec<String>,
     /// Longest request body.
     pub max_body_bytes: usize,
@@ -49,12 +58,23 @@ pub struct Options {
     pub drain_timeout: Duration,
 }
 
+impl Options {
+    /// Whether every entry of `allowed_hosts` and `allowed_origins` names something.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not.
+    pub fn check(&self) -> Result<(), InvalidName> {
+        allowed::Allowed::new(&self.allowed_hosts, &self.allowed_origins).map(drop)
+    }
+}
+
 /// Serves `manager` on `listener` until `stopping` is cancelled, then drains. Says how many calls
 /// were cut because they did not finish within `drain_timeout`.
 ///
 /// # Errors
 ///
-/// When accepting connections fails for good.
+/// When accepting connections fails for good, or [`Options::check`] would.
 pub async fn serve(
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
@@ -62,7 +82,8 @@ pub async fn serve(
     stopping: CancellationToken,
 ) -> std::io::Result<u64> {
     let drain_timeout = options.drain_timeout;
-    let endpoint = mcp::Endpoint::new(Arc::clone(&manager), options);
+    let endpoint = mcp::Endpoint::new(Arc::clone(&manager), &options)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
     let cut_off = endpoint.cut_off();
     // Without TCP_NODELAY, an answer in two writes waits for the client's delayed acknowledgement.
     let listener = listener.tap_io(|stream| {

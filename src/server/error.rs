@@ -48,6 +48,9 @@ pub enum Error {
     /// The URI is well formed, the tenant's own, and names nothing that is there.
     #[error("no such resource; list_tenant_resources shows what there is")]
     ResourceNotFound,
+    /// An argument that no tool has looks as if it chose a tenant.
+    #[error("{0}")]
+    TenantArgument(String),
     /// A change was made, or may have been, and how it went could not be recorded.
     #[error(
         "how the change went could not be recorded; the audit log has that it was begun, so look \
@@ -63,7 +66,9 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Argument(_) | Self::Uri(InvalidUri::Malformed) => ErrorCode::InvalidArgument,
+            Self::Argument(_) | Self::TenantArgument(_) | Self::Uri(InvalidUri::Malformed) => {
+                ErrorCode::InvalidArgument
+            }
             Self::Audit(error) => error.code(),
             Self::Database(error) => error.code(),
             Self::Instance(code) => *code,
@@ -89,6 +94,7 @@ impl Error {
             Self::Feature(_) => Some("feature"),
             Self::Permission(_) => Some("scope"),
             Self::ReadOnly => Some("access-mode"),
+            Self::TenantArgument(_) => Some("tenant-argument"),
             Self::Argument(_)
             | Self::Audit(_)
             | Self::Database(_)
@@ -110,6 +116,7 @@ impl Error {
             | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
+            | Self::TenantArgument(_)
             | Self::Unrecorded
             | Self::Uri(InvalidUri::Malformed | InvalidUri::Tenant(_) | InvalidUri::Unknown) => {
                 self.to_string()
@@ -132,6 +139,7 @@ impl Error {
             | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
+            | Self::TenantArgument(_)
             | Self::Unrecorded
             | Self::Uri(_) => None,
         }

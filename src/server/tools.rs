@@ -297,19 +297,34 @@ pub(super) struct ListArguments {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoArguments {}
 
+/// Beginnings of arguments by which servers elsewhere let the caller choose a tenant, without `_`,
+/// `-` and upper case. No tool here has one.
+const TENANT_ARGUMENTS: [&str; 7] =
+    ["tenant", "org", "account", "workspace", "project", "database", "connection"];
+
 /// Reads the arguments of a tool.
 ///
 /// # Errors
 ///
 /// [`Error::Argument`] with the parser's words, which can only quote the caller's own arguments
-/// back to it; escaped and cut.
+/// back to it; escaped and cut. [`Error::TenantArgument`] with the same, when one of them looks as
+/// if it chose a tenant.
 pub(super) fn arguments<T: serde::de::DeserializeOwned>(
     arguments: Option<JsonObject>,
 ) -> Result<T, Error> {
-    serde_json::from_value(Value::Object(arguments.unwrap_or_default())).map_err(|error| {
+    let arguments = arguments.unwrap_or_default();
+    let chooses_tenant = arguments.keys().any(|key| chooses_tenant(key));
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| {
         let text = error.to_string();
-        Error::Argument(text.chars().flat_map(char::escape_debug).take(MAX_EXPLANATION).collect())
+        let text = text.chars().flat_map(char::escape_debug).take(MAX_EXPLANATION).collect();
+        if chooses_tenant { Error::TenantArgument(text) } else { Error::Argument(text) }
     })
+}
+
+fn chooses_tenant(key: &str) -> bool {
+    let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
+    let start: Vec<u8> = letters.map(|byte| byte.to_ascii_lowercase()).take(16).collect();
+    TENANT_ARGUMENTS.iter().any(|name| start.starts_with(name.as_bytes()))
 }
 
 /// The answer of `query_tenant_data`.

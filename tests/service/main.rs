@@ -7,6 +7,7 @@ mod support;
 
 mod client_config;
 mod control;
+mod hostile_http;
 mod http;
 mod isolation;
 mod keys;

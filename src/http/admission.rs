@@ -1,0 +1,77 @@
+//! From a request of a known caller to one that its tenant's server may see.
+//!
+//! ```text
+//! Host, Origin --> URL, method --> headers --> body, bounded --> Message --> headers again --> Admitted
+//! ```
+//!
+//! Only this module makes an [`Admitted`], and the tenant's server is given nothing else. The order
+//! is that of cost: a request that a page of another site sends is refused before its body is read.
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::Request;
+use axum::http::Method;
+use futures_util::StreamExt as _;
+use serde_json::Value;
+
+use super::allowed::Allowed;
+use super::headers;
+use super::message::Message;
+use super::refusal::Refused;
+
+/// A request whose message was read and agrees with its headers.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    request: Request,
+    id: Value,
+}
+
+impl Admitted {
+    /// Reads `request`, whose body may have `max_body_bytes`.
+    pub(super) async fn read(
+        request: Request,
+        allowed: &Allowed,
+        max_body_bytes: usize,
+    ) -> Result<Self, Refused> {
+        let (mut parts, body) = request.into_parts();
+        allowed.check(&parts)?;
+        if parts.uri.query().is_some() {
+            return Err(Refused::query());
+        }
+        if parts.method != Method::POST {
+            return Err(Refused::method());
+        }
+        headers::check_form(&parts.headers)?;
+        let message = Message::read(read_body(body, max_body_bytes).await?.into())?;
+        let id = message.id();
+        headers::check_body(&parts.headers, &message)
+            .map_err(|unfit| Refused::from(unfit).of(id.clone()))?;
+        headers::list_accepted(&mut parts.headers);
+        Ok(Self { request: Request::from_parts(parts, Body::from(message.into_bytes())), id })
+    }
+
+    /// The id of the message; null if it has none.
+    pub(super) fn id(&self) -> Value {
+        self.id.clone()
+    }
+
+    /// The request, with the very bytes that were read.
+    pub(super) fn into_request(self) -> Request {
+        self.request
+    }
+}
+
+async fn read_body(body: Body, limit: usize) -> Result<Vec<u8>, Refused> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Refused::too_long(limit));
+    }
+    let mut bytes = Vec::new();
+    let mut frames = body.into_data_stream();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|_| Refused::cut_short())?;
+        if frame.len() > limit - bytes.len() {
+            return Err(Refused::too_long(limit));
+        }
+        bytes.extend_from_slice(&frame);
+    }
+    Ok(bytes)
+}
