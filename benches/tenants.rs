@@ -224,13 +224,9 @@ fn tenant(directory: &Path, id: &str) -> ResolvedTenant {
 async fn serve(manager: Arc<TenantMcpManager>, stopping: CancellationToken) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let options = http::Options {
-        allowed_hosts: Vec::new(),
-        allowed_origins: Vec::new(),
-        max_body_bytes: 1 << 20,
-        drain_timeout: Duration::from_secs(1),
-    };
-    tokio::spawn(http::serve(listener, manager, options, stopping));
+    let options = http::Options { drain_timeout: Duration::from_secs(1), ..Default::default() };
+    let handle = http::Handle::new(options).unwrap();
+    tokio::spawn(http::serve(listener, manager, handle, stopping));
     format!("http://{address}/mcp")
 }
 

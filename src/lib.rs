@@ -19,7 +19,7 @@
 //! | module | is |
 //! |---|---|
 //! | [`memory`] | locked buffers, the only home of opened secrets |
-//! | [`error`], [`clock`], [`telemetry`] | stable codes; time as a seam; the process log |
+//! | [`error`], [`clock`], [`network`], [`telemetry`] | stable codes; time as a seam; networks; the process log |
 //! | [`store`] | opaque bytes under keys, durable, in a directory of one process |
 //! | [`tenant`] | what a tenant is: ids, files, URIs and scope; pure |
 //! | [`vault`] | credentials at rest; the only module that seals and opens |
@@ -51,6 +51,7 @@ pub mod error;
 pub mod http;
 pub mod manager;
 pub mod memory;
+pub mod network;
 pub mod pool;
 pub mod quota;
 pub mod server;

@@ -52,10 +52,16 @@ fn every_setting_of_the_readme_exists_and_takes_its_default() {
             // Described in words: the type shows by what is refused.
             text if text.contains(' ') && key.starts_with("allowed") => "[]".to_owned(),
             "loopback" => "[]".to_owned(),
-            "{}" => default.to_owned(),
+            "{}" | "[]" => default.to_owned(),
+            "none" if key.ends_with("_uri") => "\"x:{tenant}\"".to_owned(),
             text => format!("{text:?}"),
         };
-        fs::write(&file, format!("[{section}]\n{key} = {value}\n")).unwrap();
+        // What settings of TLS need beside them.
+        let beside = ["tls.certificate", "tls.key", "tls.client_ca"];
+        let beside = beside.iter().filter(|it| key.starts_with("tls.") && **it != key);
+        let beside: Vec<_> = beside.map(|it| format!("{it} = \"x\"\n")).collect();
+        let beside = beside.concat();
+        fs::write(&file, format!("[{section}]\n{key} = {value}\n{beside}")).unwrap();
         Settings::load(Some(&file)).unwrap_or_else(|error| unreachable!("{}: {error}", row[0]));
     }
 }

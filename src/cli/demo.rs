@@ -27,6 +27,7 @@ use crate::admin;
 use crate::audit::Filter;
 use crate::clock::SystemClock;
 use crate::error::ErrorCode;
+use crate::http;
 use crate::store::DataDir;
 use crate::tenant::{IdRule, Permissions, ResolvedTenant, Surroundings, TenantFile, TenantId};
 use crate::vault::{self, KdfCost, Unlock};
@@ -59,6 +60,12 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
     let address = if arguments.once { ([127, 0, 0, 1], 0).into() } else { arguments.listen };
     context.settings.check_listen(address)?;
     let listener = serve::listen(address)?;
+    let mut options = context.settings.http_options();
+    if arguments.once {
+        // Its client asks at loopback, whatever name a certificate has.
+        options.tls = None;
+    }
+    let endpoint = http::Handle::new(options)?;
     let directory = Path::new(DIRECTORY);
     let opened = set_up(context, directory)?;
     let tokens = make_tokens(&opened)?;
@@ -69,13 +76,8 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
             let address = listener.local_addr().map_err(failed)?;
             let manager = serve::start(opened, &context.settings, directory);
             let stopping = CancellationToken::new();
-            let server = serve::run(
-                listener,
-                Arc::clone(&manager),
-                &context.settings,
-                directory,
-                stopping.clone(),
-            );
+            let server =
+                serve::run(listener, Arc::clone(&manager), endpoint, directory, stopping.clone());
             let tour = async {
                 let result = tour(&format!("http://{address}/mcp"), &tokens).await;
                 stopping.cancel();
@@ -88,11 +90,12 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
         })?;
         return show_audit(context, directory);
     }
-    introduce(address, &tokens);
+    let scheme = if endpoint.is_tls() { "https" } else { "http" };
+    introduce(&format!("{scheme}://{address}/mcp"), &tokens);
     runtime.block_on(async {
         let manager = serve::start(opened, &context.settings, directory);
         let stopping = serve::stop_on_signal()?;
-        serve::run(listener, manager, &context.settings, directory, stopping).await
+        serve::run(listener, manager, endpoint, directory, stopping).await
     })
 }
 
@@ -173,8 +176,7 @@ fn make_tokens(opened: &Opened) -> Result<Vec<(TenantId, SecretText)>, Failure> 
 }
 
 /// Tells a person what to try.
-fn introduce(address: SocketAddr, tokens: &[(TenantId, SecretText)]) {
-    let endpoint = format!("http://{address}/mcp");
+fn introduce(endpoint: &str, tokens: &[(TenantId, SecretText)]) {
     line("\ntokens, good for a day:");
     for (tenant, token) in tokens {
         line(&format!("  {tenant}  {}", shown(token)));

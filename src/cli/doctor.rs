@@ -1,8 +1,8 @@
 //! `doctor`: everything that an operator can set right, looked at once.
 //!
 //! ```text
-//! settings, data directory, limits   looked at here, without a key
-//! vault, store, tenants' databases   looked at by the service, or here when none runs
+//! settings, certificate of the endpoint, data directory, limits   looked at here, without a key
+//! vault, store, tenants' databases    looked at by the service, or here when none runs
 //! ```
 //!
 //! Changes nothing. Of a service its settings and limits are not seen: it may have been started with
@@ -20,8 +20,10 @@ use super::place::{Bar, Place};
 use super::tenant::parse_id;
 use super::{Context, Failure, Opened, tell};
 use crate::admin::Command;
+use crate::clock::{Clock as _, SystemClock};
 use crate::config::DEFAULT_FILE;
 use crate::error::ErrorCode;
+use crate::http;
 use crate::memory;
 use crate::store::DataDir;
 
@@ -57,6 +59,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let process = process(&mut attention);
     let answer = json!({
         "settings": settings(context),
+        "endpoint": endpoint(context, &mut attention),
         "directory": directory,
         "process": process,
         "vault": inside,
@@ -93,6 +96,30 @@ fn settings(context: &Context) -> Value {
         json!({ "name": setting.name, "value": setting.value, "source": source })
     });
     [own, config].into_iter().chain(all).collect()
+}
+
+/// What the endpoint shows to its clients.
+fn endpoint(context: &Context, attention: &mut Attention) -> Value {
+    const ABOUT: &str = "http.tls";
+    let handle = match http::Handle::new(context.settings.http_options()) {
+        Ok(handle) => handle,
+        Err(error) => {
+            attention.needs(ABOUT, &error.to_string(), "the service does not start like this");
+            return Value::Null;
+        }
+    };
+    let expires_at = handle.certificate_expires_at();
+    let left = expires_at.map(|end| end.duration_since(SystemClock.now()));
+    if let Some(left) =
+        left.filter(|left| *left < http::EXPIRES_SOON.try_into().unwrap_or_default())
+    {
+        let finding = match u64::try_from(left.as_hours() / 24) {
+            Ok(days) if left.is_positive() => format!("the certificate expires in {days} day(s)"),
+            Ok(_) | Err(_) => "the certificate has expired".to_owned(),
+        };
+        attention.needs(ABOUT, &finding, "replace its file; a running service takes it up");
+    }
+    json!({ "tls": handle.is_tls(), "certificate_expires_at": expires_at })
 }
 
 fn directory(path: &Path, attention: &mut Attention) -> Value {
@@ -246,6 +273,7 @@ fn describe(answer: &Value) -> String {
     let settings = rows(&answer["settings"], &row(["name", "value", "source"]));
     let mut text = table_of(&["setting", "value", "from"], settings);
     let general = json!({
+        "endpoint": answer["endpoint"],
         "directory": answer["directory"],
         "process": answer["process"],
         "service": answer["vault"]["service"],

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::admin::with_cause;
 use crate::error::ErrorCode;
-use crate::{admin, audit, auth, config, control, manager, store, vault};
+use crate::{admin, audit, auth, config, control, http, manager, store, vault};
 
 pub(super) use crate::admin::said;
 
@@ -53,6 +53,12 @@ impl fmt::Display for Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
         Self::usage(error.to_string())
     }
 }

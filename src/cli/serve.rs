@@ -35,8 +35,9 @@ pub(super) struct ServeArguments {
 pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let address = arguments.listen.unwrap_or(context.settings.http.listen);
     context.settings.check_listen(address)?;
-    // Before the passphrase is asked for: a taken port makes that vain.
+    // Before the passphrase is asked for: a taken port or a wrong certificate makes that vain.
     let listener = listen(address)?;
+    let endpoint = http::Handle::new(context.settings.http_options())?;
     let opened = match arguments {
         ServeArguments { sealed: true, .. } => context.open_sealed()?,
         ServeArguments { accept_rollback: true, .. } => context.open_accepting_rollback()?,
@@ -46,7 +47,7 @@ pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result
     runtime()?.block_on(async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
-        run(listener, manager, &context.settings, context.data_dir(), stopping).await
+        run(listener, manager, endpoint, context.data_dir(), stopping).await
     })
 }
 
@@ -86,7 +87,7 @@ pub(super) fn start(
 pub(super) async fn run(
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
-    settings: &Settings,
+    endpoint: http::Handle,
     directory: &Path,
     stopping: CancellationToken,
 ) -> Result<(), Failure> {
@@ -96,17 +97,17 @@ pub(super) async fn run(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
     let socket = control::Socket::bind(directory)
         .map_err(|error| Failure::io("making the admin socket", &error))?;
-    line(&format!("tenantry ready: http://{address}/mcp"));
+    let scheme = if endpoint.is_tls() { "https" } else { "http" };
+    line(&format!("tenantry ready: {scheme}://{address}/mcp"));
     let operators = socket.serve(Arc::clone(&manager), stopping.clone());
     let calls = async {
-        let served =
-            http::serve(listener, manager, settings.http_options(), stopping.clone()).await;
+        let cut = http::serve(listener, manager, endpoint, stopping.clone()).await;
         // Also when it ended by itself.
         stopping.cancel();
-        served.map_err(|error| Failure::io("serving", &error))
+        cut
     };
     let (cut, ()) = tokio::join!(calls, operators);
-    say_cut(cut?)
+    say_cut(cut)
 }
 
 /// An end at which calls were cut is a failure.

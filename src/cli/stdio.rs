@@ -9,7 +9,7 @@ use super::serve::{runtime, say_cut, start, stop_on_signal};
 use super::tenant::parse_id;
 use super::token::permissions;
 use super::{Context, Failure, operator};
-use crate::http::TenantEndpoint;
+use crate::http::{self, Handle, TenantEndpoint};
 use crate::stdio;
 
 /// How the audit log calls a client of this verb.
@@ -33,17 +33,20 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
     let opened = context.open()?;
     context.environment = None;
     let http = context.settings.http_options();
+    let handle = Handle::new(http::Options {
+        max_body_bytes: http.max_body_bytes,
+        ..http::Options::default()
+    })?;
     let options =
         stdio::Options { max_line_bytes: http.max_body_bytes, drain_timeout: http.drain_timeout };
     runtime()?.block_on(async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
         let served = async {
-            let max_body_bytes = http.max_body_bytes;
             let manager = Arc::clone(&manager);
             let endpoint = TenantEndpoint::open(
                 manager,
-                max_body_bytes,
+                handle,
                 tenant,
                 permissions,
                 operator(),

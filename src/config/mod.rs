@@ -19,13 +19,16 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::database::{AddressPolicy, Network};
+use crate::database::AddressPolicy;
+use crate::network::Network;
 use crate::pool::{self, OnChange};
 use crate::tenant::{IdRule, TenantId};
 use crate::vault::backup::Schedule;
 use crate::{database, store, telemetry, vault};
 
-pub use http::HttpSettings;
+pub use http::{
+    ClientCertificatesSetting, ForwardedHeaderSetting, HttpSettings, TlsSettings, TlsVersion,
+};
 
 /// The file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "tenantry.toml";
@@ -296,8 +299,7 @@ impl Settings {
         let sections = serde_json::to_value(self).unwrap_or_default();
         let mut explained = Vec::new();
         for (section, settings) in sections.as_object().into_iter().flatten() {
-            for (key, value) in settings.as_object().into_iter().flatten() {
-                let name = format!("{section}.{key}");
+            for (name, value) in named(section, settings) {
                 let source = match sources.find_metadata(&name) {
                     None => Source::Default,
                     Some(metadata) => {
@@ -307,7 +309,7 @@ impl Settings {
                         }
                     }
                 };
-                explained.push(Setting { name, value: value.clone(), source });
+                explained.push(Setting { name, value, source });
             }
         }
         explained
@@ -418,6 +420,20 @@ impl Settings {
     pub fn http_options(&self) -> crate::http::Options {
         self.http.options()
     }
+}
+
+/// The settings of a section, and of the sections in it, each with its name.
+fn named(section: &str, settings: &Value) -> Vec<(String, Value)> {
+    let settings = settings.as_object().into_iter().flatten();
+    let named = settings.flat_map(|(key, value)| {
+        let name = format!("{section}.{key}");
+        if value.as_object().is_some_and(|inside| !inside.is_empty()) {
+            named(&name, value)
+        } else {
+            vec![(name, value.clone())]
+        }
+    });
+    named.collect()
 }
 
 fn as_texts<S: Serializer>(networks: &[Network], serializer: S) -> Result<S::Ok, S::Error> {

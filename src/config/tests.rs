@@ -91,6 +91,49 @@ fn hosts_and_origins_are_read_and_what_is_none_is_named() {
 }
 
 #[test]
+fn tls_of_its_own_is_enough_beyond_loopback_and_its_settings_have_to_fit_together() {
+    const BEYOND: &str = "[http]\nlisten = \"0.0.0.0:80\"\nallowed_hosts = [\"x\"]\n[http.tls]\n";
+    let tls = |more: &str| load(&format!("{BEYOND}{more}"));
+    tls("").unwrap_err();
+    let both = "certificate = \"c.pem\"\nkey = \"k.pem\"\n";
+    let settings = tls(both).unwrap();
+    let options = settings.http_options().tls.unwrap();
+    assert!(!options.is_1_3_only && options.clients.is_none());
+    load(&format!("[http]\nlisten = \"0.0.0.0:80\"\n[http.tls]\n{both}")).unwrap_err();
+    tls("certificate = \"c.pem\"\n").unwrap_err();
+    tls(&format!("{both}client_tenant_uri = \"spiffe://x/{{tenant}}\"\n")).unwrap_err();
+    let clients = format!("{both}min_version = \"1.3\"\nclient_ca = \"ca.pem\"\n");
+    tls(&format!("{clients}client_tenant_uri = \"spiffe://x/\"\n")).unwrap_err();
+    let options = tls(&format!("{clients}client_tenant_uri = \"spiffe://x/{{tenant}}\"\n"));
+    let options = options.unwrap().http_options().tls.unwrap();
+    assert!(options.is_1_3_only && options.clients.unwrap().is_required);
+    load("[http.tls]\nclient_ca = \"ca.pem\"\n").unwrap_err();
+    load("[http.tls]\nmin_version = \"1.1\"\n").unwrap_err();
+    let explained = settings.explain(None);
+    let key = explained.iter().find(|setting| setting.name == "http.tls.key").unwrap();
+    assert_eq!(key.value, "k.pem");
+}
+
+#[test]
+fn no_limit_of_the_endpoint_can_be_switched_off() {
+    for wrong in [
+        "max_connections = 0",
+        "max_connections_per_address = 0",
+        "header_timeout_ms = 0",
+        "idle_timeout_ms = 0",
+        "max_header_bytes = 1000",
+        "max_header_bytes = 70000",
+        "max_headers = 0",
+        "max_target_bytes = 20000",
+        "trusted_proxies = [\"10.0.0.0/40\"]",
+        "forwarded_header = \"x-real-ip\"",
+    ] {
+        load(&format!("[http]\n{wrong}\n")).unwrap_err();
+    }
+    load("[http]\nmax_connections = 1\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n").unwrap();
+}
+
+#[test]
 fn networks_are_read_and_what_is_none_is_named() {
     let settings = load("[database]\nallowed_addresses = [\"10.1.0.0/16\", \"::1\"]\n").unwrap();
     assert_eq!(settings.database.allowed_addresses.len(), 2);

@@ -51,7 +51,7 @@ pub use catalogue::{Catalogue, ForeignKey, Listed, Relation, RelationColumn, Rel
 pub use error::{Error, Unavailable};
 pub use guard::{Dialect, GuardedSql, GuardedWrite, Refusal, check, check_write};
 pub use plan::PlanNode;
-pub use postgres::{AddressPolicy, InvalidNetwork, Network};
+pub use postgres::AddressPolicy;
 pub use rows::Rows;
 
 /// What every session needs to know that no tenant decides.

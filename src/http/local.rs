@@ -1,12 +1,11 @@
 //! One tenant's endpoint without a port, for a client that is known by other means than a token.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
 
-use super::{Options, mcp};
+use super::{Handle, mcp};
 use crate::audit::{Actor, RequestId};
 use crate::auth::{Origin, TenantAccess};
 use crate::manager::{self, TenantMcpManager};
@@ -26,32 +25,26 @@ pub struct TenantEndpoint {
 
 impl TenantEndpoint {
     /// The endpoint of `tenant`, where `operator` allows `permissions` to a client at `peer`.
+    /// Hosts and limits are those of `handle`.
     ///
     /// # Errors
     ///
     /// When the tenant cannot be served now. It was recorded.
     pub async fn open(
         manager: Arc<TenantMcpManager>,
-        max_body_bytes: usize,
+        handle: Handle,
         tenant: TenantId,
         permissions: Permissions,
         operator: Actor,
         peer: &str,
     ) -> Result<Self, manager::Error> {
-        let options = Options {
-            allowed_hosts: Vec::new(),
-            allowed_origins: Vec::new(),
-            max_body_bytes,
-            drain_timeout: Duration::ZERO,
-        };
-        let endpoint = mcp::Endpoint::new(Arc::clone(&manager), options);
+        let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle);
         let opened = Self { endpoint, tenant, permissions, operator, peer: peer.to_owned() };
         manager.handler(opened.access(None)).await?;
         Ok(opened)
     }
 
-    /// Answers one request. Its path and its credential say nothing; `Host` has to be a loopback
-    /// name.
+    /// Answers one request. Its path and its credential say nothing.
     pub async fn handle(&self, request: Request) -> Response {
         let request_id = RequestId::random();
         let access = self.access(Some(request_id.clone()));

@@ -11,11 +11,11 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use tokio_util::sync::CancellationToken;
 
-use super::Options;
 use super::admission::Admitted;
-use super::allowed::{Allowed, InvalidName};
 use super::answer::with_rows;
+use super::handle::Handle;
 use super::refusal::{Refused, in_our_shape, refuse};
+use super::tls::CertificateTenant;
 use crate::audit::{Attempt, Outcome, RequestId};
 use crate::auth::{self, Origin, TenantAccess};
 use crate::error::ErrorCode;
@@ -27,31 +27,31 @@ use crate::server::Attachment;
 pub(super) struct Endpoint {
     manager: Arc<TenantMcpManager>,
     sessions: Arc<NeverSessionManager>,
-    protocol: StreamableHttpServerConfig,
-    allowed: Arc<Allowed>,
+    handle: Handle,
+    cut_off: CancellationToken,
 }
 
 impl Endpoint {
-    pub(super) fn new(
-        manager: Arc<TenantMcpManager>,
-        options: &Options,
-    ) -> Result<Self, InvalidName> {
-        let allowed = Arc::new(Allowed::new(&options.allowed_hosts, &options.allowed_origins)?);
-        let protocol = StreamableHttpServerConfig::default()
+    pub(super) fn new(manager: Arc<TenantMcpManager>, handle: Handle) -> Self {
+        Self { manager, sessions: Arc::default(), handle, cut_off: CancellationToken::new() }
+    }
+
+    /// How `rmcp` reads requests.
+    fn protocol(&self) -> StreamableHttpServerConfig {
+        StreamableHttpServerConfig::default()
             // Any replica can answer any request, in either protocol era.
             .with_legacy_session_mode(false)
             .with_json_response(true)
-            .with_max_request_body_bytes(options.max_body_bytes)
-            // Both are checked before it sees a request.
+            // These are checked before it sees a request.
+            .with_max_request_body_bytes(usize::MAX)
             .disable_allowed_hosts()
             .disable_allowed_origins()
-            .with_cancellation_token(CancellationToken::new());
-        Ok(Self { manager, sessions: Arc::default(), protocol, allowed })
+            .with_cancellation_token(self.cut_off.clone())
     }
 
     /// Cancels every call under way.
     pub(super) fn cut_off(&self) -> CancellationToken {
-        self.protocol.cancellation_token.clone()
+        self.cut_off.clone()
     }
 
     /// Why no call can be served now.
@@ -72,10 +72,11 @@ impl Endpoint {
         request: Request,
     ) -> Response {
         let (parts, body) = request.into_parts();
-        if let Some(answer) = self.allowed.preflight(&parts) {
+        let current = self.handle.current();
+        if let Some(answer) = current.allowed.preflight(&parts) {
             return answer;
         }
-        let permission = self.allowed.permission(&parts.headers);
+        let permission = current.allowed.permission(&parts.headers);
         let in_pieces = parts.headers.contains_key(header::TRANSFER_ENCODING);
         let request = Request::from_parts(parts, body);
         let mut response = permission.apply(self.answer(peer, path_tenant, request).await);
@@ -97,9 +98,13 @@ impl Endpoint {
         let origin =
             Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) };
         let token = bearer(request.headers());
+        let certified = request.extensions().get::<CertificateTenant>().cloned();
         let access = async {
             let auth = self.manager.auth();
             let caller = auth.authenticate(token, origin).await?;
+            if let Some(tenant) = &certified {
+                auth.grant(caller.clone(), Some(tenant.as_str())).await?;
+            }
             auth.grant(caller, path_tenant).await
         };
         let access = match access.await {
@@ -118,8 +123,9 @@ impl Endpoint {
         request_id: &RequestId,
         request: Request,
     ) -> Response {
-        let limit = self.protocol.max_request_body_bytes;
-        let admitted = match Admitted::read(request, &self.allowed, limit).await {
+        let current = self.handle.current();
+        let limit = current.options.max_body_bytes;
+        let admitted = match Admitted::read(request, &current.allowed, limit).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, &access, request_id).await,
         };
@@ -136,8 +142,7 @@ impl Endpoint {
         let attachment = Attachment::default();
         let handler = handler.with_attachment(attachment.clone());
         let make = move || Ok(handler.clone());
-        let service =
-            StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol.clone());
+        let service = StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol());
         let id = admitted.id();
         let response = service.handle(admitted.into_request()).await.map(Body::new);
         with_rows(in_our_shape(response.into_response(), id, request_id), attachment)

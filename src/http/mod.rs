@@ -10,21 +10,28 @@
 //! Every request is authenticated before its body is read, and its body is read as one strict
 //! message before a tenant's server sees it. Protects against: a caller reaching a tenant that is
 //! not its token's; DNS rebinding (Host and Origin are checked against a list); messages that have
-//! two meanings. Does not encrypt: put a TLS proxy in front of anything but loopback.
+//! two meanings; slow and greedy clients ([`Limits`]); addresses that a caller makes up
+//! ([`Proxies`]). Encrypts where [`TlsOptions`] say so; otherwise put a TLS proxy in front of
+//! anything but loopback.
 
 mod admission;
 mod allowed;
 mod answer;
+mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod handle;
 mod headers;
 mod json;
+mod listener;
 mod local;
 mod mcp;
 mod message;
 mod refusal;
+#[cfg(test)]
+mod tests;
+mod tls;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +39,17 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{any, get};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::manager::TenantMcpManager;
 
-pub use allowed::InvalidName;
-pub use local::TenantEndpoint;
+pub use self::allowed::InvalidName;
+pub use self::forwarded::{ForwardedHeader, Proxies};
+pub use self::handle::{EXPIRES_SOON, Error, Handle};
+pub use self::local::TenantEndpoint;
+pub use self::tls::{ClientCertificates, InvalidTenantUri, TenantUri, TlsOptions};
 
 /// How long calls that are cut may take to notice.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +66,71 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// How long calls under way may take to finish when the service stops.
     pub drain_timeout: Duration,
+    /// What a client may take of the service before it has shown a token.
+    pub limits: Limits,
+    /// Proxies in front, which say whose request it is.
+    pub proxies: Proxies,
+    /// TLS on the listener itself; in clear without.
+    pub tls: Option<TlsOptions>,
+}
+
+/// What clients may take: time, and room in memory. There is no way to have none.
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "filled field by field from the settings")]
+pub struct Limits {
+    /// Most connections. The next is closed.
+    pub max_connections: u32,
+    /// Most connections from one IPv4 address or one /64 of IPv6, but for trusted proxies.
+    pub max_connections_per_address: u32,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a client may take to send the head of a request once it began.
+    pub header_timeout: Duration,
+    /// How long it may take to send the body.
+    pub body_timeout: Duration,
+    /// How long it may send nothing of a body, or take next to nothing of an answer.
+    pub stall_timeout: Duration,
+    /// How long a connection stays open between requests. Longer than clients keep theirs: one that
+    /// is closed while a request comes fails it.
+    pub idle_timeout: Duration,
+    /// Longest head of a request: its first line and its headers.
+    pub max_header_bytes: usize,
+    /// Most headers.
+    pub max_headers: usize,
+    /// Longest target of a request: its path and what is asked for.
+    pub max_target_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 8_192,
+            max_connections_per_address: 1_024,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            stall_timeout: Duration::from_secs(20),
+            idle_timeout: Duration::from_mins(2),
+            max_header_bytes: 16 << 10,
+            max_headers: 100,
+            max_target_bytes: 1_024,
+        }
+    }
+}
+
+impl Default for Options {
+    /// For loopback, in clear.
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            max_body_bytes: 1 << 20,
+            drain_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+            proxies: Proxies::default(),
+            tls: None,
+        }
+    }
 }
 
 impl Options {
@@ -71,46 +146,33 @@ impl Options {
 
 /// Serves `manager` on `listener` until `stopping` is cancelled, then drains. Says how many calls
 /// were cut because they did not finish within `drain_timeout`.
-///
-/// # Errors
-///
-/// When accepting connections fails for good, or [`Options::check`] would.
 pub async fn serve(
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
-    options: Options,
+    handle: Handle,
     stopping: CancellationToken,
-) -> std::io::Result<u64> {
-    let drain_timeout = options.drain_timeout;
-    let endpoint = mcp::Endpoint::new(Arc::clone(&manager), &options)
-        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidInput, error))?;
+) -> u64 {
+    let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle.clone());
     let cut_off = endpoint.cut_off();
-    // Without TCP_NODELAY, an answer in two writes waits for the client's delayed acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
-        }
-    });
-    let service = router(endpoint).into_make_service_with_connect_info::<SocketAddr>();
-    let drained = stopping.clone();
-    let server = axum::serve(listener, service)
-        .with_graceful_shutdown(async move { drained.cancelled().await })
-        .into_future();
+    let serving = listener::serve(listener, router(endpoint), &handle, &stopping);
+    let mut serving = std::pin::pin!(serving);
     let deadline = async {
         stopping.cancelled().await;
-        tokio::time::sleep(drain_timeout).await;
+        tokio::time::sleep(handle.current().options.drain_timeout).await;
         let leased = manager.pool_stats().leased();
         cut_off.cancel();
         leased
     };
     let cut = tokio::select! {
-        served = server => {
-            served?;
-            0
-        }
-        cut = deadline => cut,
+        () = serving.as_mut() => None,
+        cut = deadline => Some(cut),
+        never = handle.follow_files() => match never {},
     };
-    Ok(cut.max(manager.shutdown(CUT_TIMEOUT).await))
+    let Some(cut) = cut else { return manager.shutdown(CUT_TIMEOUT).await };
+    // What was cut is told so, by connections that live on for as long.
+    let (_told, unfinished) =
+        tokio::join!(timeout(CUT_TIMEOUT, serving), manager.shutdown(CUT_TIMEOUT));
+    cut.max(unfinished)
 }
 
 fn router(endpoint: mcp::Endpoint) -> Router {

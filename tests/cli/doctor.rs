@@ -101,3 +101,30 @@ fn doctor_asks_a_service_that_runs_and_needs_no_key_for_what_is_outside_of_the_v
     let way_out = answer["attention"][0]["way_out"].as_str().unwrap();
     assert!(way_out.starts_with("chmod 700"), "{way_out}");
 }
+
+#[test]
+fn doctor_looks_at_the_certificate_of_the_endpoint() {
+    let sandbox = Sandbox::new();
+    let (certificate, key) = (sandbox.path("server.pem"), sandbox.path("server.key"));
+    let settings = format!("[http.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
+    std::fs::write(sandbox.path("tenantry.toml"), settings).unwrap();
+    let finding = |answer: &Value| answer["attention"][0]["finding"].as_str().unwrap().to_owned();
+    let (code, answer) = doctor(&sandbox, &[]);
+    assert_eq!((code, attention(&answer)), (Some(1), vec!["http.tls"]), "{answer}");
+    assert!(finding(&answer).starts_with("http.tls.certificate ("), "{answer}");
+    for (year, expected) in [(2021, vec!["http.tls"]), (2099, vec![])] {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 12, 31);
+        let pair = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&certificate, params.self_signed(&pair).unwrap().pem()).unwrap();
+        std::fs::write(&key, pair.serialize_pem()).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+        let (_, answer) = doctor(&sandbox, &[]);
+        assert_eq!(attention(&answer), expected, "{answer}");
+        assert_eq!(answer["endpoint"]["tls"], true);
+        let end = answer["endpoint"]["certificate_expires_at"].as_str().unwrap();
+        assert!(end.starts_with(&format!("{year}-12-31")), "{end}");
+    }
+}

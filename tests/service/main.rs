@@ -12,6 +12,7 @@ mod http;
 mod isolation;
 mod keys;
 mod leak;
+mod listener;
 mod mcp;
 mod postgres;
 mod process;

@@ -40,7 +40,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-pub use self::address::{AddressPolicy, InvalidNetwork, Network};
+pub use self::address::AddressPolicy;
 
 use self::failure::printable;
 use self::link::{DateOrder, Link, LoggedIn};
