@@ -30,6 +30,10 @@ const QUEUE: usize = 4_096;
 const PATIENCE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(10);
 
+/// Sets what is logged from then on.
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 static QUEUED: OnceLock<SyncSender<Message>> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
@@ -65,25 +69,42 @@ pub fn start(level: tracing::Level, format: Format) {
         // No threads: then no lines either, and whatever fails next says so to its caller.
         return;
     }
-    let others = level.min(OTHERS);
-    let filter = EnvFilter::new(format!("{others},tenantry={level},{QUIET}"));
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(level))
         .with_writer(Queue)
         .with_ansi(io::stderr().is_terminal());
     let started = match format {
-        Format::Json => lines.json().try_init(),
-        Format::Text => lines.with_target(false).try_init(),
+        Format::Json => {
+            let lines = lines.json().with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |filter| drop(handle.reload(filter))) as SetFilter)
+        }
+        Format::Text => {
+            let lines = lines.with_target(false).with_filter_reloading();
+            let handle = lines.reload_handle();
+            (lines.try_init(), Box::new(move |filter| drop(handle.reload(filter))) as SetFilter)
+        }
     };
-    if started.is_err() {
-        return;
-    }
+    let (Ok(()), set_filter) = started else { return };
+    SET_FILTER.get_or_init(|| set_filter);
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "panicked");
         // It may be the last line.
         flush();
     }));
+}
+
+/// Logs at `level` from now on, if logging has started.
+pub fn set_level(level: tracing::Level) {
+    if let Some(set_filter) = SET_FILTER.get() {
+        set_filter(filter(level));
+    }
+}
+
+fn filter(level: tracing::Level) -> EnvFilter {
+    let others = level.min(OTHERS);
+    EnvFilter::new(format!("{others},tenantry={level},{QUIET}"))
 }
 
 /// Waits until what was logged so far is written; not longer than a second, since the reader of

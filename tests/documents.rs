@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use tenantry::ErrorCode;
 use tenantry::config::Settings;
@@ -64,6 +65,69 @@ fn every_setting_of_the_readme_exists_and_takes_its_default() {
         fs::write(&file, format!("[{section}]\n{key} = {value}\n{beside}")).unwrap();
         Settings::load(Some(&file)).unwrap_or_else(|error| unreachable!("{}: {error}", row[0]));
     }
+}
+
+/// The unit's settings, in order.
+fn unit() -> Vec<(String, String)> {
+    let unit = document("docs/tenantry.service");
+    let lines = unit.lines().filter(|line| !line.starts_with(['#', '[']) && !line.is_empty());
+    let setting = |line: &str| {
+        let (name, value) = line.split_once('=').unwrap();
+        (name.to_owned(), value.to_owned())
+    };
+    lines.map(setting).collect()
+}
+
+#[test]
+fn the_unit_runs_verbs_that_there_are_and_holds_what_the_readme_says_of_it() {
+    let unit = unit();
+    let of = |name: &str| {
+        let values = unit.iter().filter(|(other, _)| other == name);
+        values.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(of("Type"), ["notify"]);
+    assert_eq!(of("SuccessExitStatus"), ["5"]);
+    assert!(of("LoadCredentialEncrypted")[0].starts_with("tenantry.passphrase:"));
+    for (name, value) in [
+        ("NoNewPrivileges", "yes"),
+        ("ProtectSystem", "strict"),
+        ("CapabilityBoundingSet", ""),
+        ("LimitCORE", "0"),
+    ] {
+        assert_eq!(of(name), [value], "{name}");
+    }
+    let own = env!("CARGO_BIN_EXE_tenantry");
+    for line in [of("ExecStart"), of("ExecReload")].concat() {
+        let (program, verb) = line.split_once(' ').unwrap();
+        assert_eq!(program, "/usr/local/bin/tenantry");
+        let mut help = Command::new(own);
+        let help = help.args(verb.split(' ')).arg("--help").output().unwrap();
+        assert!(help.status.success(), "{line}");
+    }
+}
+
+#[test]
+fn systemd_takes_the_unit_and_finds_little_exposed() {
+    let directory = tempfile::tempdir().unwrap();
+    let unit = directory.path().join("tenantry.service");
+    // What it runs has to be there.
+    let own = env!("CARGO_BIN_EXE_tenantry");
+    let text = document("docs/tenantry.service").replace("/usr/local/bin/tenantry", own);
+    fs::write(&unit, text).unwrap();
+    let analyze = |arguments: &[&str]| {
+        let output = Command::new("systemd-analyze").args(arguments).arg(&unit).output().ok()?;
+        let text = [output.stdout, output.stderr].concat();
+        Some((output.status.success(), String::from_utf8_lossy(&text).into_owned()))
+    };
+    // Where there is no systemd, the test before has to do.
+    let Some((is_valid, text)) = analyze(&["verify", "--man=no"]) else { return };
+    assert!(is_valid && text.is_empty(), "{text}");
+    // Of 100: tenths of systemd's level.
+    let (_, text) =
+        analyze(&["security", "--offline=yes", "--threshold=20", "--no-pager"]).unwrap();
+    let (_, level) = text.split_once("exposure level for tenantry.service: ").unwrap();
+    let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
+    assert!(level < 2.0, "{text}");
 }
 
 #[test]

@@ -42,6 +42,8 @@ pub enum Command {
     QuotaSet { tenant: String, quotas: BTreeMap<String, Option<u64>> },
     /// [`Admin::quota`].
     QuotaShow { tenant: String },
+    /// [`Admin::reload`].
+    Reload,
     /// [`Admin::reseal`].
     Reseal,
     /// [`Admin::rotate_root`]. Secrets: those of each proof.
@@ -167,6 +169,7 @@ impl Command {
             | Self::QuotaReset { .. }
             | Self::QuotaSet { .. }
             | Self::QuotaShow { .. }
+            | Self::Reload
             | Self::Reseal
             | Self::Seal
             | Self::SlotList
@@ -184,7 +187,10 @@ impl Command {
 
     /// Whether it can be done while the vault is sealed.
     pub fn is_for_sealed(&self) -> bool {
-        matches!(self, Self::Seal | Self::SlotList | Self::Status | Self::Unseal { .. })
+        matches!(
+            self,
+            Self::Reload | Self::Seal | Self::SlotList | Self::Status | Self::Unseal { .. }
+        )
     }
 
     /// What the command's own proof, its first one, opens the vault with.
@@ -208,6 +214,7 @@ impl Command {
             | Self::QuotaReset { .. }
             | Self::QuotaSet { .. }
             | Self::QuotaShow { .. }
+            | Self::Reload
             | Self::Reseal
             | Self::Seal
             | Self::SlotList
@@ -313,6 +320,7 @@ impl Admin {
             Command::QuotaReset { tenant } => self.execute_quota_reset(tenant),
             Command::QuotaSet { tenant, quotas } => self.execute_quota_set(tenant, quotas),
             Command::QuotaShow { tenant } => self.execute_quota_show(tenant),
+            Command::Reload => Ok(describe::reloaded(&self.reload()?)),
             Command::Reseal => Ok(describe::reseal(&self.reseal(progress)?)),
             Command::RootRotate { proofs, drop_others, reseal } => {
                 let unlocks = proofs.iter().map(|proof| proof.unlock(secrets));

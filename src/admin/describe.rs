@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::check::Rescued;
 use super::quota::QuotaReport;
 use crate::auth::TokenInfo;
-use crate::manager::LastScrub;
+use crate::manager::{LastScrub, Reloaded};
 use crate::memory::SecretText;
 use crate::store::Condition;
 use crate::tenant::{Connection, Permission, Quotas, TenantId};
@@ -19,6 +19,10 @@ use crate::vault::{
     AddedSlot, Certificate, ResealProgress, SlotInfo, SlotKind, StoredTenant, TenantDetails,
     TenantSummary, Unsealing,
 };
+
+pub(super) fn reloaded(Reloaded { applied, needs_restart }: &Reloaded) -> Value {
+    json!({ "applied": applied, "needs_restart": needs_restart })
+}
 
 pub(super) fn summary(tenant: &TenantSummary) -> Value {
     let details = tenant.details.as_ref();

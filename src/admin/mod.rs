@@ -16,6 +16,7 @@ mod describe;
 mod doctor;
 mod keys;
 mod quota;
+mod reload;
 mod words;
 
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::memory::SecretText;
 use crate::tenant::{InvalidTenantId, Permissions, ResolvedTenant, TenantId};
 use crate::vault::{self, Change, ChangeKind, StoredTenant, TenantCredentialVault, TenantSummary};
 
+pub use crate::manager::Reloaded;
 pub use backup::{Restore, verify_backup};
 pub use check::{Rescued, audit_log, examine, salvage};
 pub use command::{Command, Progress, Proof, SlotRequest};
@@ -77,6 +79,9 @@ pub enum Error {
     /// No token has this public id.
     #[error("no such token; `tenantry token list` shows those there are")]
     NoSuchToken,
+    /// A setting is wrong.
+    #[error("nothing was changed: {0}")]
+    Settings(String),
     /// A tenant file is not what it was when it was checked.
     #[error("{0} has changed while it was read; import it again")]
     TenantFile(String),
@@ -91,7 +96,9 @@ impl Error {
         match self {
             Self::Audit(error) => error.code(),
             Self::Auth(error) => error.code(),
-            Self::InvalidCommand(_) | Self::TenantFile(_) => ErrorCode::InvalidArgument,
+            Self::InvalidCommand(_) | Self::Settings(_) | Self::TenantFile(_) => {
+                ErrorCode::InvalidArgument
+            }
             Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
             Self::NoSuchToken => ErrorCode::ResourceNotFound,
             Self::Vault(error) => error.code(),

@@ -76,8 +76,14 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
             let address = listener.local_addr().map_err(failed)?;
             let manager = serve::start(opened, &context.settings, directory);
             let stopping = CancellationToken::new();
-            let server =
-                serve::run(listener, Arc::clone(&manager), endpoint, directory, stopping.clone());
+            let server = serve::run(
+                context,
+                listener,
+                Arc::clone(&manager),
+                endpoint,
+                directory,
+                stopping.clone(),
+            );
             let tour = async {
                 let result = tour(&format!("http://{address}/mcp"), &tokens).await;
                 stopping.cancel();
@@ -92,10 +98,10 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
     }
     let scheme = if endpoint.is_tls() { "https" } else { "http" };
     introduce(&format!("{scheme}://{address}/mcp"), &tokens);
-    runtime.block_on(async {
+    serve::until_done(runtime, async {
         let manager = serve::start(opened, &context.settings, directory);
         let stopping = serve::stop_on_signal()?;
-        serve::run(listener, manager, endpoint, directory, stopping).await
+        serve::run(context, listener, manager, endpoint, directory, stopping).await
     })
 }
 

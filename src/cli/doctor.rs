@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::output::{cell, flatten, table_of};
 use super::place::{Bar, Place};
 use super::tenant::parse_id;
-use super::{Context, Failure, Opened, tell};
+use super::{Context, Failure, Opened, descriptors, tell};
 use crate::admin::Command;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::DEFAULT_FILE;
@@ -29,8 +29,6 @@ use crate::store::DataDir;
 
 /// Less room on the disk is told.
 const LITTLE_SPACE: u64 = 256 << 20;
-/// Fewer open files are told: a call takes two, a session one.
-const FEW_FILES: u64 = 1_024;
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -56,7 +54,7 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let mut attention = Attention::default();
     let directory = directory(context.data_dir(), &mut attention);
     let inside = inside(context, arguments, &mut attention)?;
-    let process = process(&mut attention);
+    let process = process(context, &mut attention);
     let answer = json!({
         "settings": settings(context),
         "endpoint": endpoint(context, &mut attention),
@@ -149,21 +147,24 @@ fn directory(path: &Path, attention: &mut Attention) -> Value {
 }
 
 /// The limits of this process, which are those of a service that is started in the same way.
-fn process(attention: &mut Attention) -> Value {
+fn process(context: &Context, attention: &mut Attention) -> Value {
     let (locked, files) = (getrlimit(Resource::Memlock), getrlimit(Resource::Nofile));
     let memory::Status { unlocked, .. } = memory::status();
     if unlocked > 0 {
         let finding = format!("{unlocked} bytes of secrets may be written to swap");
         attention.needs("limits", &finding, "raise ulimit -l (LimitMEMLOCK=)");
     }
-    if let Some(files) = files.current.filter(|files| *files < FEW_FILES) {
-        let finding = format!("only {files} files may be open");
-        attention.needs("limits", &finding, "raise ulimit -n (LimitNOFILE=)");
+    // A service raises the soft limit itself.
+    let needed = descriptors::needed(&context.settings);
+    if let Some(most) = files.maximum.filter(|most| *most < needed) {
+        let finding = format!("only {most} files may be open, and a service may need {needed}");
+        let way_out = "raise ulimit -Hn (LimitNOFILE=), or lower pool.max_sessions";
+        attention.needs("limits", &finding, way_out);
     }
     json!({
         "locked_memory_limit_bytes": locked.current,
         "unlocked_bytes": unlocked,
-        "open_files_limit": files.current,
+        "open_files_limit": files.maximum,
     })
 }
 

@@ -11,6 +11,8 @@ pub(super) use crate::admin::said;
 /// Exit code of a usage error, as clap has it.
 const USAGE: u8 = 2;
 const TRY_AGAIN: u8 = 75;
+/// Exit code of a service that was told to end, and has, but not without cutting calls.
+const CUT: u8 = 5;
 
 /// Why a verb failed.
 #[derive(Debug)]
@@ -29,6 +31,12 @@ impl Failure {
     /// The command line, or a setting, is wrong.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self { exit_code: USAGE, ..Self::new(ErrorCode::InvalidArgument, message) }
+    }
+
+    /// So many calls were cut when the service ended.
+    pub(super) fn cut(calls: u64) -> Self {
+        let message = format!("{calls} call(s) did not finish in time and were cut");
+        Self { exit_code: CUT, ..Self::new(ErrorCode::Cancelled, message) }
     }
 
     /// The system refused something; `doing` says what.
@@ -98,6 +106,7 @@ impl From<admin::Error> for Failure {
             admin::Error::InvalidCommand(_)
             | admin::Error::InvalidTenant(_)
             | admin::Error::NoSuchToken
+            | admin::Error::Settings(_)
             | admin::Error::TenantFile(_) => Self::new(error.code(), error.to_string()),
             admin::Error::Vault(error) => error.into(),
         }

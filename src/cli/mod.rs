@@ -5,13 +5,15 @@
 //! ```
 //!
 //! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
-//! 2 usage, 3 refused, 4 integrity, 75 try again. No secret is taken from the command line.
+//! 2 usage, 3 refused, 4 integrity, 5 stopped and calls were cut, 75 try again, 130 stopped at once.
+//! No secret is taken from the command line.
 
 mod audit;
 mod backup;
 mod certificate;
 mod client_config;
 mod demo;
+mod descriptors;
 mod doctor;
 mod failure;
 mod fsck;
@@ -21,10 +23,12 @@ mod output;
 mod passphrase;
 mod place;
 mod quota;
+mod reload;
 mod roles;
 mod sample;
 mod serve;
 mod stdio;
+mod systemd;
 mod tenant;
 mod token;
 mod vault;
@@ -49,6 +53,7 @@ use crate::vault::{TenantCredentialVault, Unlock, Unsealing};
 use failure::Failure;
 use key::KeySource;
 use output::Output;
+use systemd::Supervisor;
 
 /// Gives every tenant of a SaaS its own isolated MCP server over its own database.
 #[derive(Debug, Parser)]
@@ -108,6 +113,8 @@ enum Command {
     TenantKey(vault::TenantKeyCommand),
     /// Finish what a change of keys began, now
     Reseal,
+    /// Have the running service read its settings again
+    Reload,
     /// Back up, try backups, restore
     #[command(subcommand)]
     Backup(backup::Command),
@@ -138,6 +145,7 @@ pub fn run() -> ExitCode {
     let hardened = memory::harden();
     memory::return_freed();
     let environment = passphrase::take_from_environment();
+    let supervisor = Arc::new(Supervisor::take_from_environment());
     let cli = Cli::parse();
     let output = Output::new(cli.common.json);
     let hardened = hardened.map_err(|error| {
@@ -148,7 +156,8 @@ pub fn run() -> ExitCode {
     let result = hardened.and_then(|()| settings()).and_then(|settings| {
         telemetry::start(settings.log.level.into(), settings.log.format);
         let common = cli.common;
-        let mut context = Context { common, settings, output, environment, stopping: None };
+        let mut context =
+            Context { common, settings, output, environment, supervisor, stopping: None };
         match cli.command {
             Command::Init => init::run(&context),
             Command::Demo(arguments) => demo::run(&mut context, &arguments),
@@ -163,6 +172,7 @@ pub fn run() -> ExitCode {
             Command::Root(command) => vault::root(&context, &command),
             Command::TenantKey(command) => vault::tenant_key(&context, command),
             Command::Reseal => vault::reseal(&context),
+            Command::Reload => reload::run(&context),
             Command::Backup(command) => backup::run(&mut context, command),
             Command::Tenant(command) => tenant::run(&context, command),
             Command::Quota(command) => quota::run(&context, command),
@@ -192,6 +202,8 @@ struct Context {
     /// A passphrase that came by the environment, already removed from there. What runs for long
     /// lets go of it.
     environment: Option<SecretText>,
+    /// Who started this process, if it is to be told how it is.
+    supervisor: Arc<Supervisor>,
     /// Cancelled by a signal, once somebody wants to know.
     stopping: Option<CancellationToken>,
 }

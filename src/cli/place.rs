@@ -45,6 +45,10 @@ impl Context {
             let message = "no service runs on this data directory: its keys are in no memory";
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
+        if matches!(command, Command::Reload) {
+            let message = "no service runs on this data directory: the next one reads the settings";
+            return Err(Failure::new(ErrorCode::InvalidArgument, message));
+        }
         let databases = self.settings.pool_options(self.data_dir()).database;
         let admin = Opened::sealed(directory, &self.settings)?.admin().with_databases(databases);
         if !command.is_for_sealed() {

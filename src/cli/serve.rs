@@ -1,15 +1,20 @@
 //! `serve`: the data plane over HTTP, and how it stops.
 
+use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::line;
-use super::{Context, Failure, Opened};
+use super::reload::Reloader;
+use super::{Context, Failure, Opened, descriptors};
+use crate::admin::{Admin, Reloaded};
+use crate::audit::Actor;
 use crate::config::Settings;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
@@ -17,6 +22,10 @@ use crate::{control, http, telemetry};
 
 /// Exit code after a second signal, as a shell reports one.
 const INTERRUPTED: i32 = 130;
+/// How long leases of calls that were cut may take to come back.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long work in threads that cannot be cancelled may take at the end.
+const LAST_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(super) struct ServeArguments {
@@ -35,6 +44,8 @@ pub(super) struct ServeArguments {
 pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result<(), Failure> {
     let address = arguments.listen.unwrap_or(context.settings.http.listen);
     context.settings.check_listen(address)?;
+    descriptors::raise(&context.settings);
+    context.supervisor.status("opening the vault");
     // Before the passphrase is asked for: a taken port or a wrong certificate makes that vain.
     let listener = listen(address)?;
     let endpoint = http::Handle::new(context.settings.http_options())?;
@@ -44,16 +55,24 @@ pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result
         ServeArguments { .. } => context.open()?,
     };
     context.environment = None;
-    runtime()?.block_on(async {
+    until_done(runtime()?, async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
-        run(listener, manager, endpoint, context.data_dir(), stopping).await
+        run(context, listener, manager, endpoint, context.data_dir(), stopping).await
     })
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|error| Failure::io("starting", &error))
+}
+
+/// Runs `work`, and ends with it whatever else still runs.
+pub(super) fn until_done<T>(runtime: tokio::runtime::Runtime, work: impl Future<Output = T>) -> T {
+    let done = runtime.block_on(work);
+    // Dropping tasks completes their audit entries. A thread may hang, on a pipe that nobody reads.
+    runtime.shutdown_timeout(LAST_TIMEOUT);
+    done
 }
 
 /// Takes the port. Nothing is accepted yet.
@@ -84,7 +103,16 @@ pub(super) fn start(
 
 /// Serves calls, and operators at the admin socket in `directory`, until `stopping`; says so on
 /// standard output once both are accepted.
+///
+/// The end, in this order:
+///
+/// 1. At once nothing is accepted any more, and `/readyz` says 503 on what is connected.
+/// 2. Calls under way finish, for `http.drain_timeout_seconds` at most; what is left is cut, and told
+///    so. Meanwhile operators' commands are finished; long ones that can be given again end early.
+/// 3. [`end`]: background work, sessions, counts, keys.
+/// 4. Audit log and store write what waits when they are dropped, which is before the process ends.
 pub(super) async fn run(
+    context: &Context,
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
     endpoint: http::Handle,
@@ -97,26 +125,74 @@ pub(super) async fn run(
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
     let socket = control::Socket::bind(directory)
         .map_err(|error| Failure::io("making the admin socket", &error))?;
+    let hangups = signal(SignalKind::hangup());
+    let hangups = hangups.map_err(|error| Failure::io("watching for signals", &error))?;
+    let reloader = Reloader::new(context, directory, address, &endpoint, &manager);
+    manager.reload_by(move || reloader.reload());
+
     let scheme = if endpoint.is_tls() { "https" } else { "http" };
     line(&format!("tenantry ready: {scheme}://{address}/mcp"));
+    let supervisor = &context.supervisor;
+    supervisor.ready();
     let operators = socket.serve(Arc::clone(&manager), stopping.clone());
     let calls = async {
-        let cut = http::serve(listener, manager, endpoint, stopping.clone()).await;
+        let serving =
+            http::serve(listener, Arc::clone(&manager), endpoint.clone(), stopping.clone());
+        let cut = serving.await;
         // Also when it ended by itself.
         stopping.cancel();
         cut
     };
-    let (cut, ()) = tokio::join!(calls, operators);
-    say_cut(cut)
+    let told = async {
+        stopping.cancelled().await;
+        supervisor.stopping(endpoint.drain_timeout());
+    };
+    let ending = async {
+        let (cut, (), ()) = tokio::join!(calls, operators, told);
+        end(&manager, cut).await
+    };
+    tokio::select! {
+        ended = ending => ended,
+        // These do not end.
+        never = supervisor.attend(&manager, &stopping) => match never {},
+        never = reload_at(hangups, &manager) => match never {},
+    }
 }
 
-/// An end at which calls were cut is a failure.
-pub(super) fn say_cut(calls: u64) -> Result<(), Failure> {
-    if calls == 0 {
-        return Ok(());
+/// Reads the settings anew at each of `hangups`, and says in the log what became of that.
+async fn reload_at(mut hangups: Signal, manager: &Arc<TenantMcpManager>) -> Infallible {
+    loop {
+        if hangups.recv().await.is_none() {
+            // No more signals are delivered.
+            std::future::pending::<()>().await;
+        }
+        let admin = Admin::of(Arc::clone(manager), Actor::Service);
+        match tokio::task::spawn_blocking(move || admin.reload()).await {
+            Ok(Ok(Reloaded { applied, needs_restart })) => {
+                tracing::info!(
+                    changed = applied.join(" "),
+                    needs_a_restart = needs_restart.join(" "),
+                    "the settings were read again"
+                );
+            }
+            Ok(Err(reason)) => tracing::error!(%reason, "the settings stay as they are"),
+            // It panicked, which is in the log.
+            Err(_) => {}
+        }
     }
-    let message = format!("{calls} call(s) did not finish in time and were cut");
-    Err(Failure::new(ErrorCode::Cancelled, message))
+}
+
+/// Ends what is left once calls are over, of which so many were `cut`: tells databases, saves what
+/// was counted, and destroys every key and every credential in memory.
+pub(super) async fn end(manager: &TenantMcpManager, cut: u64) -> Result<(), Failure> {
+    let cut = cut.max(manager.shutdown(CUT_TIMEOUT).await);
+    let vault = Arc::clone(manager.vault());
+    // It waits for what uses the keys.
+    let sealing = tokio::task::spawn_blocking(move || vault.seal());
+    if tokio::time::timeout(LAST_TIMEOUT, sealing).await.is_err() {
+        tracing::warn!("keys were still in use at the end");
+    }
+    if cut > 0 { Err(Failure::cut(cut)) } else { Ok(()) }
 }
 
 /// Cancelled by SIGINT or SIGTERM; a second one ends the process at once.

@@ -1,11 +1,10 @@
 //! `stdio`: one tenant's server for a program on this machine.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 
-use super::serve::{runtime, say_cut, start, stop_on_signal};
+use super::serve::{end, runtime, start, stop_on_signal, until_done};
 use super::tenant::parse_id;
 use super::token::permissions;
 use super::{Context, Failure, operator};
@@ -14,8 +13,6 @@ use crate::stdio;
 
 /// How the audit log calls a client of this verb.
 const PEER: &str = "stdio";
-/// How long calls that are cut may take to notice.
-const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub(super) struct Arguments {
@@ -39,26 +36,21 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
     })?;
     let options =
         stdio::Options { max_line_bytes: http.max_body_bytes, drain_timeout: http.drain_timeout };
-    runtime()?.block_on(async {
+    until_done(runtime()?, async {
         let manager = start(opened, &context.settings, context.data_dir());
         let stopping = stop_on_signal()?;
         let served = async {
             let manager = Arc::clone(&manager);
-            let endpoint = TenantEndpoint::open(
-                manager,
-                handle,
-                tenant,
-                permissions,
-                operator(),
-                PEER,
-            );
+            let endpoint =
+                TenantEndpoint::open(manager, handle, tenant, permissions, operator(), PEER);
             let endpoint = endpoint.await?;
             let (input, output) = (std::io::stdin(), tokio::io::stdout());
             let served = stdio::serve(endpoint, input, output, options, stopping).await;
             served.map_err(|error| Failure::io("writing to the client", &error))
         };
         let served = Box::pin(served).await;
-        let cut = manager.shutdown(CUT_TIMEOUT).await;
-        say_cut(served?.max(cut))
+        let ended = end(&manager, served.as_ref().map_or(0, |cut| *cut)).await;
+        served?;
+        ended
     })
 }

@@ -4,6 +4,7 @@
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
 mod http;
+mod reload;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ use crate::{database, store, telemetry, vault};
 pub use http::{
     ClientCertificatesSetting, ForwardedHeaderSetting, HttpSettings, TlsSettings, TlsVersion,
 };
+pub use reload::Reloaded;
 
 /// The file that is read when it is there and no other is named.
 pub const DEFAULT_FILE: &str = "tenantry.toml";
@@ -416,7 +418,7 @@ impl Settings {
         }
     }
 
-    /// For [`http`].
+    /// For [`crate::http`].
     pub fn http_options(&self) -> crate::http::Options {
         self.http.options()
     }

@@ -145,3 +145,23 @@ fn networks_are_read_and_what_is_none_is_named() {
 fn a_named_file_must_be_there() {
     Settings::load(Some(Path::new("no/such/file.toml"))).unwrap_err();
 }
+
+#[test]
+fn settings_that_cannot_change_while_the_service_runs_are_named_and_stay() {
+    let running = load("").unwrap();
+    let new = load(
+        "[pool]\nidle_timeout_seconds = 1\nmax_sessions = 9\n[log]\nlevel = \"warn\"\n\
+         format = \"json\"\n[http]\nmax_body_bytes = 10\nlisten = \"127.0.0.1:1\"\n\
+         [database]\nconnect_timeout_ms = 1\n",
+    );
+    let new = new.unwrap();
+    let reloaded = running.reloaded(&new);
+    assert_eq!(reloaded.applied, ["pool.idle_timeout_seconds", "http.max_body_bytes", "log.level"]);
+    let rest = ["pool.max_sessions", "database.connect_timeout_ms", "http.listen", "log.format"];
+    assert_eq!(reloaded.needs_restart, rest);
+    assert_eq!(reloaded.settings.pool.idle_timeout_seconds, 1);
+    assert_eq!(reloaded.settings.pool.max_sessions, 1_000);
+    let again = reloaded.settings.reloaded(&new);
+    assert_eq!((again.applied, again.needs_restart.len()), (Vec::new(), 4));
+    assert!(running.reloaded(&running).needs_restart.is_empty());
+}

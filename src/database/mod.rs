@@ -21,6 +21,7 @@
 //! columns do, which is the tenant's own schema; a role that may do more than it needs, which is logged when the tenant's
 //! first session opens.
 
+mod background;
 mod breaker;
 mod catalogue;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use crate::tenant::{
     Access, AccessMode, Connection, Credentials, Limits, RelationName, TenantConfig,
 };
 
+pub use background::settle;
 pub use breaker::{Attempt, Breaker};
 pub use catalogue::{Catalogue, ForeignKey, Listed, Relation, RelationColumn, RelationKind};
 pub use error::{Error, Unavailable};

@@ -95,6 +95,7 @@ impl Proxies {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -177,6 +178,24 @@ mod tests {
             ("proto=https", "10.0.0.1"),
         ] {
             assert_eq!(client(&standard, PROXY, &[("forwarded", said)]), expected, "{said}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_client_writes_the_address_is_what_the_proxy_added(
+            written in "[ -~\t\u{80}-\u{ff}]{0,200}",
+            own in prop_oneof![Just("x-forwarded-for"), Just("forwarded")],
+        ) {
+            let trusted = proxies(ForwardedHeader::XForwardedFor);
+            let added = [(own, &*written), ("x-forwarded-for", "192.0.2.1")];
+            prop_assert_eq!(client(&trusted, PROXY, &added), "192.0.2.1");
+            let joined = format!("{written}, 192.0.2.1");
+            let joined = [("x-forwarded-for", &*joined)];
+            prop_assert_eq!(client(&trusted, PROXY, &joined), "192.0.2.1");
+            let standard = proxies(ForwardedHeader::Forwarded);
+            let joined = format!("{written},for=192.0.2.1;proto=https");
+            prop_assert_eq!(client(&standard, PROXY, &[("forwarded", &*joined)]), "192.0.2.1");
         }
     }
 }

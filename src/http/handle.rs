@@ -1,7 +1,7 @@
 //! What the endpoint is run with, and how that changes while it runs.
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,7 +21,14 @@ pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
 /// What the endpoint is run with. Clones share it.
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<RwLock<Arc<Current>>>);
+pub struct Handle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    current: RwLock<Arc<Current>>,
+    /// Held from reading files to serving what is in them: what is read later counts.
+    changing: Mutex<()>,
+}
 
 /// What a connection is accepted under.
 #[derive(Debug)]
@@ -70,27 +77,39 @@ impl Handle {
     pub fn new(options: Options) -> Result<Self, Error> {
         let identity = options.tls.as_ref().map(Identity::read).transpose()?.map(Arc::new);
         let allowed = Allowed::new(&options.allowed_hosts, &options.allowed_origins)?;
-        Ok(Self(Arc::new(RwLock::new(Arc::new(Current { options, allowed, identity })))))
+        let current = RwLock::new(Arc::new(Current { options, allowed, identity }));
+        Ok(Self(Arc::new(Shared { current, changing: Mutex::default() })))
     }
 
     /// Has requests and connections from now on served with `options`. Connections that are open
     /// keep their certificate and their limits; which hosts and origins are served counts for
-    /// their next request too. Files of TLS are read again.
+    /// their next request too. Files of TLS are read again, and the caller waits for that.
     ///
     /// # Errors
     ///
     /// Nothing is changed then.
     pub fn reload(&self, options: Options) -> Result<(), Error> {
+        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.exchange(options)
+    }
+
+    fn exchange(&self, options: Options) -> Result<(), Error> {
         if options.tls.is_some() != self.is_tls() {
             return Err(Error::NeedsRestart);
         }
+        let now = SystemClock.now();
+        let has_valid = self.certificate_expires_at().is_some_and(|end| now < end);
         let identity = options.tls.as_ref().map(|tls| {
             let identity = Identity::read(tls)?;
-            identity.refuse_expired(tls, SystemClock.now())?;
+            if has_valid {
+                identity.refuse_expired(tls, now)?;
+            }
             Ok::<_, Error>(Arc::new(identity))
         });
+        let identity = identity.transpose()?;
         let allowed = Allowed::new(&options.allowed_hosts, &options.allowed_origins)?;
-        self.replace(Current { options, allowed, identity: identity.transpose()? });
+        let current = Arc::new(Current { options, allowed, identity });
+        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = current;
         self.remind();
         Ok(())
     }
@@ -100,6 +119,11 @@ impl Handle {
         self.current().identity.is_some()
     }
 
+    /// How long calls under way may take to finish when the service stops.
+    pub fn drain_timeout(&self) -> Duration {
+        self.current().options.drain_timeout
+    }
+
     /// Until when the certificate is valid that is served, where TLS is spoken.
     pub fn certificate_expires_at(&self) -> Option<Timestamp> {
         self.current().identity.as_ref().map(|identity| identity.expires_at())
@@ -107,11 +131,7 @@ impl Handle {
 
     pub(super) fn current(&self) -> Arc<Current> {
         // Nothing panics while it is held.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn replace(&self, current: Current) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
+        Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes up files of TLS that changed, and reminds of a certificate that ends, for as long as
@@ -133,11 +153,12 @@ impl Handle {
 
     /// Serves what is in the files of TLS, if they changed since they were looked at last.
     pub(super) fn look_at_files(&self) {
+        let _changing = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.current();
         if !current.identity.as_ref().is_some_and(|identity| identity.has_changed()) {
             return;
         }
-        match self.reload(current.options.clone()) {
+        match self.exchange(current.options.clone()) {
             Ok(()) => tracing::info!("the files of http.tls changed and are served from now on"),
             Err(error) => {
                 tracing::error!(%error, "the files of http.tls changed; what was served stays");

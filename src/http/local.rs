@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::response::Response;
+use tokio_util::sync::CancellationToken;
 
 use super::{Handle, mcp};
 use crate::audit::{Actor, RequestId};
@@ -38,7 +39,7 @@ impl TenantEndpoint {
         operator: Actor,
         peer: &str,
     ) -> Result<Self, manager::Error> {
-        let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle);
+        let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle, CancellationToken::new());
         let opened = Self { endpoint, tenant, permissions, operator, peer: peer.to_owned() };
         manager.handler(opened.access(None)).await?;
         Ok(opened)

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
 use super::answer::with_rows;
+use super::calls::Calls;
 use super::handle::Handle;
+use super::readiness::{self, Readiness};
 use super::refusal::{Refused, in_our_shape, refuse};
 use super::tls::CertificateTenant;
 use crate::audit::{Attempt, Outcome, RequestId};
@@ -28,16 +30,21 @@ pub(super) struct Endpoint {
     manager: Arc<TenantMcpManager>,
     sessions: Arc<NeverSessionManager>,
     handle: Handle,
-    cut_off: CancellationToken,
+    calls: Calls,
+    stopping: CancellationToken,
 }
 
 impl Endpoint {
-    pub(super) fn new(manager: Arc<TenantMcpManager>, handle: Handle) -> Self {
-        Self { manager, sessions: Arc::default(), handle, cut_off: CancellationToken::new() }
+    pub(super) fn new(
+        manager: Arc<TenantMcpManager>,
+        handle: Handle,
+        stopping: CancellationToken,
+    ) -> Self {
+        Self { manager, sessions: Arc::default(), handle, calls: Calls::default(), stopping }
     }
 
     /// How `rmcp` reads requests.
-    fn protocol(&self) -> StreamableHttpServerConfig {
+    fn protocol() -> StreamableHttpServerConfig {
         StreamableHttpServerConfig::default()
             // Any replica can answer any request, in either protocol era.
             .with_legacy_session_mode(false)
@@ -46,23 +53,15 @@ impl Endpoint {
             .with_max_request_body_bytes(usize::MAX)
             .disable_allowed_hosts()
             .disable_allowed_origins()
-            .with_cancellation_token(self.cut_off.clone())
     }
 
-    /// Cancels every call under way.
-    pub(super) fn cut_off(&self) -> CancellationToken {
-        self.cut_off.clone()
+    pub(super) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
-    /// Why no call can be served now.
-    pub(super) fn obstacle(&self) -> Option<&'static str> {
-        if self.manager.is_sealed() {
-            Some("sealed\n")
-        } else if !self.manager.log().is_writable() {
-            Some("the audit log cannot be written\n")
-        } else {
-            None
-        }
+    /// Whether calls are served now; or why not.
+    pub(super) fn readiness(&self) -> Readiness {
+        readiness::of(&self.manager, &self.stopping)
     }
 
     async fn serve(
@@ -142,10 +141,14 @@ impl Endpoint {
         let attachment = Attachment::default();
         let handler = handler.with_attachment(attachment.clone());
         let make = move || Ok(handler.clone());
-        let service = StreamableHttpService::new(make, Arc::clone(&self.sessions), self.protocol());
+        let protocol = Self::protocol();
+        let service = StreamableHttpService::new(make, Arc::clone(&self.sessions), protocol);
         let id = admitted.id();
-        let response = service.handle(admitted.into_request()).await.map(Body::new);
-        with_rows(in_our_shape(response.into_response(), id, request_id), attachment)
+        let answer = async {
+            let response = service.handle(admitted.into_request()).await.map(Body::new);
+            in_our_shape(response.into_response(), id.clone(), request_id)
+        };
+        with_rows(self.calls.finish(&id, request_id, answer).await, attachment)
     }
 
     /// Records what looks like an attempt, then tells why.

@@ -4,7 +4,7 @@
 //! POST /mcp             the token decides the tenant
 //! POST /mcp/{tenant}    must be the token's tenant, anything else is FORBIDDEN
 //! GET  /healthz         the process is up
-//! GET  /readyz          unsealed, and able to record
+//! GET  /readyz          unsealed, able to record, and not about to end
 //! ```
 //!
 //! Every request is authenticated before its body is read, and its body is read as one strict
@@ -17,6 +17,7 @@
 mod admission;
 mod allowed;
 mod answer;
+mod calls;
 mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -27,6 +28,7 @@ mod listener;
 mod local;
 mod mcp;
 mod message;
+mod readiness;
 mod refusal;
 #[cfg(test)]
 mod tests;
@@ -40,7 +42,6 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::{any, get};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::manager::TenantMcpManager;
@@ -49,9 +50,10 @@ pub use self::allowed::InvalidName;
 pub use self::forwarded::{ForwardedHeader, Proxies};
 pub use self::handle::{EXPIRES_SOON, Error, Handle};
 pub use self::local::TenantEndpoint;
+pub use self::refusal::REFUSED;
 pub use self::tls::{ClientCertificates, InvalidTenantUri, TenantUri, TlsOptions};
 
-/// How long calls that are cut may take to notice.
+/// How long clients may take to be told that their calls were cut.
 const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the endpoint behaves.
@@ -144,35 +146,30 @@ impl Options {
     }
 }
 
-/// Serves `manager` on `listener` until `stopping` is cancelled, then drains. Says how many calls
-/// were cut because they did not finish within `drain_timeout`.
+/// Serves `manager` on `listener` until `stopping` is cancelled. Then nothing is accepted any more,
+/// what is kept open closes with its next answer, and calls under way may finish for the time that
+/// `handle` has; the others are cut. Says how many. `manager` is left as it is.
 pub async fn serve(
     listener: TcpListener,
     manager: Arc<TenantMcpManager>,
     handle: Handle,
     stopping: CancellationToken,
 ) -> u64 {
-    let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle.clone());
-    let cut_off = endpoint.cut_off();
+    let endpoint = mcp::Endpoint::new(manager, handle.clone(), stopping.clone());
+    let calls = endpoint.calls().clone();
     let serving = listener::serve(listener, router(endpoint), &handle, &stopping);
-    let mut serving = std::pin::pin!(serving);
     let deadline = async {
         stopping.cancelled().await;
-        tokio::time::sleep(handle.current().options.drain_timeout).await;
-        let leased = manager.pool_stats().leased();
-        cut_off.cancel();
-        leased
+        tokio::time::sleep(handle.drain_timeout()).await;
+        calls.cut();
+        tokio::time::sleep(CUT_TIMEOUT).await;
     };
-    let cut = tokio::select! {
-        () = serving.as_mut() => None,
-        cut = deadline => Some(cut),
+    tokio::select! {
+        () = serving => {}
+        () = deadline => {}
         never = handle.follow_files() => match never {},
-    };
-    let Some(cut) = cut else { return manager.shutdown(CUT_TIMEOUT).await };
-    // What was cut is told so, by connections that live on for as long.
-    let (_told, unfinished) =
-        tokio::join!(timeout(CUT_TIMEOUT, serving), manager.shutdown(CUT_TIMEOUT));
-    cut.max(unfinished)
+    }
+    calls.count_cut()
 }
 
 fn router(endpoint: mcp::Endpoint) -> Router {
@@ -186,8 +183,6 @@ fn router(endpoint: mcp::Endpoint) -> Router {
 }
 
 async fn ready(State(endpoint): State<mcp::Endpoint>) -> (StatusCode, &'static str) {
-    match endpoint.obstacle() {
-        None => (StatusCode::OK, "ok\n"),
-        Some(obstacle) => (StatusCode::SERVICE_UNAVAILABLE, obstacle),
-    }
+    let readiness = endpoint.readiness();
+    (readiness.status(), readiness.text())
 }

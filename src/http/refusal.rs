@@ -18,7 +18,7 @@ use crate::audit::RequestId;
 use crate::error::ErrorCode;
 
 /// As in tool results: `data.error_code` says which refusal it is.
-const REFUSED: i32 = -31_000;
+pub const REFUSED: i32 = -31_000;
 /// JSON-RPC: the request is none.
 const INVALID_REQUEST: i32 = -32_600;
 

@@ -7,6 +7,7 @@
 
 mod backups;
 mod counts;
+mod reload;
 mod scrub;
 #[cfg(test)]
 mod tests;
@@ -30,15 +31,19 @@ use crate::vault::backup::Schedule;
 use crate::vault::{self, TenantCredentialVault};
 
 use backups::Backups;
+use reload::Reloading;
 use scrub::Scrubs;
 
 pub use backups::BackupFailure;
+pub use reload::Reloaded;
 pub use scrub::LastScrub;
 
 /// How often expired credentials are wiped from memory.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often records under old keys are sealed anew.
 const RESEAL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long servers may take to be told that what a session ran is to stop.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long re-sealing rests after a failure.
 const RESEAL_PAUSE: Duration = Duration::from_mins(1);
 
@@ -78,6 +83,7 @@ pub struct TenantMcpManager {
     resealer: OnceLock<AbortHandle>,
     scrubs: OnceLock<(Arc<Scrubs>, AbortHandle)>,
     backups: OnceLock<(Arc<Backups>, AbortHandle)>,
+    reloading: Reloading,
 }
 
 /// Why there is no server.
@@ -143,6 +149,7 @@ impl TenantMcpManager {
             resealer,
             scrubs,
             backups,
+            reloading: Reloading::default(),
         }
     }
 
@@ -305,19 +312,23 @@ impl TenantMcpManager {
         self.pool.cleanup_idle_instances()
     }
 
-    /// Ends everything: no new leases, up to `deadline` for calls under way, sessions closed, opened
-    /// credentials dropped, counts saved. Says how many calls were still under way then.
+    /// Ends everything, in this order: what runs in the background, once what it is at is done;
+    /// leases, of which there are no new ones, and which have up to `deadline` to come back; sessions
+    /// with databases, whose servers are told; then what was counted is saved, and what was opened
+    /// is wiped. Says how many leases had not come back; they end when they do.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         self.stop_background();
-        let cut = self.pool.shutdown(deadline).await;
+        let left = self.pool.shutdown(deadline).await;
+        database::settle(FAREWELL).await;
         self.counter.abort();
         let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
         let saved = tokio::task::spawn_blocking(move || counts::save(&vault, &limiter));
         if let Ok(Err(error)) = saved.await {
             counts::complain(&error);
         }
+        self.auth.forget();
         self.vault.forget_opened();
-        cut
+        left
     }
 
     fn stop_background(&self) {

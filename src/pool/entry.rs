@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::session::Instance;
 use super::sharing::HandedOver;
-use super::{Error, Shared};
+use super::{Error, OnChange, Options, Shared};
 use crate::database::Breaker;
 use crate::quota::Meter;
 use crate::server::{ApiKey, TenantContext};
@@ -29,6 +29,7 @@ pub(super) struct Entry {
     /// Tells the entries of a pool apart.
     pub(super) generation: u64,
     enabled: bool,
+    pub(super) options: Arc<Options>,
     pub(super) context: Arc<TenantContext>,
     pub(super) places: Arc<Semaphore>,
     /// Starts anew with each revision: what was wrong may have been put right.
@@ -97,7 +98,7 @@ pub(super) struct AtDoor {
 
 impl Entry {
     pub(super) fn new(stored: StoredTenant, meter: Arc<Meter>, shared: &Shared) -> Self {
-        let options = &shared.options;
+        let options = shared.options();
         let own = options.max_instances_per_tenant;
         let places =
             stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
@@ -116,6 +117,7 @@ impl Entry {
             revision: stored.revision,
             generation: shared.counters.entries.fetch_add(1, Ordering::Relaxed),
             enabled: stored.enabled,
+            options,
             context: Arc::new(context),
             // A quota of 0 is refused by the quota, with its own code.
             places: Arc::new(Semaphore::new(places.max(1) as usize)),
@@ -160,8 +162,8 @@ impl Entry {
         let all = shared.waiting.fetch_add(1, Ordering::Relaxed);
         let queued = Queued { entry: Arc::clone(self), shared: Arc::clone(shared) };
         // However many calls of others wait, one of each tenant may.
-        let is_full = own >= shared.options.max_waiting_per_tenant
-            || (own > 0 && all >= shared.options.max_waiting);
+        let is_full = own >= self.options.max_waiting_per_tenant
+            || (own > 0 && all >= self.options.max_waiting);
         if is_full { Err(Error::QueueFull) } else { Ok(queued) }
     }
 
@@ -249,6 +251,15 @@ impl Entry {
             std::mem::take(&mut state.idle)
         };
         drop(closed);
+    }
+
+    /// Closes what is out of date.
+    pub(super) fn end(&self) {
+        self.close();
+        match self.options.on_change {
+            OnChange::Cancel => self.revoked.cancel(),
+            OnChange::Finish => {}
+        }
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -33,7 +33,7 @@ mod tenants;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -138,7 +138,8 @@ struct Shared {
     vault: Arc<TenantCredentialVault>,
     limiter: Arc<Limiter>,
     log: Log,
-    options: Options,
+    /// Those of entries that begin; one that has begun keeps its own.
+    options: RwLock<Arc<Options>>,
     started: Instant,
     tenants: RwLock<Tenants>,
     /// Tenants whose records are being opened, each by one call.
@@ -200,7 +201,7 @@ impl McpConnectionPool {
             reaper: Reaper::start(shared.clone()),
             started: Instant::now(),
             sessions: Arc::new(Sessions::new(options.max_sessions)),
-            options,
+            options: RwLock::new(Arc::new(options)),
             tenants: RwLock::default(),
             openings: Mutex::default(),
             waiting: AtomicU32::new(0),
@@ -229,10 +230,11 @@ impl McpConnectionPool {
     ///
     /// Every variant of [`Error`].
     pub async fn lease(&self, access: &TenantAccess) -> Result<Lease, Error> {
-        let deadline = Instant::now() + self.shared.options.acquire_timeout;
+        let began = Instant::now();
         // More than one round only when the tenant changes meanwhile.
         loop {
             let entry = self.entry(access.tenant()).await?;
+            let deadline = began + entry.options.acquire_timeout;
             let (mut queued, mut at_door) = (None, None);
             let place = match Arc::clone(&entry.places).try_acquire_owned() {
                 Ok(place) => place,
@@ -326,15 +328,36 @@ impl McpConnectionPool {
     /// [`OnChange::Cancel`], what that does is cancelled. The pool stays usable: whether anything is opened again is for the vault to say.
     pub fn close_all(&self) {
         for entry in self.shared.take_entries(false) {
-            self.shared.end(&entry);
+            entry.end();
+        }
+    }
+
+    /// Works with other `options` from the next call of each tenant on, but for `max_sessions` and
+    /// `database`, which stay. Closes everything that is idle; calls under way finish.
+    pub fn change_options(&self, options: Options) {
+        self.shared.change_options(options);
+        for entry in self.shared.take_entries(false) {
+            entry.close();
         }
     }
 
     /// As [`Self::close_all`], for one tenant.
     pub fn close_tenant(&self, tenant: &TenantId) {
         if let Some(entry) = self.shared.take_entry(tenant) {
-            self.shared.end(&entry);
+            entry.end();
         }
+    }
+}
+
+impl Shared {
+    fn options(&self) -> Arc<Options> {
+        Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change_options(&self, new: Options) {
+        let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
+        let (max_sessions, database) = (options.max_sessions, options.database.clone());
+        *options = Arc::new(Options { max_sessions, database, ..new });
     }
 }
 

@@ -68,9 +68,16 @@ impl McpConnectionPool {
                 };
                 let (stored, meter) = blocking(read).await?;
                 let entry = Arc::new(Entry::new(stored, meter, &self.shared));
-                let replaced = self.shared.tenants_mut().put(Arc::clone(&entry))?;
+                let replaced = {
+                    let mut tenants = self.shared.tenants_mut();
+                    // Else the options have changed, and who closes what has old ones may be through.
+                    if !Arc::ptr_eq(&entry.options, &self.shared.options()) {
+                        continue;
+                    }
+                    tenants.put(Arc::clone(&entry))?
+                };
                 if let Some(replaced) = replaced {
-                    self.shared.end(&replaced);
+                    replaced.end();
                 }
                 let listing = entry.state().list();
                 self.shared.reaper.watch(&entry, listing, &self.shared);
@@ -132,7 +139,7 @@ impl McpConnectionPool {
             return Ok(());
         }
         let config = entry.context.config();
-        let session = database::connect(config, &credentials, &shared.options.database).await;
+        let session = database::connect(config, &credentials, &entry.options.database).await;
         match &session {
             Ok(_) => attempt.succeeded(),
             Err(database::Error::Unavailable(reason)) => attempt.failed(*reason),
@@ -140,7 +147,7 @@ impl McpConnectionPool {
         }
         let mut session = session?;
         self.examine(&entry, &mut *session).await;
-        let session = match shared.options.on_change {
+        let session = match entry.options.on_change {
             OnChange::Cancel => Box::new(Revocable { session, revoked: entry.revoked.clone() }),
             OnChange::Finish => session,
         };

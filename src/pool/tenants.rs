@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use super::entry::Entry;
-use super::{Error, OnChange, Shared};
+use super::{Error, Shared};
 use crate::tenant::TenantId;
 
 /// An entry for each tenant that is awake, of the revision that was current when it was last asked
@@ -84,7 +84,7 @@ impl Shared {
         for entry in self.entries() {
             if !self.is_current(&entry).unwrap_or(false) {
                 self.tenants_mut().remove(&entry);
-                self.end(&entry);
+                entry.end();
             }
         }
     }
@@ -92,14 +92,5 @@ impl Shared {
     /// Whether `entry` is as the vault has it.
     pub(super) fn is_current(&self, entry: &Entry) -> Result<bool, Error> {
         Ok(self.vault.revision(entry.tenant())? == entry.revision && !entry.is_closed())
-    }
-
-    /// Closes an entry that is out of date.
-    pub(super) fn end(&self, entry: &Entry) {
-        entry.close();
-        match self.options.on_change {
-            OnChange::Cancel => entry.revoked.cancel(),
-            OnChange::Finish => {}
-        }
     }
 }

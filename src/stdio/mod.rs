@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ErrorCode;
-use crate::http::TenantEndpoint;
+use crate::http::{REFUSED, TenantEndpoint};
 use envelope::Envelope;
 
 /// Most calls under way; further lines wait.
@@ -151,14 +151,24 @@ pub async fn serve(
     listening.cancel();
     let drain = async {
         while let Some(finished) = calls.next().await {
-            finished?;
+            finished?.and_then(|id| cancellations.remove(&id));
         }
         Ok(0)
     };
-    match tokio::time::timeout(options.drain_timeout, drain).await {
-        Ok(drained) => drained,
-        Err(_) => Ok(calls.len() as u64),
+    if let Ok(drained) = tokio::time::timeout(options.drain_timeout, drain).await {
+        return drained;
     }
+    let cut = calls.len() as u64;
+    // Drops their statements before they are told.
+    drop(calls);
+    for id in cancellations.keys() {
+        let code = ErrorCode::Cancelled;
+        let mut error = rpc_error(REFUSED, code.message());
+        error["id"] = serde_json::from_str(id)?;
+        error["error"]["data"] = json!({ "error_code": code.as_str(), "message": code.message() });
+        conversation.write_line(&error).await?;
+    }
+    Ok(cut)
 }
 
 struct Conversation<E, W> {

@@ -187,7 +187,11 @@ async fn a_call_that_does_not_end_in_time_is_cut_and_counted() {
     let stopping = CancellationToken::new();
     let cut = serve(echo.clone(), input, &mut output, OPTIONS, stopping).await.unwrap();
     assert_eq!((cut, echo.dropped_calls.load(Ordering::Relaxed)), (1, 1));
-    assert!(String::from_utf8(output).unwrap().contains("\"id\":2"));
+    let lines = String::from_utf8(output).unwrap();
+    let told = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let [answer, cut] = &told.collect::<Vec<_>>()[..] else { unreachable!("{lines}") };
+    assert_eq!((&answer["id"], &cut["id"]), (&json!(2), &json!(1)));
+    assert_eq!(cut["error"]["data"]["error_code"], "CANCELLED");
 }
 
 #[tokio::test]

@@ -113,6 +113,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// How the store is. From memory.
     fn condition(&self) -> Condition;
 
+    /// Whether what writes does so: returns once it has done what waited before this call.
+    fn answers(&self) -> bool {
+        true
+    }
+
     /// Says that a verified backup holds everything up to commit `number`: the journal before it may
     /// go, and from then on a damaged store is rebuilt from that backup.
     fn release_journal(&self, number: u64) -> Result<(), Error>;

@@ -371,6 +371,12 @@ impl TenantCredentialVault {
         Ok(self.store()?.condition())
     }
 
+    /// Whether the thread that writes to the store does its work: returns once it has done what waited
+    /// before. Nothing is asked of a store that is not open. May block for as long as a commit takes.
+    pub fn answers(&self) -> bool {
+        self.store().is_ok_and(|store| store.answers()) || self.store().is_err()
+    }
+
     /// The directory it is in.
     pub fn directory(&self) -> &DataDir {
         &self.directory

@@ -17,9 +17,11 @@ mod mcp;
 mod postgres;
 mod process;
 mod quota;
+mod reload;
 mod resources;
 mod stdio;
 mod stop;
+mod systemd;
 mod write;
 
 use std::borrow::Cow;

@@ -226,3 +226,34 @@ async fn a_postgres_session_stays_open_and_its_password_does_not() {
     let log = server.stop().ok().stderr;
     assert!(!log.contains(&password) && !log.contains("SELECT"), "{log}");
 }
+
+/// A service where so many files may be open: what is let to it, and what it could be.
+fn serve_with_files(sandbox: &Sandbox, soft: u32, hard: u32) -> Server {
+    let program = env!("CARGO_BIN_EXE_tenantry");
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"")])
+        .arg(program)
+        .args(sandbox.command(&["serve", "--listen", "127.0.0.1:0"]).get_args())
+        .current_dir(sandbox.path(""))
+        .env("TENANTRY_STORE__BALLAST_MIB", "0")
+        .env("TENANTRY_VAULT__UPGRADE_KDF", "false")
+        .env("TENANTRY_POOL__MAX_SESSIONS", "300")
+        .stdin(Stdio::null());
+    Server::start(&mut command)
+}
+
+#[test]
+fn as_many_files_may_be_open_as_sessions_need_or_it_is_said() {
+    const NEEDED: &str = "3504";
+    let sandbox = Sandbox::new();
+    for (hard, limit) in [(5_000, NEEDED), (1_000, "1000")] {
+        let server = serve_with_files(&sandbox, 256, hard);
+        let limits = fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().nth(3), Some(limit), "{files}");
+        let log = server.stop().ok().stderr;
+        let is_told = log.contains("LimitNOFILE") && log.contains(NEEDED);
+        assert_eq!(is_told, limit != NEEDED, "{log}");
+    }
+}

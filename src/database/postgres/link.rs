@@ -28,6 +28,7 @@ use zeroize::zeroize_stack;
 use super::AddressPolicy;
 use super::stream::{Connection, Keeping, Kept, Login, Metered, Plain, Socket};
 use super::tls::{self, Identity};
+use crate::database::background::spawn;
 use crate::database::{Options, Unavailable};
 use crate::tenant::{Credentials, PostgresTarget, TlsMode};
 
@@ -203,15 +204,6 @@ impl Canceller {
         if let Ok(Err(_)) | Err(_) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
             tracing::warn!("a cancellation did not reach the database");
         }
-    }
-}
-
-/// Nothing waits for `work`: it ends by itself, and the server's own `statement_timeout` holds if
-/// it has no effect.
-fn spawn(work: impl Future<Output = ()> + Send + 'static) {
-    // Without a runtime the process is going down, and its connections with it.
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        runtime.spawn(work);
     }
 }
 

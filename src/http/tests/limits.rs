@@ -76,7 +76,7 @@ async fn a_body_has_to_come_in_time() {
 #[tokio::test]
 async fn an_answer_that_is_not_taken_is_let_go_of_and_one_that_is_comes_whole() {
     const LARGE_ONE: &[u8] = b"GET /large HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let mut served = Served::start(limited(|limits| limits.stall_timeout = SOON)).await;
+    let mut served = Served::start(limited(|limits| limits.stall_timeout = 3 * SOON)).await;
     let mut greedy = served.connect().await;
     greedy.write_all(LARGE_ONE).await.unwrap();
     served.let_go.recv().await.unwrap();

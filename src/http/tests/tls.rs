@@ -154,7 +154,7 @@ async fn who_does_not_speak_tls_is_told_so_and_who_says_half_is_cut() {
     let authority = Authority::new();
     let mut options = with(authority.write(2099));
     options.limits.handshake_timeout = SOON;
-    let served = Served::start(options).await;
+    let served = Served::start(options.clone()).await;
     let mut clear = served.connect().await;
     clear.write_all(GET.as_bytes()).await.unwrap();
     let mut text = String::new();
@@ -168,6 +168,8 @@ async fn who_does_not_speak_tls_is_told_so_and_who_says_half_is_cut() {
     half.write_all(&[0x16, 3, 1, 2, 0, 1, 0]).await.unwrap();
     assert!(is_closed(&mut half).await);
     assert!(is_closed(&mut served.connect().await).await);
+    options.limits.handshake_timeout = LATE;
+    served.handle.reload(options).unwrap();
     assert!(authority.tenant(&served, None).await.is_some());
 }
 
@@ -278,7 +280,10 @@ fn a_key_that_others_can_read_is_refused_and_a_group_may() {
 #[test]
 fn an_expired_certificate_is_served_at_the_start_so_that_it_can_be_replaced() {
     let authority = Authority::new();
-    let handle = Handle::new(with(authority.write(2021))).unwrap();
+    let options = with(authority.write(2021));
+    let handle = Handle::new(options.clone()).unwrap();
+    // What else is in the options can change nevertheless.
+    handle.reload(options).unwrap();
     assert!(handle.certificate_expires_at().unwrap().to_string().starts_with("2021-12-31"));
     authority.write(2099);
     handle.look_at_files();

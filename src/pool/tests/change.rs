@@ -95,6 +95,24 @@ async fn calls_under_way_are_cancelled_where_the_setting_says_so_and_those_of_ot
     fixture.lease("tenant002").await;
 }
 
+#[tokio::test]
+async fn other_options_hold_from_the_next_call_on_and_calls_under_way_finish() {
+    let fixture = fixture(1);
+    let mut under_way = fixture.lease("tenant001").await;
+    let mut options = Options::clone(&fixture.pool.shared.options());
+    options.max_instances_per_tenant = 2;
+    options.max_sessions = 1;
+    options.on_change = OnChange::Cancel;
+    fixture.pool.change_options(options);
+    let uri = "mcp://tenant001/database";
+    under_way.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
+    let both = [fixture.lease("tenant001").await, fixture.lease("tenant001").await];
+    assert_ne!(both[0].instance_id(), both[1].instance_id());
+    drop(under_way);
+    assert_eq!(fixture.stats().2, 2, "what has the old options is closed when it comes back");
+    assert_eq!(fixture.pool.shared.options().max_sessions, 1_000, "that one stays");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_is_leased_after_a_change_is_never_from_before_it() {
     let fixture = fixture(3);

@@ -105,6 +105,7 @@ impl Committer {
                 Command::WalkNext { id, done } => drop(done.send(self.walk_next(id))),
                 Command::WalkFinish { id, done } => drop(done.send(self.walk_finish(id))),
                 Command::WalkEnd { id } => drop(self.walks.remove(&id)),
+                Command::Answer { done } => drop(done.send(())),
                 Command::Stop => return self.flush(),
             }
         }

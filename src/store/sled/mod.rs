@@ -136,6 +136,7 @@ enum Command {
     WalkNext { id: WalkId, done: Sender<Result<Vec<(Tree, Pair)>, Error>> },
     WalkFinish { id: WalkId, done: Sender<Result<Snapshot, Error>> },
     WalkEnd { id: WalkId },
+    Answer { done: Sender<()> },
     Stop,
 }
 
@@ -344,6 +345,12 @@ impl Store for SledStore {
 
     fn condition(&self) -> Condition {
         self.shared.condition().clone()
+    }
+
+    /// Also of a store that takes no writes any more.
+    fn answers(&self) -> bool {
+        let (done, answer) = mpsc::channel();
+        self.commands.send(Command::Answer { done }).is_ok() && answer.recv().is_ok()
     }
 
     fn release_journal(&self, number: u64) -> Result<(), Error> {

@@ -1,0 +1,146 @@
+//! Calls under way, and how they end when the service does.
+//!
+//! ```text
+//! begun --answered--> body taken by the connection --> over
+//!   `-- still under way when all are cut: dropped, with its lease and statement, and told CANCELLED
+//! ```
+//!
+//! A request is answered once: what has begun its answer keeps it, to its end or until the
+//! connection is closed in the middle of it, which a client sees by the missing end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::refusal::Refused;
+use crate::audit::RequestId;
+use crate::error::ErrorCode;
+
+/// Counts calls, and cuts them. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Calls(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    under_way: AtomicU64,
+    cut: AtomicU64,
+    cutting: CancellationToken,
+}
+
+/// One that is under way, until this is dropped.
+struct UnderWay(Calls);
+
+impl Calls {
+    /// What `answer` gives to the message with this `id`, unless calls are cut before.
+    pub(super) async fn finish(
+        &self,
+        id: &Value,
+        request_id: &RequestId,
+        answer: impl Future<Output = Response>,
+    ) -> Response {
+        let under_way = UnderWay::begin(self);
+        let response = tokio::select! {
+            // What is ready at the same moment was in time.
+            biased;
+            response = answer => response,
+            () = self.0.cutting.cancelled() => {
+                return Refused::from(ErrorCode::Cancelled).of(id.clone()).into_response(request_id);
+            }
+        };
+        under_way.until_taken(response)
+    }
+
+    /// Cuts every call under way.
+    pub(super) fn cut(&self) {
+        let under_way = self.0.under_way.load(Ordering::Acquire);
+        self.0.cut.store(under_way, Ordering::Release);
+        self.0.cutting.cancel();
+    }
+
+    /// How many were cut.
+    pub(super) fn count_cut(&self) -> u64 {
+        self.0.cut.load(Ordering::Acquire)
+    }
+}
+
+impl UnderWay {
+    fn begin(calls: &Calls) -> Self {
+        calls.0.under_way.fetch_add(1, Ordering::AcqRel);
+        Self(calls.clone())
+    }
+
+    /// `response`, whose body is under way until the connection has it all.
+    fn until_taken(self, response: Response) -> Response {
+        let (parts, body) = response.into_parts();
+        let frames = body.into_data_stream().inspect(move |_| {
+            // The stream has it: both are dropped together.
+            let Self(_) = &self;
+        });
+        Response::from_parts(parts, Body::from_stream(frames))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.0.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+
+    use super::*;
+
+    fn request_id() -> RequestId {
+        RequestId::random()
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_time_is_passed_on_and_counts_until_it_is_taken() {
+        let calls = Calls::default();
+        let answer = async { Response::new(Body::from("{}")) };
+        let response = calls.finish(&Value::Null, &request_id(), answer).await;
+        assert_eq!(calls.0.under_way.load(Ordering::Relaxed), 1);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
+        assert_eq!(body, "{}");
+        calls.cut();
+        assert_eq!(calls.count_cut(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_cut_is_dropped_counted_and_told_so() {
+        let calls = Calls::default();
+        let id = request_id();
+        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+        let endless = async move {
+            let _held = held;
+            std::future::pending().await
+        };
+        let cut = async {
+            while calls.0.under_way.load(Ordering::Relaxed) == 0 {
+                tokio::task::yield_now().await;
+            }
+            calls.cut();
+        };
+        let call = Value::from(7);
+        let (response, ()) = tokio::join!(calls.finish(&call, &id, endless), cut);
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["id"], 7);
+        assert_eq!(body["error"]["data"]["error_code"], "CANCELLED");
+        assert_eq!(body["error"]["data"]["request_id"], id.as_str());
+        assert!(dropped.await.is_err());
+        assert_eq!(calls.count_cut(), 1);
+        // Who comes later is told the same, and was not cut.
+        let late = calls.finish(&Value::Null, &id, std::future::pending()).await;
+        assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(calls.count_cut(), 1);
+    }
+}
