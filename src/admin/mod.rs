@@ -221,7 +221,13 @@ impl Admin {
             &about,
             |()| (None, None),
             || {
-                if self.auth.revoke(token_id)? { Ok(()) } else { Err(Error::NoSuchToken) }
+                if !self.auth.revoke(token_id)? {
+                    return Err(Error::NoSuchToken);
+                }
+                if let Some(manager) = &self.manager {
+                    manager.close_credential(token_id);
+                }
+                Ok(())
             },
         )
     }

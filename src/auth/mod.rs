@@ -16,6 +16,7 @@ mod token;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -65,6 +66,8 @@ pub struct Caller {
     tenant: TenantId,
     permissions: Permissions,
     origin: Origin,
+    /// How long the token was still good for when it was looked at; `None`: for good.
+    lasts_for: Option<Duration>,
 }
 
 /// Leave to use one tenant. Made only here:
@@ -161,7 +164,9 @@ impl Auth {
         let now = self.clock.now();
         if let Some(record) = record.filter(|record| record.expires_at.is_none_or(|end| now < end))
         {
+            let lasts_for = record.expires_at.map(|end| now.duration_until(end).unsigned_abs());
             return Ok(Caller {
+                lasts_for,
                 actor: Actor::Token { id: record.token_id.clone() },
                 tenant: record.tenant.clone(),
                 permissions: permissions(&record),
@@ -304,7 +309,7 @@ impl TenantAccess {
         actor: Actor,
         origin: Origin,
     ) -> Self {
-        Self { caller: Caller { actor, tenant, permissions, origin } }
+        Self { caller: Caller { actor, tenant, permissions, origin, lasts_for: None } }
     }
 
     /// The tenant.
@@ -320,6 +325,11 @@ impl TenantAccess {
     /// Who may do it.
     pub fn actor(&self) -> &Actor {
         &self.caller.actor
+    }
+
+    /// How long what was granted lasts; `None`: until it is revoked.
+    pub fn lasts_for(&self) -> Option<Duration> {
+        self.caller.lasts_for
     }
 
     /// Where the request came in.

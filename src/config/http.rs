@@ -56,6 +56,14 @@ pub struct HttpSettings {
     pub max_headers: usize,
     /// Longest target of a request, with what is asked for. Default 1024.
     pub max_target_bytes: usize,
+    /// Whether clients of the older protocol are given sessions. Default false.
+    pub sessions: bool,
+    /// Most sessions of all tenants together. Default 1000.
+    pub max_sessions: usize,
+    /// Most sessions of one tenant. Default 100.
+    pub max_sessions_per_tenant: usize,
+    /// How long a session stays when nobody uses it. Default 300.
+    pub session_idle_seconds: u64,
     /// TLS on the listener itself. Default none.
     pub tls: TlsSettings,
 }
@@ -146,6 +154,10 @@ impl Default for HttpSettings {
             max_headers,
             max_target_bytes,
             tls: TlsSettings::default(),
+            sessions: false,
+            max_sessions: 1_000,
+            max_sessions_per_tenant: 100,
+            session_idle_seconds: 300,
         }
     }
 }
@@ -237,6 +249,12 @@ impl HttpSettings {
                 },
             },
             tls: self.tls.options(),
+            sessions: self.sessions.then(|| http::SessionOptions {
+                // One at least, or there is none to give way.
+                max: self.max_sessions.max(1),
+                max_per_tenant: self.max_sessions_per_tenant.max(1),
+                idle_timeout: Duration::from_secs(self.session_idle_seconds),
+            }),
         }
     }
 }

@@ -129,6 +129,8 @@ pub struct PoolSettings {
     pub min_idle: BTreeMap<String, u32>,
     /// How long a call waits for an instance. Default 5000.
     pub acquire_timeout_ms: u64,
+    /// How long a call may take in all, whatever the tenant's limits are. Default 300.
+    pub call_timeout_seconds: u64,
     /// What a change of a tenant does to its calls under way. Default `finish`.
     #[serde(serialize_with = "as_word")]
     pub on_change: OnChange,
@@ -254,6 +256,7 @@ impl Default for PoolSettings {
             idle_timeout_seconds: 600,
             min_idle: BTreeMap::new(),
             acquire_timeout_ms: 5_000,
+            call_timeout_seconds: 300,
             on_change: OnChange::default(),
         }
     }
@@ -406,6 +409,7 @@ impl Settings {
             idle_timeout: Duration::from_secs(self.pool.idle_timeout_seconds),
             min_idle,
             acquire_timeout: Duration::from_millis(self.pool.acquire_timeout_ms),
+            call_timeout: Duration::from_secs(self.pool.call_timeout_seconds),
             on_change: self.pool.on_change,
             database: database::Options {
                 sqlite_root: sqlite_root.unwrap_or_else(|| data_directory.join("databases")),

@@ -13,7 +13,7 @@ use axum::http::Method;
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
-use super::allowed::Allowed;
+use super::handle::Current;
 use super::headers;
 use super::message::Message;
 use super::refusal::Refused;
@@ -26,22 +26,27 @@ pub(super) struct Admitted {
 }
 
 impl Admitted {
-    /// Reads `request`, whose body may have `max_body_bytes`.
-    pub(super) async fn read(
-        request: Request,
-        allowed: &Allowed,
-        max_body_bytes: usize,
-    ) -> Result<Self, Refused> {
+    /// Reads `request`, which may be what `current` allows.
+    pub(super) async fn read(request: Request, current: &Current) -> Result<Self, Refused> {
         let (mut parts, body) = request.into_parts();
-        allowed.check(&parts)?;
+        current.allowed.check(&parts)?;
         if parts.uri.query().is_some() {
             return Err(Refused::query());
         }
+        let has_sessions = current.options.sessions.is_some();
+        if has_sessions && matches!(parts.method, Method::GET | Method::DELETE) {
+            headers::check_single(&parts.headers)?;
+            // Neither has a message.
+            return Ok(Self {
+                request: Request::from_parts(parts, Body::empty()),
+                id: Value::Null,
+            });
+        }
         if parts.method != Method::POST {
-            return Err(Refused::method());
+            return Err(Refused::method(has_sessions));
         }
         headers::check_form(&parts.headers)?;
-        let message = Message::read(read_body(body, max_body_bytes).await?.into())?;
+        let message = Message::read(read_body(body, current.options.max_body_bytes).await?.into())?;
         let id = message.id();
         headers::check_body(&parts.headers, &message)
             .map_err(|unfit| Refused::from(unfit).of(id.clone()))?;

@@ -100,8 +100,8 @@ impl Unfit {
     }
 }
 
-/// Whether the headers are those of a request with a JSON body, whatever is in it.
-pub(super) fn check_form(headers: &HeaderMap) -> Result<(), Unfit> {
+/// Whether no header that says one thing is there twice.
+pub(super) fn check_single(headers: &HeaderMap) -> Result<(), Unfit> {
     for name in headers.keys() {
         let is_mcp = name.as_str().starts_with("mcp-");
         let is_single = SINGLE.contains(name);
@@ -109,6 +109,12 @@ pub(super) fn check_form(headers: &HeaderMap) -> Result<(), Unfit> {
             return Err(if is_mcp { Unfit::DoubledMcp } else { Unfit::Doubled });
         }
     }
+    Ok(())
+}
+
+/// Whether the headers are those of a request with a JSON body, whatever is in it.
+pub(super) fn check_form(headers: &HeaderMap) -> Result<(), Unfit> {
+    check_single(headers)?;
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if !text(header::CONTENT_TYPE).is_some_and(is_json) {
         return Err(Unfit::ContentType);

@@ -39,7 +39,12 @@ impl TenantEndpoint {
         operator: Actor,
         peer: &str,
     ) -> Result<Self, manager::Error> {
-        let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handle, CancellationToken::new());
+        let endpoint = mcp::Endpoint::new(
+            Arc::clone(&manager),
+            Arc::clone(&manager),
+            handle,
+            CancellationToken::new(),
+        );
         let opened = Self { endpoint, tenant, permissions, operator, peer: peer.to_owned() };
         manager.handler(opened.access(None)).await?;
         Ok(opened)

@@ -3,17 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
-use axum::response::{IntoResponse, Response};
-use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
-use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use axum::response::Response;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
-use super::answer::with_rows;
 use super::calls::Calls;
+use super::exchange::{Answers, Exchange, Handlers};
 use super::handle::Handle;
 use super::readiness::{self, Readiness};
 use super::refusal::{Refused, in_our_shape, refuse};
@@ -22,13 +19,12 @@ use crate::audit::{Attempt, Outcome, RequestId};
 use crate::auth::{self, Origin, TenantAccess};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
-use crate::server::Attachment;
 
 /// The MCP endpoint. Clones share it.
 #[derive(Clone)]
 pub(super) struct Endpoint {
     manager: Arc<TenantMcpManager>,
-    sessions: Arc<NeverSessionManager>,
+    exchange: Arc<dyn Answers>,
     handle: Handle,
     calls: Calls,
     stopping: CancellationToken,
@@ -37,22 +33,13 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         manager: Arc<TenantMcpManager>,
+        handlers: impl Handlers,
         handle: Handle,
         stopping: CancellationToken,
     ) -> Self {
-        Self { manager, sessions: Arc::default(), handle, calls: Calls::default(), stopping }
-    }
-
-    /// How `rmcp` reads requests.
-    fn protocol() -> StreamableHttpServerConfig {
-        StreamableHttpServerConfig::default()
-            // Any replica can answer any request, in either protocol era.
-            .with_legacy_session_mode(false)
-            .with_json_response(true)
-            // These are checked before it sees a request.
-            .with_max_request_body_bytes(usize::MAX)
-            .disable_allowed_hosts()
-            .disable_allowed_origins()
+        let sessions = handle.current().options.sessions.clone();
+        let exchange = Arc::new(Exchange::new(handlers, manager.stays().clone(), sessions));
+        Self { manager, exchange, handle, calls: Calls::default(), stopping }
     }
 
     pub(super) fn calls(&self) -> &Calls {
@@ -123,32 +110,24 @@ impl Endpoint {
         request: Request,
     ) -> Response {
         let current = self.handle.current();
-        let limit = current.options.max_body_bytes;
-        let admitted = match Admitted::read(request, &current.allowed, limit).await {
+        let admitted = match Admitted::read(request, &current).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, &access, request_id).await,
         };
         let tenant = access.tenant().clone();
-        let handler = match self.manager.handler(access).await {
-            Ok(handler) => handler,
-            Err(error) => {
-                let code = error.code();
-                tracing::warn!(request.id = %request_id, tenant.id = %tenant, error.code = %code,
-                    "the tenant cannot be served");
-                return refuse(code, request_id);
-            }
-        };
-        let attachment = Attachment::default();
-        let handler = handler.with_attachment(attachment.clone());
-        let make = move || Ok(handler.clone());
-        let protocol = Self::protocol();
-        let service = StreamableHttpService::new(make, Arc::clone(&self.sessions), protocol);
         let id = admitted.id();
         let answer = async {
-            let response = service.handle(admitted.into_request()).await.map(Body::new);
-            in_our_shape(response.into_response(), id.clone(), request_id)
+            match self.exchange.answer(access, admitted.into_request()).await {
+                Ok(response) => in_our_shape(response, id.clone(), request_id),
+                Err(error) => {
+                    let code = error.code();
+                    tracing::warn!(request.id = %request_id, tenant.id = %tenant,
+                        error.code = %code, "the tenant cannot be served");
+                    Refused::from(code).of(id.clone()).into_response(request_id)
+                }
+            }
         };
-        with_rows(self.calls.finish(&id, request_id, answer).await, attachment)
+        self.calls.finish(&id, request_id, answer).await
     }
 
     /// Records what looks like an attempt, then tells why.

@@ -18,6 +18,7 @@ mod admission;
 mod allowed;
 mod answer;
 mod calls;
+mod exchange;
 mod forwarded;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -30,6 +31,7 @@ mod mcp;
 mod message;
 mod readiness;
 mod refusal;
+mod session;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -47,10 +49,12 @@ use tokio_util::sync::CancellationToken;
 use crate::manager::TenantMcpManager;
 
 pub use self::allowed::InvalidName;
+pub use self::exchange::Handlers;
 pub use self::forwarded::{ForwardedHeader, Proxies};
 pub use self::handle::{EXPIRES_SOON, Error, Handle};
 pub use self::local::TenantEndpoint;
 pub use self::refusal::REFUSED;
+pub use self::session::SessionOptions;
 pub use self::tls::{ClientCertificates, InvalidTenantUri, TenantUri, TlsOptions};
 
 /// How long clients may take to be told that their calls were cut.
@@ -74,6 +78,8 @@ pub struct Options {
     pub proxies: Proxies,
     /// TLS on the listener itself; in clear without.
     pub tls: Option<TlsOptions>,
+    /// Sessions for clients of the older protocol; none when absent.
+    pub sessions: Option<SessionOptions>,
 }
 
 /// What clients may take: time, and room in memory. There is no way to have none.
@@ -130,6 +136,7 @@ impl Default for Options {
             drain_timeout: Duration::from_secs(10),
             limits: Limits::default(),
             proxies: Proxies::default(),
+            sessions: None,
             tls: None,
         }
     }
@@ -155,11 +162,26 @@ pub async fn serve(
     handle: Handle,
     stopping: CancellationToken,
 ) -> u64 {
-    let endpoint = mcp::Endpoint::new(manager, handle.clone(), stopping.clone());
+    let handlers = Arc::clone(&manager);
+    serve_with(listener, manager, handlers, handle, stopping).await
+}
+
+/// As [`serve`], with handlers that are made by `handlers` once `manager` has granted a tenant.
+pub async fn serve_with(
+    listener: TcpListener,
+    manager: Arc<TenantMcpManager>,
+    handlers: impl Handlers,
+    handle: Handle,
+    stopping: CancellationToken,
+) -> u64 {
+    let stays = manager.stays().clone();
+    let endpoint = mcp::Endpoint::new(manager, handlers, handle.clone(), stopping.clone());
     let calls = endpoint.calls().clone();
     let serving = listener::serve(listener, router(endpoint), &handle, &stopping);
     let deadline = async {
         stopping.cancelled().await;
+        // What stays would never finish.
+        stays.close();
         tokio::time::sleep(handle.drain_timeout()).await;
         calls.cut();
         tokio::time::sleep(CUT_TIMEOUT).await;

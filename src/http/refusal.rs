@@ -34,6 +34,8 @@ pub(super) struct Refused {
     pub(super) rule: Option<&'static str>,
     /// More members of `data`.
     details: Value,
+    /// Which methods there are, when it is another one.
+    allow: Option<&'static str>,
 }
 
 impl Refused {
@@ -46,6 +48,7 @@ impl Refused {
             id: Value::Null,
             rule: None,
             details: json!({}),
+            allow: None,
         }
     }
 
@@ -55,9 +58,11 @@ impl Refused {
         Self { rule: Some("query-string"), ..Self::invalid(StatusCode::BAD_REQUEST, message) }
     }
 
-    /// Not POST.
-    pub(super) fn method() -> Self {
-        Self::invalid(StatusCode::METHOD_NOT_ALLOWED, "send messages by POST")
+    /// Not POST, nor what clients with sessions send.
+    pub(super) fn method(has_sessions: bool) -> Self {
+        let allow = if has_sessions { "GET, POST, DELETE" } else { "POST" };
+        let refused = Self::invalid(StatusCode::METHOD_NOT_ALLOWED, "send messages by POST");
+        Self { allow: Some(allow), ..refused }
     }
 
     /// The body is longer than `limit`.
@@ -90,8 +95,8 @@ impl Refused {
             let challenge = HeaderValue::from_static("Bearer realm=\"tenantry\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

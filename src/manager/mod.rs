@@ -9,6 +9,7 @@ mod backups;
 mod counts;
 mod reload;
 mod scrub;
+mod staying;
 #[cfg(test)]
 mod tests;
 
@@ -25,7 +26,7 @@ use crate::database;
 use crate::error::ErrorCode;
 use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
-use crate::server::McpHandler;
+use crate::server::{Dispatch, McpHandler, Stays, Subscriptions};
 use crate::tenant::{IdRule, InvalidTenantId, Permissions, TenantId};
 use crate::vault::backup::Schedule;
 use crate::vault::{self, TenantCredentialVault};
@@ -78,6 +79,7 @@ pub struct TenantMcpManager {
     databases: database::Options,
     log: Log,
     clock: Arc<dyn Clock>,
+    stays: Stays,
     sweeper: AbortHandle,
     counter: AbortHandle,
     resealer: OnceLock<AbortHandle>,
@@ -130,8 +132,9 @@ impl TenantMcpManager {
         let databases = options.database.clone();
         let pool =
             McpConnectionPool::new(Arc::clone(&vault), Arc::clone(&limiter), log.clone(), options);
+        let stays = staying::nobody(&vault);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
-        let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault))).abort_handle();
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault), stays.clone())).abort_handle();
         let counter = counts::keep(Arc::downgrade(&vault), Arc::downgrade(&limiter));
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let counter = tokio::spawn(counter).abort_handle();
@@ -144,6 +147,7 @@ impl TenantMcpManager {
             databases,
             log,
             clock,
+            stays,
             sweeper,
             counter,
             resealer,
@@ -222,13 +226,25 @@ impl TenantMcpManager {
         self.save_counts();
         self.vault.seal();
         self.auth.forget();
+        self.stays.end_all();
         self.pool.close_all();
     }
 
     /// Ends what is open for one tenant, as it was sealed or removed.
     pub fn close_tenant(&self, tenant: &TenantId) {
         self.auth.forget();
+        self.stays.end_tenant(tenant);
         self.pool.close_tenant(tenant);
+    }
+
+    /// Ends what is open in the name of a credential that was revoked.
+    pub fn close_credential(&self, token_id: &str) {
+        self.stays.end_credential(token_id);
+    }
+
+    /// Who stays for longer than one call.
+    pub fn stays(&self) -> &Stays {
+        &self.stays
     }
 
     /// An instance of the tenant's server: the one used last if it is free, else another, up to
@@ -256,13 +272,17 @@ impl TenantMcpManager {
     pub async fn handler(
         &self,
         access: TenantAccess,
-    ) -> Result<McpHandler<PooledInstances>, Error> {
+    ) -> Result<Dispatch<McpHandler<PooledInstances>>, Error> {
+        let mark = self.stays.mark(access.tenant());
         let context = match self.pool.context(&access).await {
             Ok(context) => context,
             Err(error) => return Err(self.refuse(&access, error).await),
         };
         let caller = pool::caller_of(&access);
-        Ok(McpHandler::new(context, self.pool.instances(access), caller))
+        let (stays, lasts_for) = (self.stays.clone(), access.lasts_for());
+        let handler = McpHandler::new(context, self.pool.instances(access), caller)
+            .with_subscriptions(Subscriptions { stays, mark, lasts_for });
+        Ok(Dispatch::new(handler, self.pool.call_timeout()))
     }
 
     /// Records that `access` led nowhere, and why.
@@ -318,6 +338,7 @@ impl TenantMcpManager {
     /// is wiped. Says how many leases had not come back; they end when they do.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         self.stop_background();
+        self.stays.close();
         let left = self.pool.shutdown(deadline).await;
         database::settle(FAREWELL).await;
         self.counter.abort();
@@ -350,13 +371,15 @@ impl Drop for TenantMcpManager {
     }
 }
 
-/// Wipes credentials at their deadline, not when they are next touched.
-async fn sweep(vault: Weak<TenantCredentialVault>) {
+/// Wipes credentials at their deadline, not when they are next touched, and tells who stays when
+/// their tenant is not what it was.
+async fn sweep(vault: Weak<TenantCredentialVault>, stays: Stays) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
         let Some(vault) = vault.upgrade() else { return };
         vault.sweep();
+        staying::tell(&vault, &stays).await;
     }
 }
 

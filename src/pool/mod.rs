@@ -82,6 +82,8 @@ pub struct Options {
     pub min_idle: HashMap<TenantId, u32>,
     /// How long a call waits for an instance.
     pub acquire_timeout: Duration,
+    /// How long a call may take in all.
+    pub call_timeout: Duration,
     /// What a change of a tenant does to its calls under way.
     pub on_change: OnChange,
     /// How sessions are opened.
@@ -121,6 +123,7 @@ impl Options {
             idle_timeout: Duration::from_mins(10),
             min_idle: HashMap::new(),
             acquire_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_mins(5),
             on_change: OnChange::default(),
             database,
         }
@@ -270,6 +273,11 @@ impl McpConnectionPool {
             self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
             return Ok(lease);
         }
+    }
+
+    /// How long a call may take in all.
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.shared.options().call_timeout
     }
 
     /// Where an MCP handler gets the instances for `access` from.

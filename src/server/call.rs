@@ -308,7 +308,7 @@ fn is_denial(code: ErrorCode) -> bool {
 }
 
 /// What a caller's refused attempts are counted by.
-fn name_of(caller: &Caller) -> &str {
+pub(super) fn name_of(caller: &Caller) -> &str {
     match &caller.actor {
         Actor::Anonymous => "anonymous",
         Actor::Embedder => "embedder",

@@ -12,7 +12,7 @@ use crate::quota::Exceeded;
 use crate::tenant::{InvalidUri, Permission};
 
 /// JSON-RPC code of every refusal that has no code of its own there; `data.error_code` says which.
-const REFUSED: i32 = -31_000;
+pub(super) const REFUSED: i32 = -31_000;
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum Error {
     /// An argument that no tool has looks as if it chose a tenant.
     #[error("{0}")]
     TenantArgument(String),
+    /// There are as many subscriptions as there may be.
+    #[error("this token or tenant has as many subscriptions as it may have; end one of them first")]
+    Subscriptions,
     /// A change was made, or may have been, and how it went could not be recorded.
     #[error(
         "how the change went could not be recorded; the audit log has that it was begun, so look \
@@ -77,6 +80,7 @@ impl Error {
             | Self::ReadOnly
             | Self::Uri(InvalidUri::Foreign) => ErrorCode::Forbidden,
             Self::Quota(exceeded) => exceeded.code(),
+            Self::Subscriptions => ErrorCode::QuotaExceeded,
             Self::Refused(_) => ErrorCode::QueryRefused,
             Self::ResourceNotFound | Self::Uri(InvalidUri::Unknown) => ErrorCode::ResourceNotFound,
             Self::Unrecorded => ErrorCode::AuditUnavailable,
@@ -95,6 +99,7 @@ impl Error {
             Self::Permission(_) => Some("scope"),
             Self::ReadOnly => Some("access-mode"),
             Self::TenantArgument(_) => Some("tenant-argument"),
+            Self::Subscriptions => Some("subscriptions"),
             Self::Argument(_)
             | Self::Audit(_)
             | Self::Database(_)
@@ -117,6 +122,7 @@ impl Error {
             | Self::Refused(_)
             | Self::ResourceNotFound
             | Self::TenantArgument(_)
+            | Self::Subscriptions
             | Self::Unrecorded
             | Self::Uri(InvalidUri::Malformed | InvalidUri::Tenant(_) | InvalidUri::Unknown) => {
                 self.to_string()
@@ -140,6 +146,7 @@ impl Error {
             | Self::Refused(_)
             | Self::ResourceNotFound
             | Self::TenantArgument(_)
+            | Self::Subscriptions
             | Self::Unrecorded
             | Self::Uri(_) => None,
         }

@@ -18,11 +18,15 @@ mod call;
 mod completion;
 mod content;
 mod describe;
+mod dispatch;
 mod error;
 mod explain;
 mod handler;
 mod listing;
 mod pacing;
+mod progress;
+mod stay;
+mod subscription;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -42,9 +46,12 @@ use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
 pub use attachment::Attachment;
 pub use call::AdmittedQuery;
+pub use dispatch::Dispatch;
 pub use error::{Error, Failure};
 pub use handler::McpHandler;
 pub use listing::{ListAnswer, ResourceInfo};
+pub use stay::{Full, Kind as StayKind, Look, Mark, Stay, Stays, Who};
+pub use subscription::Subscriptions;
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
 pub use write::{WriteAnswer, WriteArguments};
 

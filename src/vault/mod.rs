@@ -172,6 +172,17 @@ pub struct Revision {
     version: u64,
 }
 
+impl Revision {
+    /// As different from others as it is itself.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        let (uuid, version) = bytes.split_at_mut(16);
+        uuid.copy_from_slice(&self.uuid.0);
+        version.copy_from_slice(&self.version.to_be_bytes());
+        bytes
+    }
+}
+
 /// A tenant without its secrets.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StoredTenant {

@@ -1,0 +1,196 @@
+//! Sessions of older clients, where an operator wants them.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::TwoTenants;
+use crate::protocol::legacy;
+use crate::support::Server;
+
+const ON: (&str, &str) = ("TENANTRY_HTTP__SESSIONS", "true");
+
+/// How many requests are sent where memory must stay the same: few in `./dev test`, 100,000 when
+/// somebody asks for it.
+#[expect(clippy::disallowed_methods, reason = "how a longer run is asked for")]
+fn requests() -> usize {
+    let requests = std::env::var("TENANTRY_TEST_SESSION_REQUESTS");
+    requests.ok().map_or(2_000, |requests| requests.parse().unwrap())
+}
+
+fn initialize() -> Value {
+    let client = json!({ "name": "test", "version": "1" });
+    json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client })
+}
+
+/// Begins a session and says how it is called.
+async fn begin(server: &Server, token: &str) -> String {
+    let response = legacy(server, token, "initialize", &initialize()).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let id = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
+    assert!(response.text().await.unwrap().contains("\"protocolVersion\":\"2025-11-25\""));
+    let body = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+    let ready = legacy(server, token, "", &json!({})).json(&body).header("Mcp-Session-Id", &id);
+    assert_eq!(ready.send().await.unwrap().status(), StatusCode::ACCEPTED);
+    id
+}
+
+/// What a request in session `id` is answered: status, headers but the date, and body.
+async fn ask(server: &Server, token: &str, id: &str) -> (StatusCode, String) {
+    let request = legacy(server, token, "tools/list", &json!({})).header("Mcp-Session-Id", id);
+    let response = request.send().await.unwrap();
+    let mut headers = response.headers().clone();
+    headers.remove("date");
+    (response.status(), format!("{headers:?}{}", response.text().await.unwrap()))
+}
+
+async fn end(server: &Server, token: &str, id: &str) -> StatusCode {
+    let request = reqwest::Client::new().request(Method::DELETE, &server.endpoint);
+    let request = request.bearer_auth(token).header("Mcp-Session-Id", id);
+    request.send().await.unwrap().status()
+}
+
+#[tokio::test]
+async fn a_session_is_its_own_tokens_and_nobody_elses() {
+    let tenants = TwoTenants::new();
+    let sibling = tenants.sandbox.token("tenant001");
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let [owner, other] = &tenants.tokens;
+    let id = begin(&server, owner).await;
+    assert_eq!(ask(&server, owner, &id).await.0, StatusCode::OK);
+    let unknown = ask(&server, owner, "00000000-0000-4000-8000-000000000000").await;
+    assert_eq!(unknown.0, StatusCode::NOT_FOUND);
+    for stranger in [other, &sibling] {
+        assert_eq!(ask(&server, stranger, &id).await, unknown);
+        assert_eq!(end(&server, stranger, &id).await, StatusCode::NOT_FOUND);
+    }
+    assert_eq!(ask(&server, "nonsense", &id).await.0, StatusCode::UNAUTHORIZED);
+    // Still there after all that, until its owner ends it.
+    assert!(ask(&server, owner, &id).await.1.contains("query_tenant_data"));
+    assert_eq!(end(&server, owner, &id).await, StatusCode::ACCEPTED);
+    assert_eq!(ask(&server, owner, &id).await, unknown);
+    assert_eq!(end(&server, owner, &id).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn each_request_of_a_session_is_recorded_as_its_own() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let token = &tenants.tokens[0];
+    let id = begin(&server, token).await;
+    let arguments =
+        json!({ "resource_uri": "mcp://tenant001/database", "query": "SELECT 1 AS one" });
+    let call = json!({ "name": "query_tenant_data", "arguments": arguments });
+    for _ in 0..2 {
+        let request = legacy(&server, token, "tools/call", &call).header("Mcp-Session-Id", &id);
+        let answer = request.send().await.unwrap().text().await.unwrap();
+        assert!(answer.contains("\"rows\":[[1]]"), "{answer}");
+    }
+    let entries = tenants.sandbox.audit(&["--tenant", "tenant001"]);
+    let queries = entries.iter().filter(|entry| entry["action"] == "query_tenant_data");
+    let ids: Vec<_> = queries.map(|entry| &entry["request_id"]).collect();
+    assert_eq!(ids.len(), 2);
+    assert_ne!(ids[0], ids[1]);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_token_its_tenant_or_the_keys() {
+    let tenants = TwoTenants::new();
+    let made = tenants.sandbox.json(&["token", "create", "--tenant", "tenant002"]);
+    let (token, token_id) = (made["token"].as_str().unwrap(), made["token_id"].as_str().unwrap());
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let [one, two] = &tenants.tokens;
+    let (first, second) = (begin(&server, one).await, begin(&server, two).await);
+    begin(&server, token).await;
+    let gone = async |token: &str, id: &str| loop {
+        let (status, _) = ask(&server, token, id).await;
+        if status == StatusCode::NOT_FOUND {
+            break;
+        }
+        assert_eq!(status, StatusCode::OK);
+    };
+    // A revoked token has nothing any more, its sessions included.
+    tenants.sandbox.run(&["token", "revoke", token_id]).ok();
+    // A tenant that changed begins anew, another goes on.
+    tenants.sandbox.run(&["quota", "set", "tenant001", "max_queries_per_day=1000"]).ok();
+    gone(one, &first).await;
+    assert_eq!(ask(&server, two, &second).await.0, StatusCode::OK);
+    tenants.sandbox.run(&["seal"]).ok();
+    tenants.sandbox.run(&["unseal"]).ok();
+    gone(two, &second).await;
+    let again = begin(&server, two).await;
+    assert_eq!(ask(&server, two, &again).await.0, StatusCode::OK);
+    server.stop().ok();
+}
+
+#[tokio::test]
+async fn the_session_that_was_not_used_for_longest_gives_way_to_the_tenants_next() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON, ("TENANTRY_HTTP__MAX_SESSIONS_PER_TENANT", "2")]);
+    let [one, two] = &tenants.tokens;
+    let others = begin(&server, two).await;
+    let (first, second) = (begin(&server, one).await, begin(&server, one).await);
+    assert_eq!(ask(&server, one, &first).await.0, StatusCode::OK);
+    let third = begin(&server, one).await;
+    assert_eq!(ask(&server, one, &second).await.0, StatusCode::NOT_FOUND);
+    for (token, id) in [(one, &first), (one, &third), (two, &others)] {
+        assert_eq!(ask(&server, token, id).await.0, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn without_the_setting_there_are_no_sessions() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve();
+    let request = legacy(&server, &tenants.tokens[0], "initialize", &initialize());
+    let response = request.send().await.unwrap();
+    assert!(!response.headers().contains_key("mcp-session-id"));
+    let (status, _) = ask(&server, &tenants.tokens[0], "any").await;
+    assert_eq!(status, StatusCode::OK, "it has no meaning");
+    let status = end(&server, &tenants.tokens[0], "any").await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
+
+/// What the program has in memory, in KiB.
+fn resident(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_are_begun_and_forgotten_take_no_more_memory() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let http = reqwest::Client::new();
+    let send = async |token: &str, count: usize| {
+        for _ in 0..count {
+            let body = json!({
+                "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": initialize(),
+            });
+            let response = http
+                .post(&server.endpoint)
+                .bearer_auth(token)
+                .header("Accept", "application/json, text/event-stream")
+                .json(&body)
+                .send();
+            response.await.unwrap().bytes().await.unwrap();
+        }
+    };
+    let parallel = async |token: &str, count: usize| {
+        let senders = (0..8).map(|_| send(token, count / 8));
+        futures_util::future::join_all(senders).await;
+    };
+    // As many as there may be, and what the allocator keeps.
+    parallel(&tenants.tokens[0], 800).await;
+    let begun = resident(&server);
+    parallel(&tenants.tokens[0], requests()).await;
+    let initialized = resident(&server);
+    parallel("nonsense", requests()).await;
+    let refused = resident(&server);
+    println!(
+        "{} times `initialize`, then as many without a token: {begun}, {initialized}, {refused} KiB",
+        requests()
+    );
+    assert!(initialized < begun + begun / 4, "{begun} KiB, then {initialized} KiB");
+    assert!(refused < initialized + initialized / 4, "{initialized} KiB, then {refused} KiB");
+}
