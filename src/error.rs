@@ -49,6 +49,8 @@ pub enum ErrorCode {
     TenantDisabled,
     /// No such tenant in the vault.
     TenantNotConfigured,
+    /// So many attempts of this address or token failed that the next is not told why.
+    TooManyFailures,
     /// No token, or one that is unknown, expired or revoked.
     Unauthenticated,
     /// The vault is sealed: its keys are not in memory.
@@ -57,12 +59,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the README's table.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidTenant,
         Self::TenantNotConfigured,
         Self::Forbidden,
         Self::InternalError,
         Self::Unauthenticated,
+        Self::TooManyFailures,
         Self::InvalidArgument,
         Self::ResourceNotFound,
         Self::QueryRefused,
@@ -103,6 +106,7 @@ impl ErrorCode {
             Self::StorageFull => "STORAGE_FULL",
             Self::TenantDisabled => "TENANT_DISABLED",
             Self::TenantNotConfigured => "TENANT_NOT_CONFIGURED",
+            Self::TooManyFailures => "TOO_MANY_FAILURES",
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::VaultSealed => "VAULT_SEALED",
         }
@@ -132,6 +136,9 @@ impl ErrorCode {
             Self::StorageFull => "the disk is nearly full, so nothing was written; reads go on",
             Self::TenantDisabled => "this tenant is disabled",
             Self::TenantNotConfigured => "this tenant is not configured",
+            Self::TooManyFailures => {
+                "too many failed attempts from here; a valid token works all the same"
+            }
             Self::Unauthenticated => "a valid bearer token is required",
             Self::VaultSealed => "the vault is sealed",
         }
@@ -152,7 +159,8 @@ impl ErrorCode {
             | Self::PoolExhausted
             | Self::QueryTimeout
             | Self::QuotaExceeded
-            | Self::StorageFull => 75,
+            | Self::StorageFull
+            | Self::TooManyFailures => 75,
             Self::Cancelled
             | Self::InternalError
             | Self::InvalidArgument

@@ -120,6 +120,7 @@ pub(super) fn token(token: &TokenInfo) -> Value {
         "scopes": scopes(token),
         "created_at": token.created_at.to_string(),
         "expires_at": token.expires_at.map(|at| at.to_string()),
+        "used_at": token.used_at.map(|at| at.to_string()),
         "damaged": false,
     })
 }
@@ -132,6 +133,7 @@ pub(super) fn damaged_token(name: &str) -> Value {
         "scopes": [],
         "created_at": null,
         "expires_at": null,
+        "used_at": null,
         "damaged": true,
     })
 }

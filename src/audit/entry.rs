@@ -56,6 +56,13 @@ pub enum Actor {
     },
     /// The program itself, finishing what an operator began.
     Service,
+    /// Whom an issuer of access tokens vouches for. Both are bounded by whoever admits them.
+    Subject {
+        /// The issuer's name.
+        issuer: String,
+        /// Its name for them.
+        subject: String,
+    },
     /// The bearer of a token.
     Token {
         /// The token's public id.
@@ -70,6 +77,9 @@ impl fmt::Display for Actor {
             Self::Embedder => f.write_str("embedder"),
             Self::Operator { name } => write!(f, "operator {name}"),
             Self::Service => f.write_str("service"),
+            Self::Subject { issuer, subject } => {
+                write!(f, "{} of {issuer}", subject.escape_default())
+            }
             Self::Token { id } => f.write_str(id),
         }
     }
@@ -104,6 +114,7 @@ impl Decision {
             | ErrorCode::ResourceNotFound
             | ErrorCode::TenantDisabled
             | ErrorCode::TenantNotConfigured
+            | ErrorCode::TooManyFailures
             | ErrorCode::Unauthenticated
             | ErrorCode::VaultSealed => Self::Denied,
             ErrorCode::AuditUnavailable
@@ -166,7 +177,7 @@ pub struct Entry {
     /// The rule that refused it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Rows returned or changed.
+    /// Rows returned or changed; failures that a summary stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
     /// How long it took.

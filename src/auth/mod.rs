@@ -1,37 +1,66 @@
 //! Who is calling, and for which tenant.
 //!
 //! ```text
-//! Authorization header --Token::parse, look-up--> Caller --grant(tenant of the path)--> TenantAccess
+//! Authorization header --Token::parse, look-up--+--> Caller --grant(tenant of the path)--> TenantAccess
+//!                      \-signature of an issuer--/
 //! ```
 //!
-//! The token alone decides the tenant. A tenant named in a path can only agree; anything else is
-//! FORBIDDEN with the same bytes, and the same work, whether that tenant exists or not: its
-//! existence is never looked up. Every refusal is in the audit log before it is answered.
+//! The token, of ours or of an issuer, alone decides the tenant. A tenant named in a path can only
+//! agree; anything else is FORBIDDEN with the same bytes, and the same work, whether that tenant exists
+//! or not: its existence is never looked up. Every refusal is in the audit log before it is answered,
+//! or, beyond a rate, counted for an entry that follows within a minute (`throttle`).
 //!
 //! A [`TenantAccess`] is what the pool wants to see before it hands anything out, and only this
-//! module makes one. Does not protect against a stolen token, nor limit the rate of guesses: 256
-//! random bits need no help.
+//! module makes one. It ends when its token is revoked or expires. Does not protect against a stolen
+//! token, nor limit the rate of guesses: 256 random bits need no help.
 
+mod access;
+mod failures;
+mod issuer;
+mod known;
+mod resource;
+mod throttle;
 mod token;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
+use crate::audit::{self, Actor, Attempt, Log, RequestId};
 use crate::clock::Clock;
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::tenant::{IdRule, Permission, Permissions, TenantId};
 use crate::vault::{self, TenantCredentialVault, TokenRecord};
 
+use access::{Endpoint, Standing};
+use issuer::{Issuer, Vouched};
+use known::{Known, KnownTokens};
+use throttle::Throttle;
+
+pub use access::{Caller, Origin, TenantAccess};
+pub use issuer::{Algorithm, Invalid, IssuerOptions, KeySource, PublicUrl};
+pub use resource::ProtectedResource;
 pub use token::Token;
 
-/// Most tokens that are remembered between requests. At the limit all are forgotten and looked up
-/// again, which costs each a few µs.
-const MAX_REMEMBERED: usize = 10_000;
+/// How tokens are checked.
+#[derive(Clone, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "filled field by field from the settings")]
+pub struct Options {
+    /// How many failures of one address or token are answered and recorded one by one in a minute.
+    pub failures_per_minute: u32,
+    /// Where this service is reached. Issuers need it.
+    pub public_url: Option<PublicUrl>,
+    /// Whose access tokens are admitted beside tokens of ours.
+    pub issuers: Vec<IssuerOptions>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { failures_per_minute: 100, public_url: None, issuers: Vec::new() }
+    }
+}
 
 /// Checks tokens, and makes and revokes them.
 #[derive(Debug)]
@@ -39,47 +68,19 @@ pub struct Auth {
     vault: Arc<TenantCredentialVault>,
     log: Log,
     clock: Arc<dyn Clock>,
-    remembered: Mutex<Remembered>,
+    known: Mutex<KnownTokens>,
+    throttle: Mutex<Throttle>,
+    /// Since boot.
+    saved_at: Mutex<Duration>,
+    issuers: RwLock<Arc<Issuers>>,
 }
 
-/// Opened records, by hash of the token.
+/// Who else may vouch for callers.
 #[derive(Debug, Default)]
-struct Remembered {
-    records: HashMap<[u8; 32], Arc<TokenRecord>>,
-    /// How often something was to be forgotten. A record read before that is not remembered after.
-    forgotten: u64,
-}
-
-/// Where a request came in, for the audit log.
-#[derive(Clone, Debug, Default)]
-pub struct Origin {
-    /// Ties request, answer and audit entries together; `None` gives each entry an id of its own.
-    pub request_id: Option<RequestId>,
-    /// Address of the peer.
-    pub peer: Option<String>,
-}
-
-/// Someone whose token is valid.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    actor: Actor,
-    tenant: TenantId,
-    permissions: Permissions,
-    origin: Origin,
-    /// How long the token was still good for when it was looked at; `None`: for good.
-    lasts_for: Option<Duration>,
-}
-
-/// Leave to use one tenant. Made only here:
-///
-/// ```compile_fail,E0451
-/// # fn forge(caller: tenantry::auth::Caller) {
-/// let forged = tenantry::auth::TenantAccess { caller };
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct TenantAccess {
-    caller: Caller,
+struct Issuers {
+    /// There, if any issuer is.
+    public_url: Option<PublicUrl>,
+    list: Vec<Arc<Issuer>>,
 }
 
 /// A token as it is listed: everything but the secret.
@@ -96,6 +97,8 @@ pub struct TokenInfo {
     pub created_at: Timestamp,
     /// When it stops working.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used; what its service saw within the last minute may not be known yet.
+    pub used_at: Option<Timestamp>,
 }
 
 /// Why there is no access.
@@ -108,12 +111,24 @@ pub enum Error {
     /// The path names a tenant that is not the token's.
     #[error("the token is for another tenant")]
     Forbidden,
+    /// The token has no scope for this.
+    #[error("the token does not allow {needed}")]
+    InsufficientScope {
+        /// What would.
+        needed: Permission,
+    },
     /// The system has no randomness for a token.
     #[error("the operating system gave no randomness")]
     Randomness,
     /// The vault is sealed: nothing was looked up.
     #[error("the vault is sealed")]
     Sealed,
+    /// So many failed before it that this one is told no more; a valid token works all the same.
+    #[error("too many failures")]
+    Throttled {
+        /// When one more will be told.
+        retry_after: Duration,
+    },
     /// No token, or one that is malformed, unknown, expired or revoked; they are not told apart.
     #[error("no valid token")]
     Unauthenticated,
@@ -127,9 +142,10 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Audit(error) => error.code(),
-            Self::Forbidden => ErrorCode::Forbidden,
+            Self::Forbidden | Self::InsufficientScope { .. } => ErrorCode::Forbidden,
             Self::Randomness => ErrorCode::InternalError,
             Self::Sealed => ErrorCode::VaultSealed,
+            Self::Throttled { .. } => ErrorCode::TooManyFailures,
             Self::Unauthenticated => ErrorCode::Unauthenticated,
             Self::Vault(error) => error.code(),
         }
@@ -139,40 +155,80 @@ impl Error {
 impl Auth {
     /// Checks tokens of `vault`; refusals go to `log`.
     pub fn new(vault: Arc<TenantCredentialVault>, log: Log, clock: Arc<dyn Clock>) -> Self {
-        Self { vault, log, clock, remembered: Mutex::default() }
+        let now = clock.boot();
+        let throttle = Throttle::new(Options::default().failures_per_minute, now);
+        Self {
+            vault,
+            log,
+            clock,
+            known: Mutex::default(),
+            throttle: Mutex::new(throttle),
+            saved_at: Mutex::new(now),
+            issuers: RwLock::default(),
+        }
+    }
+
+    /// Has `options` in force from now on, in place of those before: what was granted for tokens of
+    /// issuers that are not among them ends. May block.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`]: what was in force still is.
+    pub fn configure(&self, options: Options) -> Result<(), Invalid> {
+        let Options { failures_per_minute, public_url, issuers } = options;
+        if public_url.is_none() && !issuers.is_empty() {
+            let message = "must be set where issuers are: their tokens are made for it".to_owned();
+            return Err(Invalid { place: "http.public_url".to_owned(), message });
+        }
+        let before = self.issuers();
+        let list = issuers.into_iter().map(|options| {
+            options.check()?;
+            // A file is read anew; of an issuer that serves its keys, what it served stays.
+            let same = before.list.iter().find(|before| {
+                before.options == options && matches!(options.keys, KeySource::Url(_))
+            });
+            match same.filter(|_| before.public_url == public_url) {
+                Some(same) => Ok(Arc::clone(same)),
+                None => Issuer::new(options, &self.clock).map(Arc::new),
+            }
+        });
+        let list: Vec<Arc<Issuer>> = list.collect::<Result<_, Invalid>>()?;
+        let stays = |before: &Arc<Issuer>| list.iter().any(|now| Arc::ptr_eq(now, before));
+        let gone: Vec<_> = before.list.iter().filter(|before| !stays(before)).cloned().collect();
+        let issuers = Arc::new(Issuers { public_url, list });
+        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = issuers;
+        for issuer in gone {
+            issuer.end();
+        }
+        self.throttle().set_per_window(failures_per_minute);
+        Ok(())
     }
 
     /// Finds out who sends `token`, the text of a bearer credential.
     ///
-    /// A hash and a map look-up for a token seen before; the first time, a read of the store.
+    /// A hash and a map look-up for a token seen before; the first time, a read of the store. Whatever
+    /// is no token costs that read too.
     ///
     /// # Errors
     ///
     /// [`Error::Unauthenticated`], or [`Error::Sealed`] whatever the token is; both recorded.
+    /// [`Error::Throttled`] in place of the first, after many of them.
     pub async fn authenticate(&self, token: Option<&str>, origin: Origin) -> Result<Caller, Error> {
-        let found = match token.and_then(Token::parse) {
+        let found = match token {
             _ if self.vault.is_sealed() => Err(Error::Sealed),
-            Some(token) => self.find(token).await,
+            Some(text) => self.identify(text).await,
             None => Ok(None),
         };
-        let (record, refusal) = match found {
-            Ok(record) => (record, Error::Unauthenticated),
+        let refusal = match found {
+            Ok(Some(identity)) => {
+                let Identity { actor, tenant, permissions, standing, endpoint } = identity;
+                return Ok(Caller { actor, tenant, permissions, origin, standing, endpoint });
+            }
+            Ok(None) => Error::Unauthenticated,
             // Also when it was sealed a moment ago.
-            Err(Error::Sealed | Error::Vault(vault::Error::Sealed)) => (None, Error::Sealed),
+            Err(Error::Sealed | Error::Vault(vault::Error::Sealed)) => Error::Sealed,
             Err(error) => return Err(error),
         };
-        let now = self.clock.now();
-        if let Some(record) = record.filter(|record| record.expires_at.is_none_or(|end| now < end))
-        {
-            let lasts_for = record.expires_at.map(|end| now.duration_until(end).unsigned_abs());
-            return Ok(Caller {
-                lasts_for,
-                actor: Actor::Token { id: record.token_id.clone() },
-                tenant: record.tenant.clone(),
-                permissions: permissions(&record),
-                origin,
-            });
-        }
         let attempt = Attempt {
             request_id: origin.request_id.unwrap_or_else(RequestId::random),
             actor: Actor::Anonymous,
@@ -180,34 +236,62 @@ impl Auth {
             action: "authenticate",
             tenant: None,
         };
-        self.refuse(attempt, None, refusal.code()).await?;
-        Err(refusal)
+        Err(self.refuse(attempt, None, refusal).await)
     }
 
     /// Grants `caller` the tenant that a path names, or its own where the path names none.
     ///
     /// # Errors
     ///
-    /// [`Error::Forbidden`], recorded, when the names differ in any byte.
+    /// [`Error::Forbidden`] when the names differ in any byte, and [`Error::Unauthenticated`] when its
+    /// credential was made for the other of its tenant's endpoints; both recorded.
+    /// [`Error::Throttled`] in place of either, after many of them.
     pub async fn grant(
         &self,
         caller: Caller,
         path_tenant: Option<&str>,
     ) -> Result<TenantAccess, Error> {
-        match path_tenant {
-            Some(named) if named != caller.tenant.as_str() => {
-                let attempt = Attempt {
-                    request_id: caller.origin.request_id.unwrap_or_else(RequestId::random),
-                    actor: caller.actor,
-                    peer: caller.origin.peer,
-                    action: "connect",
-                    tenant: Some(caller.tenant),
-                };
-                self.refuse(attempt, Some(named), ErrorCode::Forbidden).await?;
-                Err(Error::Forbidden)
-            }
-            _ => Ok(TenantAccess { caller }),
+        let refusal = match path_tenant {
+            Some(named) if named != caller.tenant.as_str() => Error::Forbidden,
+            _ if caller.endpoint.admits(path_tenant) => return Ok(TenantAccess { caller }),
+            _ => Error::Unauthenticated,
+        };
+        let attempt = Attempt {
+            request_id: caller.origin.request_id.unwrap_or_else(RequestId::random),
+            actor: caller.actor,
+            peer: caller.origin.peer,
+            action: "connect",
+            tenant: Some(caller.tenant),
+        };
+        Err(self.refuse(attempt, path_tenant, refusal).await)
+    }
+
+    /// Says whether `access` includes `needed`, which `action` needs. For access tokens of issuers only:
+    /// their clients can get more scopes, when they are told at the door. Bearers of our tokens are told
+    /// by the tool.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InsufficientScope`], recorded, or [`Error::Throttled`] after many of them.
+    pub async fn check_scope(
+        &self,
+        access: &TenantAccess,
+        action: &'static str,
+        needed: Permission,
+    ) -> Result<(), Error> {
+        let is_subject = matches!(access.actor(), Actor::Subject { .. });
+        if !is_subject || access.permissions().include(needed) {
+            return Ok(());
         }
+        let origin = access.origin();
+        let attempt = Attempt {
+            request_id: origin.request_id.clone().unwrap_or_else(RequestId::random),
+            actor: access.actor().clone(),
+            peer: origin.peer.clone(),
+            action,
+            tenant: Some(access.tenant().clone()),
+        };
+        Err(self.refuse(attempt, None, Error::InsufficientScope { needed }).await)
     }
 
     /// Makes a token. Its text is in the answer and nowhere else.
@@ -227,6 +311,7 @@ impl Auth {
             scopes: permissions.iter().map(|permission| permission.as_str().to_owned()).collect(),
             created_at: self.clock.now(),
             expires_at,
+            used_at: None,
         };
         self.vault.put_token(token.secret(), &record)?;
         Ok((text, TokenInfo::from(&record)))
@@ -235,107 +320,132 @@ impl Auth {
     /// Every token, oldest first.
     pub fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
         let mut tokens: Vec<_> = self.vault.tokens()?.iter().map(TokenInfo::from).collect();
+        let unsaved = self.known().unsaved_uses();
+        for token in &mut tokens {
+            token.used_at = token.used_at.max(unsaved.get(&token.token_id).copied());
+        }
         tokens.sort_by_key(|token| token.created_at);
         Ok(tokens)
     }
 
-    /// Makes the token with this public id worthless, at once. False when there is none.
+    /// Makes the token with this public id worthless, at once: also what was granted for it before
+    /// begins nothing more. False when there is none.
     pub fn revoke(&self, token_id: &str) -> Result<bool, Error> {
         let removed = self.vault.remove_token(token_id)?;
-        let mut remembered = self.remembered();
-        remembered.forgotten += 1;
-        remembered.records.retain(|_, record| record.token_id != token_id);
+        self.known().end(|id, _| id == token_id);
         Ok(removed)
     }
 
-    /// The record of `token`, from memory or from the store.
-    async fn find(&self, token: Token) -> Result<Option<Arc<TokenRecord>>, Error> {
-        let key = token.hash();
-        let forgotten = {
-            let remembered = self.remembered();
-            if let Some(record) = remembered.records.get(&key) {
-                return Ok(Some(Arc::clone(record)));
+    /// Whose `text` is, if it is anybody's.
+    async fn identify(&self, text: &str) -> Result<Option<Identity>, Error> {
+        let issuers = self.issuers();
+        match &issuers.public_url {
+            Some(public_url) if !issuers.list.is_empty() && issuer::is_signed(text) => {
+                let now = self.clock.now();
+                let vouched = issuer::check(&issuers.list, public_url, text, now).await;
+                self.identify_subject(vouched).await
             }
-            remembered.forgotten
-        };
+            _ => self.identify_token(text).await,
+        }
+    }
+
+    /// The same of what an issuer vouches for: its tenant must be there. A tenant that is not is looked
+    /// up also when the issuer vouches for nothing.
+    async fn identify_subject(&self, vouched: Option<Vouched>) -> Result<Option<Identity>, Error> {
+        let tenant = vouched.as_ref().map(|vouched| vouched.tenant.clone());
+        let nobody = || TenantId::parse("nobody", IdRule::Alphanumeric).ok();
+        let Some(tenant) = tenant.or_else(nobody) else { return Ok(None) };
         let vault = Arc::clone(&self.vault);
-        let found = tokio::task::spawn_blocking(move || vault.find_token(token.secret())).await;
-        let found = found.map_err(|_| Error::Unauthenticated)??.map(Arc::new);
-        if let Some(record) = &found {
-            let mut remembered = self.remembered();
-            if remembered.records.len() >= MAX_REMEMBERED {
-                remembered.records.clear();
-            }
-            if remembered.forgotten == forgotten {
-                remembered.records.insert(key, Arc::clone(record));
-            }
+        let found = tokio::task::spawn_blocking(move || vault.revision(&tenant)).await;
+        match found.map_err(|_| Error::Unauthenticated)? {
+            // One that is sealed or damaged is told so further on, as to bearers of our tokens.
+            Ok(_) | Err(vault::Error::TenantSealed(_) | vault::Error::RecordDamaged { .. }) => {}
+            Err(vault::Error::NotConfigured) => return Ok(None),
+            Err(error) => return Err(error.into()),
         }
-        Ok(found)
+        let Some(vouched) = vouched else { return Ok(None) };
+        let Vouched { actor, tenant, permissions, expires_at, endpoint, life } = vouched;
+        let standing = Standing::new(life, Some(expires_at), &self.clock);
+        Ok(Some(Identity { actor, tenant, permissions, standing, endpoint }))
     }
 
-    /// Forgets every token that is remembered; they are looked up again.
+    /// The same of a token of ours.
+    async fn identify_token(&self, text: &str) -> Result<Option<Identity>, Error> {
+        // What is malformed is looked up as well, so that it takes as long as what is unknown.
+        let (token, is_token) = match Token::parse(text) {
+            Some(token) => (token, true),
+            None => (Token::stand_in(text), false),
+        };
+        let hash = token.hash();
+        let known = self.find(token, hash).await?;
+        let now = self.clock.now();
+        let Some(known) = known.filter(|_| is_token) else { return Ok(None) };
+        if known.record.expires_at.is_some_and(|end| end <= now) {
+            // It is looked up again, as one that was revoked is.
+            self.known().drop_record(&hash);
+            return Ok(None);
+        }
+        self.known().note_use(&known, now);
+        let Known { record, life, .. } = &*known;
+        Ok(Some(Identity {
+            actor: Actor::Token { id: record.token_id.clone() },
+            tenant: record.tenant.clone(),
+            permissions: permissions(record),
+            standing: Standing::new(Arc::clone(life), record.expires_at, &self.clock),
+            endpoint: Endpoint::Any,
+        }))
+    }
+
+    /// The record of `token`, from memory or from the store.
+    async fn find(&self, token: Token, hash: [u8; 32]) -> Result<Option<Arc<Known>>, Error> {
+        // More than one round only when another token is revoked meanwhile.
+        let token = Arc::new(token);
+        loop {
+            let moment = {
+                let known = self.known();
+                if let Some(known) = known.get(&hash) {
+                    return Ok(Some(known));
+                }
+                known.moment()
+            };
+            let (vault, token) = (Arc::clone(&self.vault), Arc::clone(&token));
+            let found = tokio::task::spawn_blocking(move || vault.locate_token(token.secret()));
+            let found = found.await.map_err(|_| Error::Unauthenticated)??;
+            let Some(found) = found else { return Ok(None) };
+            if let Some(known) = self.known().put(moment, hash, found) {
+                return Ok(Some(known));
+            }
+        }
+    }
+
+    /// Has every token looked up again, and ends what was granted for them.
     pub(crate) fn forget(&self) {
-        let mut remembered = self.remembered();
-        remembered.forgotten += 1;
-        remembered.records.clear();
+        self.known().end(|_, _| true);
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        // A cache: whole after any panic, each change being one insertion or removal.
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The same for those of one tenant.
+    pub(crate) fn forget_tenant(&self, tenant: &TenantId) {
+        self.known().end(|_, of| of == tenant);
     }
 
-    async fn refuse(
-        &self,
-        attempt: Attempt,
-        path_tenant: Option<&str>,
-        code: ErrorCode,
-    ) -> Result<(), audit::Error> {
-        let mut pending = self.log.begin(attempt);
-        if let Some(named) = path_tenant {
-            let target = TenantId::parse(named, IdRule::AllowUnderscore).ok();
-            pending.set_resource(named, target.as_ref());
-        }
-        pending.complete(Outcome { code: Some(code), ..Outcome::default() }).await
+    fn issuers(&self) -> Arc<Issuers> {
+        // Whole after any panic: it changes by assignment.
+        Arc::clone(&self.issuers.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownTokens> {
+        // What a panic could leave behind is looked up again, or saved a minute later.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl TenantAccess {
-    /// Access for code that embeds the library, or an operator at the command line: who can open
-    /// the vault needs no token.
-    pub(crate) fn local(
-        tenant: TenantId,
-        permissions: Permissions,
-        actor: Actor,
-        origin: Origin,
-    ) -> Self {
-        Self { caller: Caller { actor, tenant, permissions, origin, lasts_for: None } }
-    }
-
-    /// The tenant.
-    pub fn tenant(&self) -> &TenantId {
-        &self.caller.tenant
-    }
-
-    /// What may be done there.
-    pub fn permissions(&self) -> Permissions {
-        self.caller.permissions
-    }
-
-    /// Who may do it.
-    pub fn actor(&self) -> &Actor {
-        &self.caller.actor
-    }
-
-    /// How long what was granted lasts; `None`: until it is revoked.
-    pub fn lasts_for(&self) -> Option<Duration> {
-        self.caller.lasts_for
-    }
-
-    /// Where the request came in.
-    pub fn origin(&self) -> &Origin {
-        &self.caller.origin
-    }
+/// Whose a credential is.
+struct Identity {
+    actor: Actor,
+    tenant: TenantId,
+    permissions: Permissions,
+    standing: Standing,
+    endpoint: Endpoint,
 }
 
 impl From<&TokenRecord> for TokenInfo {
@@ -346,6 +456,7 @@ impl From<&TokenRecord> for TokenInfo {
             permissions: permissions(record),
             created_at: record.created_at,
             expires_at: record.expires_at,
+            used_at: record.used_at,
         }
     }
 }
@@ -354,3 +465,6 @@ impl From<&TokenRecord> for TokenInfo {
 fn permissions(record: &TokenRecord) -> Permissions {
     record.scopes.iter().filter_map(|scope| Permission::parse(scope)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use super::{Context, Failure};
 use crate::admin::{Command, Reloaded};
 use crate::config::Settings;
 use crate::manager::TenantMcpManager;
-use crate::{http, telemetry};
+use crate::{config, http, telemetry};
 
 /// What a running service needs to change its settings.
 pub(super) struct Reloader {
@@ -73,8 +73,12 @@ impl Reloader {
         let has_changed = |section: &str| {
             reloaded.applied.iter().any(|name| name.split('.').next() == Some(section))
         };
-        // First, because it may fail. Also when no setting changed: files of TLS may have.
+        // First, because they may fail. Also when no setting changed: files that they name may have.
         self.endpoint.reload(reloaded.settings.http_options())?;
+        if let Some(manager) = self.manager.upgrade() {
+            let auth = reloaded.settings.auth_options()?;
+            manager.auth().configure(auth).map_err(config::Error::from)?;
+        }
         if has_changed("log") {
             telemetry::set_level(reloaded.settings.log.level.into());
         }

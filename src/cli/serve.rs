@@ -15,7 +15,7 @@ use super::reload::Reloader;
 use super::{Context, Failure, Opened, descriptors};
 use crate::admin::{Admin, Reloaded};
 use crate::audit::Actor;
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 use crate::{control, http, telemetry};
@@ -119,6 +119,7 @@ pub(super) async fn run(
     directory: &Path,
     stopping: CancellationToken,
 ) -> Result<(), Failure> {
+    manager.auth().configure(context.settings.auth_options()?).map_err(config::Error::from)?;
     let failed = |error: std::io::Error| Failure::io("listening", &error);
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;

@@ -24,7 +24,7 @@ pub(super) enum Command {
         #[arg(long, value_name = "TIME")]
         expires: Option<String>,
     },
-    /// List tokens, without their secrets
+    /// List tokens, without their secrets, and when each was last used (within a minute)
     List,
     /// Make a token worthless, at once
     Revoke {
@@ -57,17 +57,17 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
                 let mut cells: Vec<String> = ["token_id", "tenant_id", "scopes", "created_at"]
                     .map(|name| cell(token, name))
                     .into();
-                let has_end = !token["expires_at"].is_null();
-                cells.push(if token["damaged"] == true {
-                    "damaged: revoke it".to_owned()
-                } else if has_end {
-                    cell(token, "expires_at")
+                let or_never = |name: &str| {
+                    if token[name].is_null() { "never".to_owned() } else { cell(token, name) }
+                };
+                cells.extend(if token["damaged"] == true {
+                    ["damaged: revoke it".to_owned(), String::new()]
                 } else {
-                    "never".to_owned()
+                    [or_never("expires_at"), or_never("used_at")]
                 });
                 cells
             });
-            let headings = ["token", "tenant", "scopes", "created", "expires"];
+            let headings = ["token", "tenant", "scopes", "created", "expires", "last used"];
             context.output.rows(&headings, tokens, cells);
         }
         Command::Revoke { token_id } => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Error;
+use crate::auth::PublicUrl;
 use crate::http::{self, ForwardedHeader, Limits, Proxies};
 use crate::network::Network;
 
@@ -31,6 +32,9 @@ pub struct HttpSettings {
     /// The header in which they say it: `x-forwarded-for` or `forwarded`. Default
     /// `x-forwarded-for`.
     pub forwarded_header: ForwardedHeaderSetting,
+    /// Where clients reach the service, such as `https://mcp.example.com`: what access tokens of
+    /// issuers are made for. Default none.
+    pub public_url: Option<String>,
     /// Longest request body. Default 1 MiB.
     pub max_body_bytes: usize,
     /// How long calls under way may take when the service stops. Default 10.
@@ -141,6 +145,7 @@ impl Default for HttpSettings {
             behind_tls_proxy: false,
             trusted_proxies: Vec::new(),
             forwarded_header: ForwardedHeaderSetting::default(),
+            public_url: None,
             max_body_bytes: 1 << 20,
             drain_timeout_seconds: 10,
             max_connections,
@@ -221,6 +226,15 @@ impl HttpSettings {
                        a proxy with TLS in front and set http.behind_tls_proxy = true; and set \
                        http.allowed_hosts = [\"its.name\"]";
         Err(Error { place: format!("http.listen {listen}"), message: message.to_owned() })
+    }
+
+    /// [`Self::public_url`], read.
+    pub(super) fn public_url(&self) -> Result<Option<PublicUrl>, Error> {
+        let parsed = self.public_url.as_deref().map(PublicUrl::parse).transpose();
+        parsed.map_err(|message| Error {
+            place: "http.public_url".to_owned(),
+            message: message.to_owned(),
+        })
     }
 
     pub(super) fn options(&self) -> http::Options {

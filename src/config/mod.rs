@@ -3,6 +3,7 @@
 //! Every section fills the `Options` of one module. A key that no section knows is an error, so a
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
+mod auth;
 mod http;
 mod reload;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::tenant::{IdRule, TenantId};
 use crate::vault::backup::Schedule;
 use crate::{database, store, telemetry, vault};
 
+pub use auth::{AuthSettings, IssuerSettings};
 pub use http::{
     ClientCertificatesSetting, ForwardedHeaderSetting, HttpSettings, TlsSettings, TlsVersion,
 };
@@ -54,6 +56,8 @@ pub struct Settings {
     pub database: DatabaseSettings,
     /// The MCP endpoint.
     pub http: HttpSettings,
+    /// Who may call.
+    pub auth: AuthSettings,
     /// The process log.
     pub log: LogSettings,
 }
@@ -223,6 +227,12 @@ pub struct Error {
     pub message: String,
 }
 
+impl From<crate::auth::Invalid> for Error {
+    fn from(invalid: crate::auth::Invalid) -> Self {
+        Self { place: invalid.place, message: invalid.message }
+    }
+}
+
 impl Default for StoreSettings {
     fn default() -> Self {
         Self { ballast_mib: 64, scrub_records_per_second: 2_000 }
@@ -360,6 +370,7 @@ impl Settings {
         if self.backup.keep == 0 {
             return refuse("backup.keep", "must be at least 1");
         }
+        self.auth_options()?;
         self.check_listen(self.http.listen)
     }
 
@@ -420,6 +431,15 @@ impl Settings {
                 },
             },
         }
+    }
+
+    /// For [`crate::auth`].
+    ///
+    /// # Errors
+    ///
+    /// None that [`Settings::load`] would not have had.
+    pub fn auth_options(&self) -> Result<crate::auth::Options, Error> {
+        self.auth.options(self.http.public_url()?)
     }
 
     /// For [`crate::http`].

@@ -26,6 +26,7 @@ impl Settings {
             _ => self.http.tls.clone(),
         };
         settings.http = HttpSettings { listen: self.http.listen, tls, ..new.http.clone() };
+        settings.auth = new.auth.clone();
         settings.pool = PoolSettings { max_sessions: self.pool.max_sessions, ..new.pool.clone() };
         let applied = differences(self, &settings);
         let needs_restart = differences(&settings, new);

@@ -12,11 +12,12 @@ use super::admission::Admitted;
 use super::calls::Calls;
 use super::exchange::{Answers, Exchange, Handlers};
 use super::handle::Handle;
+use super::metadata::{challenge, needed};
 use super::readiness::{self, Readiness};
-use super::refusal::{Refused, in_our_shape, refuse};
+use super::refusal::{Refused, in_our_shape, refuse, refuse_because, with_wait};
 use super::tls::CertificateTenant;
 use crate::audit::{Attempt, Outcome, RequestId};
-use crate::auth::{self, Origin, TenantAccess};
+use crate::auth::{self, Auth, Origin, TenantAccess};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 
@@ -40,6 +41,11 @@ impl Endpoint {
         let sessions = handle.current().options.sessions.clone();
         let exchange = Arc::new(Exchange::new(handlers, manager.stays().clone(), sessions));
         Self { manager, exchange, handle, calls: Calls::default(), stopping }
+    }
+
+    /// Checks tokens.
+    pub(super) fn auth(&self) -> &Auth {
+        self.manager.auth()
     }
 
     pub(super) fn calls(&self) -> &Calls {
@@ -85,17 +91,30 @@ impl Endpoint {
             Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) };
         let token = bearer(request.headers());
         let certified = request.extensions().get::<CertificateTenant>().cloned();
+        let needed = needed(request.headers());
         let access = async {
             let auth = self.manager.auth();
             let caller = auth.authenticate(token, origin).await?;
-            if let Some(tenant) = &certified {
-                auth.grant(caller.clone(), Some(tenant.as_str())).await?;
+            let is_others = |named: &CertificateTenant| named.as_str() != caller.tenant().as_str();
+            if let Some(named) = certified.filter(is_others) {
+                auth.grant(caller.clone(), Some(named.as_str())).await?;
             }
-            auth.grant(caller, path_tenant).await
+            let access = auth.grant(caller, path_tenant).await?;
+            if let Some((action, needed)) = needed {
+                auth.check_scope(&access, action, needed).await?;
+            }
+            Ok(access)
         };
         let access = match access.await {
             Ok(access) => access,
-            Err(error) => return refuse(told(&error), &request_id),
+            Err(error) => {
+                let refusal = if matches!(error, auth::Error::InsufficientScope { .. }) {
+                    refuse_because(error.code(), &error.to_string(), &request_id)
+                } else {
+                    with_wait(refuse(told(&error), &request_id), &error)
+                };
+                return challenge(refusal, &error, self.auth(), path_tenant, request.headers());
+            }
         };
         // Whoever handles the request from here on has no use for the credential.
         request.headers_mut().remove(header::AUTHORIZATION);
@@ -192,8 +211,10 @@ fn told(error: &auth::Error) -> ErrorCode {
         }
         auth::Error::Audit(_)
         | auth::Error::Forbidden
+        | auth::Error::InsufficientScope { .. }
         | auth::Error::Randomness
         | auth::Error::Sealed
+        | auth::Error::Throttled { .. }
         | auth::Error::Unauthenticated => error.code(),
     }
 }

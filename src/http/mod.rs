@@ -3,6 +3,7 @@
 //! ```text
 //! POST /mcp             the token decides the tenant
 //! POST /mcp/{tenant}    must be the token's tenant, anything else is FORBIDDEN
+//! GET  /.well-known/oauth-protected-resource/mcp[/{tenant}]   where to get access tokens
 //! GET  /healthz         the process is up
 //! GET  /readyz          unsealed, able to record, and not about to end
 //! ```
@@ -29,6 +30,7 @@ mod listener;
 mod local;
 mod mcp;
 mod message;
+mod metadata;
 mod readiness;
 mod refusal;
 mod session;
@@ -198,6 +200,8 @@ fn router(endpoint: mcp::Endpoint) -> Router {
     Router::new()
         .route("/mcp", any(mcp::own_tenant))
         .route("/mcp/{*tenant}", any(mcp::named_tenant))
+        .route(metadata::WELL_KNOWN, any(metadata::show))
+        .route(&format!("{}/{{*endpoint}}", metadata::WELL_KNOWN), any(metadata::show))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .fallback(refusal::no_such_path)

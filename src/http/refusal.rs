@@ -15,6 +15,7 @@ use super::allowed::Foreign;
 use super::headers::Unfit;
 use super::message::Malformed;
 use crate::audit::RequestId;
+use crate::auth;
 use crate::error::ErrorCode;
 
 /// As in tool results: `data.error_code` says which refusal it is.
@@ -155,6 +156,11 @@ pub(super) fn refuse(code: ErrorCode, request_id: &RequestId) -> Response {
     Refused::from(code).into_response(request_id)
 }
 
+/// The same in words of its own.
+pub(super) fn refuse_because(code: ErrorCode, message: &str, request_id: &RequestId) -> Response {
+    Refused { message: message.to_owned(), ..Refused::from(code) }.into_response(request_id)
+}
+
 /// `response`, which the protocol's own code may have made a line of plain text, in our shape.
 pub(super) fn in_our_shape(response: Response, id: Value, request_id: &RequestId) -> Response {
     let status = response.status();
@@ -179,6 +185,15 @@ pub(super) fn in_our_shape(response: Response, id: Value, request_id: &RequestId
     Response::from_parts(parts, Body::new(body))
 }
 
+/// `response` with when to come back, where `error` says it.
+pub(super) fn with_wait(mut response: Response, error: &auth::Error) -> Response {
+    if let auth::Error::Throttled { retry_after } = error {
+        let seconds = HeaderValue::from(retry_after.as_secs() + 1);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
 pub(super) async fn no_such_path() -> Response {
     (StatusCode::NOT_FOUND, "no such path; MCP is at POST /mcp\n").into_response()
 }
@@ -194,7 +209,7 @@ fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::PoolExhausted
         | ErrorCode::VaultSealed => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::QuotaExceeded | ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::InvalidArgument
         | ErrorCode::InvalidTenant
         | ErrorCode::QueryFailed

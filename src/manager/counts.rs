@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::TenantMcpManager;
+use crate::auth::Auth;
 use crate::pool;
 use crate::quota::{Limiter, Meter};
 use crate::tenant::TenantId;
@@ -58,16 +59,23 @@ impl TenantMcpManager {
     }
 }
 
-/// Saves what was counted, again and again, and drops from memory what nobody uses.
-pub(super) async fn keep(vault: Weak<TenantCredentialVault>, limiter: Weak<Limiter>) {
+/// Saves what was counted, again and again, and drops from memory what nobody uses. Once a minute
+/// the same for tokens.
+pub(super) async fn keep(
+    vault: Weak<TenantCredentialVault>,
+    limiter: Weak<Limiter>,
+    auth: Weak<Auth>,
+) {
     let mut ticks = tokio::time::interval(SAVE_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut failed = false;
     for round in 1_u32.. {
         ticks.tick().await;
         let (Some(vault), Some(limiter)) = (vault.upgrade(), limiter.upgrade()) else { return };
+        let Some(auth) = auth.upgrade() else { return };
         let work = move || {
             let saved = save(&vault, &limiter);
+            keep_of_tokens(&auth, false);
             if round.is_multiple_of(SAVINGS_PER_SWEEP) {
                 limiter.sweep();
             }
@@ -114,6 +122,14 @@ fn save_batch(
     unsaved.gone.iter().for_each(|at| limiter.forget(&meters[*at]));
     unsaved.waiting.iter().for_each(|at| limiter.put_back(&meters[*at]));
     Ok(())
+}
+
+/// Saves when tokens were used, and records what failed and was only counted.
+pub(super) fn keep_of_tokens(auth: &Auth, at_once: bool) {
+    if let Err(error) = auth.keep(at_once) {
+        tracing::error!(error.code = %error.code(), %error, "when tokens were last used, or how often \
+            calls without one failed, is not written down");
+    }
 }
 
 pub(super) fn complain(error: &vault::Error) {

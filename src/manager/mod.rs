@@ -135,7 +135,8 @@ impl TenantMcpManager {
         let stays = staying::nobody(&vault);
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault), stays.clone())).abort_handle();
-        let counter = counts::keep(Arc::downgrade(&vault), Arc::downgrade(&limiter));
+        let counter =
+            counts::keep(Arc::downgrade(&vault), Arc::downgrade(&limiter), Arc::downgrade(&auth));
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
         let counter = tokio::spawn(counter).abort_handle();
         let (resealer, scrubs, backups) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
@@ -232,7 +233,7 @@ impl TenantMcpManager {
 
     /// Ends what is open for one tenant, as it was sealed or removed.
     pub fn close_tenant(&self, tenant: &TenantId) {
-        self.auth.forget();
+        self.auth.forget_tenant(tenant);
         self.stays.end_tenant(tenant);
         self.pool.close_tenant(tenant);
     }
@@ -343,7 +344,11 @@ impl TenantMcpManager {
         database::settle(FAREWELL).await;
         self.counter.abort();
         let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
-        let saved = tokio::task::spawn_blocking(move || counts::save(&vault, &limiter));
+        let auth = Arc::clone(&self.auth);
+        let saved = tokio::task::spawn_blocking(move || {
+            counts::keep_of_tokens(&auth, true);
+            counts::save(&vault, &limiter)
+        });
         if let Ok(Err(error)) = saved.await {
             counts::complain(&error);
         }

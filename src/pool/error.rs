@@ -9,6 +9,9 @@ use crate::vault;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// What the caller was granted is over: its token was revoked, or expired.
+    #[error("the access has ended")]
+    AccessEnded,
     /// The session could not be opened.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -33,6 +36,7 @@ impl Error {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
+            Self::AccessEnded => ErrorCode::Unauthenticated,
             Self::Database(error) => error.code(),
             Self::Disabled => ErrorCode::TenantDisabled,
             Self::Exhausted | Self::QueueFull => ErrorCode::PoolExhausted,
@@ -46,7 +50,8 @@ impl From<Error> for server::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Database(error) => Self::Database(error),
-            Error::Disabled
+            Error::AccessEnded
+            | Error::Disabled
             | Error::Exhausted
             | Error::QueueFull
             | Error::ShutDown

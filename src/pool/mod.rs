@@ -217,9 +217,10 @@ impl McpConnectionPool {
     ///
     /// # Errors
     ///
-    /// [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there is no such tenant or
+    /// [`Error::AccessEnded`], [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there is no such tenant or
     /// it does not open.
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
+        check(access)?;
         let entry = self.entry(access.tenant()).await?;
         entry.touch(&self.shared);
         Ok(Arc::clone(&entry.context))
@@ -236,6 +237,7 @@ impl McpConnectionPool {
         let began = Instant::now();
         // More than one round only when the tenant changes meanwhile.
         loop {
+            check(access)?;
             let entry = self.entry(access.tenant()).await?;
             let deadline = began + entry.options.acquire_timeout;
             let (mut queued, mut at_door) = (None, None);
@@ -269,6 +271,7 @@ impl McpConnectionPool {
             if has_waited && (lease.is_empty() || !self.shared.is_current(lease.entry())?) {
                 continue;
             }
+            check(access)?;
             lease.set_caller(caller_of(access));
             self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
             return Ok(lease);
@@ -393,6 +396,11 @@ impl McpConnectionPool {
             }
         }
     }
+}
+
+/// A token that is revoked begins nothing more, also where it was checked before.
+fn check(access: &TenantAccess) -> Result<(), Error> {
+    if access.is_live() { Ok(()) } else { Err(Error::AccessEnded) }
 }
 
 /// Who `access` was granted to, as a tenant's server needs to know.

@@ -314,6 +314,7 @@ pub(super) fn name_of(caller: &Caller) -> &str {
         Actor::Embedder => "embedder",
         Actor::Operator { name } => name,
         Actor::Service => "service",
+        Actor::Subject { subject, .. } => subject,
         Actor::Token { id } => id,
     }
 }

@@ -86,7 +86,7 @@ pub use key_file::KeyFile;
 pub use reseal::ResealProgress;
 pub use shares::Share;
 pub use slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
-pub use token::TokenRecord;
+pub use token::{TokenPlace, TokenRecord};
 
 /// Every tenant's configuration and credentials.
 ///

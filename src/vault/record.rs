@@ -21,6 +21,8 @@ use crate::tenant::{
 const VERSION: u8 = 1;
 /// The same of a configuration that limits refused attempts.
 const VERSION_DENIED: u8 = 2;
+/// The same of a token that was used.
+const VERSION_USED: u8 = 2;
 
 /// The number of a field in store keys and in the associated data.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -327,9 +329,9 @@ pub(super) fn decode_config(
 }
 
 pub(super) fn encode_token(record: &TokenRecord) -> Vec<u8> {
-    let TokenRecord { token_id, tenant, scopes, created_at, expires_at } = record;
+    let TokenRecord { token_id, tenant, scopes, created_at, expires_at, used_at } = record;
     let mut writer = Writer::default();
-    writer.u8(VERSION);
+    writer.u8(if used_at.is_some() { VERSION_USED } else { VERSION });
     writer.text(token_id);
     writer.text(tenant.as_str());
     writer.count(scopes.len());
@@ -338,18 +340,25 @@ pub(super) fn encode_token(record: &TokenRecord) -> Vec<u8> {
     }
     writer.time(*created_at);
     writer.optional(*expires_at, Writer::time);
+    if let Some(used_at) = used_at {
+        writer.time(*used_at);
+    }
     writer.finish()
 }
 
 pub(super) fn decode_token(bytes: &[u8]) -> Result<TokenRecord, Malformed> {
     let mut reader = Reader::new(bytes);
-    version(&mut reader)?;
+    let version = reader.u8()?;
+    if ![VERSION, VERSION_USED].contains(&version) {
+        return Err(Malformed);
+    }
     let record = TokenRecord {
         token_id: reader.text()?.to_owned(),
         tenant: tenant_id(&mut reader)?,
         scopes: list(&mut reader, 4, |reader| reader.text().map(str::to_owned))?,
         created_at: reader.time()?,
         expires_at: reader.optional(Reader::time)?,
+        used_at: if version == VERSION_USED { Some(reader.time()?) } else { None },
     };
     reader.finish()?;
     Ok(record)
@@ -522,13 +531,15 @@ mod tests {
     }
 
     fn token() -> impl Strategy<Value = TokenRecord> {
-        (".{0,20}", tenant(), vec(".{0,8}", 0..4), time(), option::of(time())).prop_map(
-            |(token_id, tenant, scopes, created_at, expires_at)| TokenRecord {
+        let times = (time(), option::of(time()), option::of(time()));
+        (".{0,20}", tenant(), vec(".{0,8}", 0..4), times).prop_map(
+            |(token_id, tenant, scopes, (created_at, expires_at, used_at))| TokenRecord {
                 token_id,
                 tenant,
                 scopes,
                 created_at,
                 expires_at,
+                used_at,
             },
         )
     }

@@ -2,6 +2,9 @@
 //!
 //! The secret is never stored. A record lies under `HMAC-SHA256(K_lookup, "k\0" ‖ secret)`, so the
 //! store can neither be searched for a token nor be turned into tokens.
+//!
+//! A record is written once, and again where it is with the moment of the last use: some of them at a
+//! time, now and then, which is no change of anything else.
 
 use std::fmt::Write as _;
 
@@ -27,9 +30,15 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// When it ends; whether it has is for the caller to see.
     pub expires_at: Option<Timestamp>,
+    /// When it was last used, as far as that was saved.
+    pub used_at: Option<Timestamp>,
 }
 
-/// A token record is written once.
+/// Where a token's record is. It tells nothing of the token's secret.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct TokenPlace([u8; 32]);
+
+/// A token record is replaced where it is.
 pub(super) const VERSION: u64 = 1;
 pub(super) const FIELD: u16 = 0;
 /// Enough that no two tokens have them in common.
@@ -48,7 +57,22 @@ impl TenantCredentialVault {
 
     /// The token whose secret is `secret`. One read of the store, and no more when there is none.
     pub fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
+        Ok(self.locate_token(secret)?.map(|(_, record)| record))
+    }
+
+    /// As [`Self::find_token`], with where it is, for [`Self::save_token_uses`].
+    pub fn locate_token(&self, secret: &[u8]) -> Result<Option<(TokenPlace, TokenRecord)>, Error> {
         self.unsealed(|vault| vault.find_token(secret))
+    }
+
+    /// Notes when tokens were last used, in one commit. Those that are gone or damaged are left out,
+    /// and an earlier moment does not replace a later one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Sealed`], [`Error::Store`]: nothing is saved.
+    pub fn save_token_uses(&self, uses: &[(TokenPlace, Timestamp)]) -> Result<(), Error> {
+        self.unsealed(|vault| vault.save_token_uses(uses))
     }
 
     /// Every token that opens, the oldest first; [`Self::damaged_tokens`] are the others.
@@ -86,17 +110,43 @@ impl Unsealed {
         self.witness.apply(batch)
     }
 
-    fn find_token(&self, secret: &[u8]) -> Result<Option<TokenRecord>, Error> {
+    fn find_token(&self, secret: &[u8]) -> Result<Option<(TokenPlace, TokenRecord)>, Error> {
         let key = self.token_key(secret);
         let find = || {
-            let envelope = self.records.store().get(Tree::Token, &key)?;
-            envelope.map(|envelope| self.open_token(&key, &envelope)).transpose()
+            let Some(envelope) = self.records.store().get(Tree::Token, &key)? else {
+                return Ok(None);
+            };
+            Ok(Some((TokenPlace(key), self.open_token(&key, &envelope)?)))
         };
         find().or_else(|_| {
             // It may have been sealed under another key meanwhile. Not while we hold the lock.
             let _writing = self.writing();
             find()
         })
+    }
+
+    fn save_token_uses(&self, uses: &[(TokenPlace, Timestamp)]) -> Result<(), Error> {
+        let _writing = self.writing();
+        let mut batch = Batch::default();
+        let system = self.system();
+        for (TokenPlace(key), used_at) in uses {
+            let Some(envelope) = self.records.store().get(Tree::Token, key)? else { continue };
+            let Ok(mut record) = self.open_token(key, &envelope) else { continue };
+            if record.used_at >= Some(*used_at) {
+                continue;
+            }
+            record.used_at = Some(*used_at);
+            let payload = record::encode_token(&record);
+            if payload.len() > MAX_PAYLOAD {
+                continue;
+            }
+            batch.put(
+                Tree::Token,
+                *key,
+                envelope::seal(&system, &self.token_place(key), &payload)?,
+            );
+        }
+        if batch.is_empty() { Ok(()) } else { self.witness.apply(batch) }
     }
 
     /// The records that open, and the names of the others.

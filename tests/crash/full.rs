@@ -138,6 +138,7 @@ impl Bench {
             scopes: vec!["query".to_owned(); 100],
             created_at: jiff::Timestamp::UNIX_EPOCH,
             expires_at: None,
+            used_at: None,
         };
         vault.put_token(token_id.as_bytes(), &record)?;
         self.totals.acknowledged += 1;

@@ -106,6 +106,7 @@ fn perform(
                 scopes: vec!["query".to_owned()],
                 created_at: jiff::Timestamp::UNIX_EPOCH,
                 expires_at: None,
+                used_at: None,
             };
             vault.put_token(token_id.as_bytes(), &record)
         }

@@ -14,6 +14,7 @@ mod keys;
 mod leak;
 mod listener;
 mod mcp;
+mod oauth;
 mod postgres;
 mod process;
 mod protocol;

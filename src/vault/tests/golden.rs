@@ -183,6 +183,7 @@ fn make() -> String {
         scopes: vec!["read".to_owned()],
         created_at: bench.clock.now(),
         expires_at: None,
+        used_at: None,
     };
     vault.put_token(b"secret-of-token-1", &record).unwrap();
     drop(vault);

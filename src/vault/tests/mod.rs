@@ -600,6 +600,7 @@ fn token(token_id: &str, tenant: &str) -> TokenRecord {
         scopes: vec!["read".to_owned(), "write".to_owned()],
         created_at: Timestamp::from_second(1_795_305_600).unwrap(),
         expires_at: None,
+        used_at: None,
     }
 }
 
@@ -622,6 +623,25 @@ fn a_token_is_found_by_its_secret_until_it_is_removed() {
     assert!(!vault.remove_token("tok_1").unwrap());
     assert_eq!(vault.find_token(b"secret one").unwrap(), None);
     assert_eq!(vault.tokens().unwrap(), [two]);
+}
+
+#[test]
+fn the_last_use_of_a_token_is_kept_and_brings_no_removed_one_back() {
+    let bench = Bench::new();
+    let vault = bench.unseal();
+    vault.import(vec![postgres("tenant001")]).unwrap();
+    vault.put_token(b"secret one", &token("tok_1", "tenant001")).unwrap();
+    vault.put_token(b"secret two", &token("tok_2", "tenant001")).unwrap();
+    let place = |secret: &[u8]| vault.locate_token(secret).unwrap().unwrap().0;
+    let (one, two) = (place(b"secret one"), place(b"secret two"));
+    let [early, late] = [5, 9].map(|second| Timestamp::from_second(second).unwrap());
+    vault.save_token_uses(&[(one, late), (two, early)]).unwrap();
+    assert!(vault.remove_token("tok_2").unwrap());
+    vault.save_token_uses(&[(one, early), (two, late)]).unwrap();
+    assert_eq!(vault.tokens().unwrap().len(), 1);
+    drop(vault);
+    let found = bench.unseal().find_token(b"secret one").unwrap().unwrap();
+    assert_eq!(found, TokenRecord { used_at: Some(late), ..token("tok_1", "tenant001") });
 }
 
 #[test]
