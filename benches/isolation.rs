@@ -1,13 +1,14 @@
 //! What a noisy tenant does to a quiet one.
 //!
-//! The program serves a quiet tenant, which asks for one row at a time, and tenants that are a nuisance, each in its
-//! own way. The quiet one's latencies are taken in turns, alone and beside each of them, in one run. Everything is on one
-//! machine: what the nuisance's own client and statements take of the processors is in the ratio. Words on the command
-//! line choose nuisances by what they do.
+//! The program serves a quiet tenant, which asks for one row at a time, and tenants that are a
+//! nuisance, each in its own way. The quiet one's latencies are taken in turns, alone and beside each
+//! of them, in one run: on SQLite, and on a PostgreSQL server where `tests/support/postgres.sh start
+//! DIR` has told of one. Everything is on one machine: what the nuisance's own client and database
+//! take of the processors is in the ratio. Words on the command line choose nuisances by what they do.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
-#![expect(clippy::disallowed_methods, reason = "the machine's clock and tasks")]
+#![expect(clippy::disallowed_methods, reason = "the machine's clock, tasks and environment")]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -28,6 +29,20 @@ const QUIET: &str = "quiet001";
 /// Counts for minutes.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+/// The same on PostgreSQL, without a file for what it counts.
+const ENDLESS_JOIN: &str = "SELECT count(*) FROM customers a, customers b, customers c, customers d, \
+                            customers e, customers f, customers g";
+/// Of a table that somebody else has locked.
+const LOCKED: &str = "SELECT * FROM locked";
+const PASSWORD: &str = "a password for the bench";
+
+/// Where the tenants' own databases are.
+#[derive(Clone, Copy)]
+enum Engine {
+    Sqlite,
+    /// On a server at this port.
+    Postgres(u16),
+}
 
 struct Nuisance {
     does: &'static str,
@@ -38,58 +53,135 @@ struct Nuisance {
     code: &'static str,
 }
 
-const NUISANCES: [Nuisance; 6] = [
-    Nuisance {
-        does: "all instances in endless statements, callers waiting",
-        tenant: "endless2",
-        connections: 32,
-        sql: ENDLESS,
-        code: "QUERY_TIMEOUT",
-    },
-    Nuisance {
-        does: "quota used up, asks on",
-        tenant: "greedy03",
-        connections: 4,
-        sql: "SELECT 1",
-        code: "QUOTA_EXCEEDED",
-    },
-    Nuisance {
-        does: "statements that are refused",
-        tenant: "hostile4",
-        connections: 4,
-        sql: "SELECT load_extension('x')",
-        code: "QUERY_REFUSED",
-    },
-    Nuisance {
-        does: "its database is not there",
-        tenant: "absent05",
-        connections: 4,
-        sql: "SELECT 1",
-        code: "DATABASE_UNAVAILABLE",
-    },
-    Nuisance {
-        does: "its database answers byte by byte, endlessly",
-        tenant: "drips006",
-        connections: 32,
-        sql: "SELECT 1",
-        code: "DATABASE_UNAVAILABLE",
-    },
-    Nuisance {
-        does: "its database answers with malformed messages",
-        tenant: "broken07",
-        connections: 4,
-        sql: "SELECT 1",
-        code: "DATABASE_UNAVAILABLE",
-    },
-];
+impl Engine {
+    fn nuisances(self) -> Vec<Nuisance> {
+        let endless = |does, tenant, sql| Nuisance {
+            does,
+            tenant,
+            connections: 32,
+            sql,
+            code: "QUERY_TIMEOUT",
+        };
+        let all_endless = "all instances in endless statements, callers waiting";
+        let mut nuisances = match self {
+            Self::Sqlite => vec![endless(all_endless, "endless2", ENDLESS)],
+            Self::Postgres(_) => vec![
+                endless(all_endless, "endless2", ENDLESS_JOIN),
+                endless("all instances wait for a lock, callers waiting", "locked08", LOCKED),
+            ],
+        };
+        nuisances.extend([
+            Nuisance {
+                does: "quota used up, asks on",
+                tenant: "greedy03",
+                connections: 4,
+                sql: "SELECT 1",
+                code: "QUOTA_EXCEEDED",
+            },
+            Nuisance {
+                does: "statements that are refused",
+                tenant: "hostile4",
+                connections: 4,
+                sql: match self {
+                    Self::Sqlite => "SELECT load_extension('x')",
+                    Self::Postgres(_) => "SELECT pg_read_file('/etc/passwd')",
+                },
+                code: "QUERY_REFUSED",
+            },
+            Nuisance {
+                does: "its database is not there",
+                tenant: "absent05",
+                connections: 4,
+                sql: "SELECT 1",
+                code: "DATABASE_UNAVAILABLE",
+            },
+            Nuisance {
+                does: "its database answers byte by byte, endlessly",
+                tenant: "drips006",
+                connections: 32,
+                sql: "SELECT 1",
+                code: "DATABASE_UNAVAILABLE",
+            },
+            Nuisance {
+                does: "its database answers with malformed messages",
+                tenant: "broken07",
+                connections: 4,
+                sql: "SELECT 1",
+                code: "DATABASE_UNAVAILABLE",
+            },
+        ]);
+        nuisances
+    }
+
+    /// Writes the tenant's file, with `more` fields, and makes its database.
+    async fn add_tenant(self, sandbox: &Sandbox, tenant: &str, more: &Value) {
+        let Self::Postgres(port) = self else { return sandbox.add_tenant(tenant, more) };
+        let script = format!(
+            "DROP SCHEMA IF EXISTS {tenant} CASCADE; DROP ROLE IF EXISTS {tenant};
+             CREATE ROLE {tenant} LOGIN PASSWORD '{PASSWORD}'; CREATE SCHEMA {tenant};
+             CREATE TABLE {tenant}.customers (id int PRIMARY KEY, email text);
+             INSERT INTO {tenant}.customers
+                 SELECT i, 'c' || i || '@{tenant}.example' FROM generate_series(1, 50) AS i;
+             CREATE TABLE {tenant}.locked (id int);
+             GRANT USAGE ON SCHEMA {tenant} TO {tenant};
+             GRANT SELECT ON ALL TABLES IN SCHEMA {tenant} TO {tenant}; ANALYZE {tenant}.customers"
+        );
+        owner(port).await.batch_execute(&script).await.unwrap();
+        let mut file = json!({
+            "tenant_id": tenant, "db_host": "127.0.0.1", "db_port": port, "db_name": "postgres",
+            "db_user": tenant, "db_password": PASSWORD, "db_schema": tenant, "db_sslmode": "disable",
+        });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            file[name] = value.clone();
+        }
+        sandbox.write_config(&format!("{tenant}.json"), &file.to_string());
+    }
+}
+
+fn told(name: &str) -> String {
+    std::env::var(name).unwrap()
+}
+
+/// A session of the server's owner.
+async fn owner(port: u16) -> tokio_postgres::Client {
+    let mut config = tokio_postgres::Config::new();
+    config
+        .host("127.0.0.1")
+        .port(port)
+        .user(told("TENANTRY_TEST_PG_SUPERUSER"))
+        .password(told("TENANTRY_TEST_PG_PASSWORD"))
+        .dbname("postgres");
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
+    println!("one row by primary key over HTTP, medians of {TURNS} turns");
+    run(Engine::Sqlite, "SQLite").await;
+    match std::env::var("TENANTRY_TEST_PG_PORT") {
+        Ok(port) => run(Engine::Postgres(port.parse().unwrap()), "PostgreSQL").await,
+        Err(_) => println!("\nPostgreSQL: eval \"$(tests/support/postgres.sh start DIR)\" first"),
+    }
+    println!("\ngoal: p99 below 2 times the quiet value");
+}
+
+async fn run(engine: Engine, name: &str) {
     let sandbox = Sandbox::new();
-    sandbox.add_tenant(QUIET, &json!({}));
-    sandbox.add_tenant("endless2", &json!({ "limits": { "statement_timeout_ms": 1000 } }));
-    sandbox.add_tenant("greedy03", &json!({ "quotas": { "max_queries_per_hour": 1 } }));
-    sandbox.add_tenant("hostile4", &json!({}));
+    engine.add_tenant(&sandbox, QUIET, &json!({})).await;
+    let short = json!({ "limits": { "statement_timeout_ms": 1000 } });
+    engine.add_tenant(&sandbox, "endless2", &short).await;
+    let once = json!({ "quotas": { "max_queries_per_hour": 1 } });
+    engine.add_tenant(&sandbox, "greedy03", &once).await;
+    engine.add_tenant(&sandbox, "hostile4", &json!({})).await;
+    let mut lock = None;
+    if let Engine::Postgres(port) = engine {
+        engine.add_tenant(&sandbox, "locked08", &short).await;
+        let session = owner(port).await;
+        session.batch_execute("BEGIN; LOCK TABLE locked08.locked").await.unwrap();
+        lock = Some(session);
+    }
     let drips = listen(drip).await;
     let broken = listen(answer_nonsense).await;
     for (tenant, port) in [("absent05", 1), ("drips006", drips), ("broken07", broken)] {
@@ -100,56 +192,59 @@ async fn main() {
         sandbox.write_config(&format!("{tenant}.json"), &file.to_string());
     }
     sandbox.import();
-    let quiet = sandbox.token(QUIET);
-    let tokens = NUISANCES.map(|nuisance| sandbox.token(nuisance.tenant));
-    let server = sandbox.serve();
-    let endpoint = server.endpoint.as_str();
-
-    println!("one row by primary key over HTTP, medians of {TURNS} turns\n");
-    println!("{:54} {:>9} {:>9} {:>9} {:>9}", "", "p50 ms", "p99 ms", "p50 ratio", "p99 ratio");
-    take_turn(endpoint, &quiet).await;
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let is_chosen = |nuisance: &Nuisance| {
         words.is_empty() || words.iter().any(|word| nuisance.does.contains(word.as_str()))
     };
-    for (nuisance, token) in NUISANCES.iter().zip(&tokens) {
-        if !is_chosen(nuisance) {
-            continue;
-        }
-        let mut alone = Vec::new();
-        let mut beside = Vec::new();
-        let mut told = 0;
-        for _ in 0..TURNS {
-            alone.push(take_turn(endpoint, &quiet).await);
-            let ends = Instant::now() + TURN + Duration::from_millis(500);
-            let nuisances = join_all(
-                (0..nuisance.connections).map(|_| be_a_nuisance(endpoint, token, nuisance, ends)),
-            );
-            let watched = async {
-                tokio::time::sleep(Duration::from_millis(500)).await;
-                take_turn(endpoint, &quiet).await
-            };
-            let (times, codes) = tokio::join!(watched, nuisances);
-            beside.push(times);
-            told += codes.into_iter().sum::<u64>();
-        }
-        let [alone_50, alone_99, beside_50, beside_99] = [
-            median(alone.iter().map(|times| times.0)),
-            median(alone.iter().map(|times| times.1)),
-            median(beside.iter().map(|times| times.0)),
-            median(beside.iter().map(|times| times.1)),
-        ];
-        println!(
-            "{:54} {beside_50:>9.2} {beside_99:>9.2} {:>9.2} {:>9.2}   {told} {}",
-            nuisance.does,
-            beside_50 / alone_50,
-            beside_99 / alone_99,
-            nuisance.code,
-        );
+    let chosen = engine.nuisances().into_iter().filter(is_chosen);
+    let chosen: Vec<_> =
+        chosen.map(|nuisance| (sandbox.token(nuisance.tenant), nuisance)).collect();
+    let quiet = sandbox.token(QUIET);
+    let server = sandbox.serve();
+    let endpoint = server.endpoint.as_str();
+
+    println!("\n{name:54} {:>9} {:>9} {:>9} {:>9}", "p50 ms", "p99 ms", "p50 ratio", "p99 ratio");
+    take_turn(endpoint, &quiet).await;
+    for (token, nuisance) in &chosen {
+        measure(endpoint, &quiet, nuisance, token).await;
     }
-    println!("\ngoal: p99 below 2 times the quiet value");
     server.stop().ok();
+    drop(lock);
+}
+
+/// Turns alone and beside one nuisance, and the line about them.
+async fn measure(endpoint: &str, quiet: &str, nuisance: &Nuisance, token: &str) {
+    let mut alone = Vec::new();
+    let mut beside = Vec::new();
+    let mut told = 0;
+    for _ in 0..TURNS {
+        alone.push(take_turn(endpoint, quiet).await);
+        let ends = Instant::now() + TURN + Duration::from_millis(500);
+        let nuisances = join_all(
+            (0..nuisance.connections).map(|_| be_a_nuisance(endpoint, token, nuisance, ends)),
+        );
+        let watched = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            take_turn(endpoint, quiet).await
+        };
+        let (times, codes) = tokio::join!(watched, nuisances);
+        beside.push(times);
+        told += codes.into_iter().sum::<u64>();
+    }
+    let [alone_50, alone_99, beside_50, beside_99] = [
+        median(alone.iter().map(|times| times.0)),
+        median(alone.iter().map(|times| times.1)),
+        median(beside.iter().map(|times| times.0)),
+        median(beside.iter().map(|times| times.1)),
+    ];
+    println!(
+        "{:54} {beside_50:>9.2} {beside_99:>9.2} {:>9.2} {:>9.2}   {told} {}",
+        nuisance.does,
+        beside_50 / alone_50,
+        beside_99 / alone_99,
+        nuisance.code,
+    );
 }
 
 fn call(

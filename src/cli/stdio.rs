@@ -27,6 +27,8 @@ pub(super) struct Arguments {
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Failure> {
     let tenant = parse_id(&arguments.tenant)?;
     let permissions = permissions(&arguments.scope)?;
+    // The others are for the service to keep warm.
+    context.settings.pool.min_idle.retain(|id, _| id == tenant.as_str());
     let opened = context.open()?;
     context.environment = None;
     let http = context.settings.http_options();

@@ -129,7 +129,8 @@ pub struct PoolSettings {
     pub max_waiting: u32,
     /// How long an instance stays when nobody uses it. Default 600.
     pub idle_timeout_seconds: u64,
-    /// How many instances of a tenant stay open all the same, by tenant. Default none.
+    /// How many instances of a tenant are opened before anybody asks, and stay, by tenant. Default
+    /// none.
     pub min_idle: BTreeMap<String, u32>,
     /// How long a call waits for an instance. Default 5000.
     pub acquire_timeout_ms: u64,

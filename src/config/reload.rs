@@ -27,7 +27,11 @@ impl Settings {
         };
         settings.http = HttpSettings { listen: self.http.listen, tls, ..new.http.clone() };
         settings.auth = new.auth.clone();
-        settings.pool = PoolSettings { max_sessions: self.pool.max_sessions, ..new.pool.clone() };
+        settings.pool = PoolSettings {
+            max_sessions: self.pool.max_sessions,
+            min_idle: self.pool.min_idle.clone(),
+            ..new.pool.clone()
+        };
         let applied = differences(self, &settings);
         let needs_restart = differences(&settings, new);
         Reloaded { settings, applied, needs_restart }

@@ -36,6 +36,10 @@ pub(crate) trait Answers: fmt::Debug + Send {
     fn ping(&mut self) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
+
+    fn is_broken(&self) -> bool {
+        false
+    }
 }
 
 /// A session of which nothing is left but its [`Answers`].
@@ -100,6 +104,6 @@ impl<A: Answers> Database for Double<A> {
     }
 
     fn is_broken(&self) -> bool {
-        false
+        self.0.is_broken()
     }
 }

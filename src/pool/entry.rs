@@ -4,18 +4,18 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::session::Instance;
 use super::sharing::HandedOver;
-use super::{Error, OnChange, Options, Shared};
+use super::{Error, OnChange, Options, Pool, Shared};
 use crate::database::Breaker;
 use crate::quota::Meter;
 use crate::server::{ApiKey, TenantContext};
 use crate::tenant::TenantId;
-use crate::vault::{Revision, StoredTenant};
+use crate::vault::{Revision, StoredTenant, Watch};
 
 /// A deadline that is put off lies ahead, by more than the precision of what it is counted from.
 const SHORTEST_IDLE: Duration = Duration::from_millis(10);
@@ -26,12 +26,14 @@ const LONGEST_IDLE: Duration = Duration::from_hours(24 * 365 * 10);
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) revision: Revision,
+    /// Says whether that is still the current one.
+    pub(super) watch: Arc<Watch>,
     /// Tells the entries of a pool apart.
     pub(super) generation: u64,
     enabled: bool,
     pub(super) options: Arc<Options>,
     pub(super) context: Arc<TenantContext>,
-    pub(super) places: Arc<Semaphore>,
+    places: Semaphore,
     /// Starts anew with each revision: what was wrong may have been put right.
     pub(super) breaker: Breaker,
     /// Whether the role was looked at.
@@ -39,7 +41,7 @@ pub(super) struct Entry {
     /// Held by who opens the credentials; the others find them opened.
     pub(super) opening: tokio::sync::Mutex<()>,
     /// Ends what is under way, where changes are to do that.
-    pub(super) revoked: CancellationToken,
+    pub(super) revoked: Option<CancellationToken>,
     /// The setting and up to a sixteenth more, so that what began at once does not end at once.
     pub(super) idle_timeout: Duration,
     /// So many idle instances stay, however long nobody uses them.
@@ -50,7 +52,14 @@ pub(super) struct Entry {
     at_door: AtomicU32,
     /// When somebody asked for it last, in milliseconds since the pool began.
     touched: AtomicU64,
+    pub(super) shared: Arc<Shared>,
     state: Mutex<State>,
+}
+
+/// A place of an entry that was taken, which is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) entry: Arc<Entry>,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +78,7 @@ pub(super) struct State {
 
 #[derive(Debug)]
 pub(super) struct IdleInstance {
-    pub(super) instance: Instance,
+    pub(super) instance: Box<Instance>,
     pub(super) since: Instant,
 }
 
@@ -85,7 +94,6 @@ pub(super) struct Listing {
 #[derive(Debug)]
 pub(super) struct Queued {
     entry: Arc<Entry>,
-    shared: Arc<Shared>,
 }
 
 /// A call that waits for a place: an idle instance is left for it, as it will have the place of who
@@ -93,11 +101,11 @@ pub(super) struct Queued {
 #[derive(Debug)]
 pub(super) struct AtDoor {
     entry: Arc<Entry>,
-    shared: Arc<Shared>,
 }
 
 impl Entry {
-    pub(super) fn new(stored: StoredTenant, meter: Arc<Meter>, shared: &Shared) -> Self {
+    pub(super) fn new(stored: StoredTenant, meter: Arc<Meter>, pool: &Pool) -> Self {
+        let shared = Arc::clone(&pool.shared);
         let options = shared.options();
         let own = options.max_instances_per_tenant;
         let places =
@@ -109,30 +117,36 @@ impl Entry {
         });
         let min_idle = options.min_idle.get(&stored.config.id).copied().unwrap_or(0);
         let context =
-            TenantContext::new(stored.config, api_keys.collect(), meter, shared.log.clone());
+            TenantContext::new(stored.config, api_keys.collect(), meter, pool.log.clone());
         // Without randomness there is no jitter, which is no reason to serve nobody.
         let jitter = f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX) / 16.0;
         let idle_timeout = options.idle_timeout.clamp(SHORTEST_IDLE, LONGEST_IDLE);
         let entry = Self {
             revision: stored.revision,
+            watch: Arc::default(),
             generation: shared.counters.entries.fetch_add(1, Ordering::Relaxed),
             enabled: stored.enabled,
-            options,
             context: Arc::new(context),
             // A quota of 0 is refused by the quota, with its own code.
-            places: Arc::new(Semaphore::new(places.max(1) as usize)),
+            places: Semaphore::new(places.max(1) as usize),
             breaker: Breaker::default(),
             is_examined: AtomicBool::new(false),
             opening: tokio::sync::Mutex::default(),
-            revoked: CancellationToken::new(),
+            revoked: match options.on_change {
+                OnChange::Cancel => Some(CancellationToken::new()),
+                OnChange::Finish => None,
+            },
             idle_timeout: idle_timeout.mul_f64(1.0 + jitter),
-            min_idle: min_idle as usize,
+            // No more than can ever be leased.
+            min_idle: min_idle.min(places) as usize,
             waiting: AtomicU32::new(0),
             at_door: AtomicU32::new(0),
             touched: AtomicU64::new(0),
+            shared,
+            options,
             state: Mutex::default(),
         };
-        entry.touch(shared);
+        entry.touch();
         entry
     }
 
@@ -145,22 +159,35 @@ impl Entry {
     }
 
     /// Somebody asked for it: it stays for `idle_timeout` from now.
-    pub(super) fn touch(&self, shared: &Shared) {
-        let since_start = shared.started.elapsed().as_millis();
+    pub(super) fn touch(&self) {
+        let since_start = self.shared.started.elapsed().as_millis();
         self.touched.store(u64::try_from(since_start).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Until when it stays without any instance.
-    pub(super) fn empty_until(&self, shared: &Shared) -> Instant {
+    pub(super) fn empty_until(&self) -> Instant {
         let touched = Duration::from_millis(self.touched.load(Ordering::Relaxed));
-        shared.started + touched + self.idle_timeout
+        self.shared.started + touched + self.idle_timeout
+    }
+
+    /// Takes a place, if one is free and nobody waits for it. It is for a [`Place`] to give back.
+    pub(super) fn try_place(&self) -> Result<(), TryAcquireError> {
+        self.places.try_acquire().map(SemaphorePermit::forget)
+    }
+
+    /// Takes a place, in turn. It is for a [`Place`] to give back.
+    ///
+    /// Cancellation: none is taken.
+    pub(super) async fn place(&self) -> Result<(), AcquireError> {
+        self.places.acquire().await.map(SemaphorePermit::forget)
     }
 
     /// Lets a call wait, unless too many do.
-    pub(super) fn queue(self: &Arc<Self>, shared: &Arc<Shared>) -> Result<Queued, Error> {
+    pub(super) fn queue(self: &Arc<Self>) -> Result<Queued, Error> {
+        let shared = &self.shared;
         let own = self.waiting.fetch_add(1, Ordering::Relaxed);
         let all = shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let queued = Queued { entry: Arc::clone(self), shared: Arc::clone(shared) };
+        let queued = Queued { entry: Arc::clone(self) };
         // However many calls of others wait, one of each tenant may.
         let is_full = own >= self.options.max_waiting_per_tenant
             || (own > 0 && all >= self.options.max_waiting);
@@ -168,9 +195,9 @@ impl Entry {
     }
 
     /// Says that a call waits for a place, until what this gives is dropped.
-    pub(super) fn wait_at_door(self: &Arc<Self>, shared: &Arc<Shared>) -> AtDoor {
+    pub(super) fn wait_at_door(self: &Arc<Self>) -> AtDoor {
         self.at_door.fetch_add(1, Ordering::AcqRel);
-        AtDoor { entry: Arc::clone(self), shared: Arc::clone(shared) }
+        AtDoor { entry: Arc::clone(self) }
     }
 
     /// The instance that is idle longest, unless all are left for calls that wait for a place.
@@ -197,22 +224,39 @@ impl Entry {
         usable
     }
 
+    /// Begins a lease that is to have a new instance. [`Self::leave`] ends it.
+    pub(super) fn enter_without_instance(&self) {
+        self.state().out += 1;
+    }
+
+    /// Whether there are fewer instances, leased ones included, than are to stay.
+    pub(super) fn is_cold(&self) -> bool {
+        let state = self.state();
+        !state.closed && state.idle.len() + (state.out as usize) < self.min_idle
+    }
+
+    /// Idle instances whose session broke meanwhile. To be dropped.
+    pub(super) fn take_broken(&self) -> Vec<IdleInstance> {
+        self.state().idle.extract_if(.., |idle| idle.instance.server.is_broken()).collect()
+    }
+
     /// Ends a lease that has no instance.
-    pub(super) fn leave(self: &Arc<Self>, shared: &Shared) {
+    pub(super) fn leave(self: &Arc<Self>) {
         let listing = {
             let mut state = self.state();
             state.out = state.out.saturating_sub(1);
             state.list()
         };
-        shared.reaper.watch(self, listing, shared);
+        self.shared.lists.watch(self, listing);
     }
 
     /// Takes `instance` back, and with `leaving` ends its lease: it goes to who waits for it, is
     /// idle, or is closed when it or its tenant is not to be used again.
-    pub(super) fn give_back(self: &Arc<Self>, instance: Instance, shared: &Shared, leaving: bool) {
+    pub(super) fn give_back(self: &Arc<Self>, instance: Box<Instance>, leaving: bool) {
+        let shared = &self.shared;
         let mut instance = Some(instance);
         if shared.sessions.is_contended() {
-            instance = self.offer(instance, shared);
+            instance = self.offer(instance);
         }
         let mut state = self.state();
         state.out = state.out.saturating_sub(u32::from(leaving));
@@ -223,22 +267,30 @@ impl Entry {
         }
         let listing = state.list();
         drop(state);
-        shared.reaper.watch(self, listing, shared);
+        shared.lists.watch(self, listing);
         // Closed outside the lock, if it is not idle.
         drop(instance);
         shared.relieve();
     }
 
     /// The instance that nobody who waits has a use for. One that others need more is closed.
-    fn offer(&self, instance: Option<Instance>, shared: &Shared) -> Option<Instance> {
+    fn offer(&self, instance: Option<Box<Instance>>) -> Option<Box<Instance>> {
         let instance = instance.filter(|it| !it.server.is_broken() && !self.state().closed)?;
-        match shared.sessions.hand_over(self.tenant(), self.generation, instance) {
+        match self.shared.sessions.hand_over(self.tenant(), self.generation, instance) {
             HandedOver::Taken => None,
             HandedOver::Close(instance) => {
                 drop(instance);
                 None
             }
             HandedOver::Keep(instance) => Some(instance),
+        }
+    }
+
+    /// Closes it, as it is out of date, and cancels what is under way where changes are to do that.
+    pub(super) fn end(&self) {
+        self.close();
+        if let Some(revoked) = &self.revoked {
+            revoked.cancel();
         }
     }
 
@@ -251,15 +303,6 @@ impl Entry {
             std::mem::take(&mut state.idle)
         };
         drop(closed);
-    }
-
-    /// Closes what is out of date.
-    pub(super) fn end(&self) {
-        self.close();
-        match self.options.on_change {
-            OnChange::Cancel => self.revoked.cancel(),
-            OnChange::Finish => {}
-        }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -297,6 +340,12 @@ impl Entry {
         // What stays for good is looked at again, but not now.
         let next = next.map(|next| if next <= now { now + self.idle_timeout } else { next });
         (taken, next)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.entry.places.add_permits(1);
     }
 }
 
@@ -339,7 +388,7 @@ impl State {
 impl Drop for Queued {
     fn drop(&mut self) {
         self.entry.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.entry.shared.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -347,6 +396,6 @@ impl Drop for AtDoor {
     fn drop(&mut self) {
         self.entry.at_door.fetch_sub(1, Ordering::AcqRel);
         // What was left idle for this call is for others now, unless it took it.
-        self.shared.relieve();
+        self.entry.shared.relieve();
     }
 }

@@ -14,24 +14,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::Shared;
 use super::entry::{Entry, IdleInstance, Listing};
+use super::{Pool, Shared};
 
 /// How soon a change in the vault is noticed where nobody calls.
 const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Closes idle instances when they are due, or when others need the sessions.
-#[derive(Debug)]
-pub(super) struct Reaper {
-    lists: Arc<Lists>,
-    task: AbortHandle,
-}
-
+/// What the task watches.
 #[derive(Debug, Default)]
-struct Lists {
+pub(super) struct Lists {
     idle: List,
     empty: List,
     /// A deadline came that is the first of its list.
@@ -47,22 +40,14 @@ struct Watched {
     entry: Weak<Entry>,
 }
 
-impl Reaper {
-    /// Starts the task; it ends with the pool.
-    pub(super) fn start(shared: Weak<Shared>) -> Self {
-        let lists = Arc::new(Lists::default());
-        #[expect(clippy::disallowed_methods, reason = "aborted when the pool is dropped")]
-        let task = tokio::spawn(reap(shared, Arc::clone(&lists))).abort_handle();
-        Self { lists, task }
-    }
-
+impl Lists {
     /// Puts `entry` on the lists that it is to be on.
-    pub(super) fn watch(&self, entry: &Arc<Entry>, listing: Listing, shared: &Shared) {
+    pub(super) fn watch(&self, entry: &Arc<Entry>, listing: Listing) {
         if let Some(since) = listing.idle {
-            self.push(&self.lists.idle, entry, since + entry.idle_timeout);
+            self.push(&self.idle, entry, since + entry.idle_timeout);
         }
         if listing.empty {
-            self.push(&self.lists.empty, entry, entry.empty_until(shared));
+            self.push(&self.empty, entry, entry.empty_until());
         }
     }
 
@@ -72,14 +57,14 @@ impl Reaper {
         heap.push(Reverse(Watched { deadline, entry: Arc::downgrade(entry) }));
         drop(heap);
         if is_first {
-            self.lists.changed.notify_one();
+            self.changed.notify_one();
         }
     }
 
     /// Takes the instance that has been idle longest from its tenant. To be dropped.
-    pub(super) fn take_oldest(&self, shared: &Shared) -> Option<IdleInstance> {
+    pub(super) fn take_oldest(&self) -> Option<IdleInstance> {
         // As long as the list is locked, every idle instance is to be found on it.
-        let mut heap = self.lists.idle.lock();
+        let mut heap = self.idle.lock();
         let mut left = Vec::new();
         let mut oldest = None;
         while oldest.is_none()
@@ -103,16 +88,10 @@ impl Reaper {
             // For the other list: on this one it is, if it has to be.
             let listing = state.list();
             drop(state);
-            self.watch(&entry, listing, shared);
+            self.watch(&entry, listing);
         }
         heap.extend(left);
         oldest
-    }
-}
-
-impl Drop for Reaper {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -130,9 +109,11 @@ impl List {
 impl Shared {
     /// Closes idle instances, longest idle first, as long as calls wait for the sessions.
     pub(super) fn relieve(&self) {
-        self.sessions.relieve(|| self.reaper.take_oldest(self).is_some());
+        self.sessions.relieve(|| self.lists.take_oldest().is_some());
     }
+}
 
+impl Pool {
     /// Closes what has been idle for its time at `now`, and says how many that was.
     pub(super) fn close_due(&self, now: Instant) -> usize {
         let mut count = 0;
@@ -145,7 +126,7 @@ impl Shared {
 
     /// What is due of the next tenant; nothing when none is.
     fn take_due(&self, now: Instant) -> Option<Vec<IdleInstance>> {
-        let mut heap = self.reaper.lists.idle.lock();
+        let mut heap = self.shared.lists.idle.lock();
         let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
         let watched = if is_due { heap.pop() } else { None }?.0;
         let Some(entry) = watched.entry.upgrade() else { return Some(Vec::new()) };
@@ -158,7 +139,7 @@ impl Shared {
         let (listing, is_empty) = (state.list(), state.is_empty());
         drop(state);
         drop(heap);
-        self.reaper.watch(&entry, listing, self);
+        self.shared.lists.watch(&entry, listing);
         if is_empty && !taken.is_empty() {
             self.vault.forget_tenant(entry.tenant());
         }
@@ -167,31 +148,33 @@ impl Shared {
 
     /// Forgets the next tenant that has been without an instance for its time. False when none has.
     fn forget_empty(&self, now: Instant) -> bool {
-        let mut heap = self.reaper.lists.empty.lock();
+        let mut heap = self.shared.lists.empty.lock();
         let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
         let Some(Reverse(watched)) = (if is_due { heap.pop() } else { None }) else { return false };
         let Some(entry) = watched.entry.upgrade() else { return true };
         let mut state = entry.state();
         state.left_empty_list();
-        let until = entry.empty_until(self);
+        let until = entry.empty_until();
         if state.is_empty() && until > now {
             state.list();
             heap.push(Reverse(Watched { deadline: until, entry: watched.entry }));
         } else if state.is_empty() {
             drop(state);
             drop(heap);
-            if !self.tenants_mut().forget_unused(&entry) {
+            if !self.tenants.forget_unused(&entry) {
                 // Somebody has it at this moment, perhaps to wait: it is looked at again.
-                entry.touch(self);
+                entry.touch();
                 let listing = entry.state().list();
-                self.reaper.watch(&entry, listing, self);
+                self.shared.lists.watch(&entry, listing);
             }
         }
         true
     }
 }
 
-async fn reap(shared: Weak<Shared>, lists: Arc<Lists>) {
+/// Closes what is due, for as long as there is a pool.
+pub(super) async fn reap(pool: Weak<Pool>, shared: Arc<Shared>) {
+    let lists = &shared.lists;
     let mut changes = None;
     let mut look = tokio::time::interval(CHANGES_INTERVAL);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -208,15 +191,15 @@ async fn reap(shared: Weak<Shared>, lists: Arc<Lists>) {
         tokio::select! {
             () = changed => {}
             () = due => {
-                let Some(shared) = shared.upgrade() else { return };
-                shared.close_due(Instant::now());
+                let Some(pool) = pool.upgrade() else { return };
+                pool.close_due(Instant::now());
             }
             _ = look.tick() => {
-                let Some(shared) = shared.upgrade() else { return };
-                let now = shared.vault.changes();
+                let Some(pool) = pool.upgrade() else { return };
+                let now = pool.vault.changes();
                 if std::mem::replace(&mut changes, now) != now {
                     // Reads of the vault may wait for the disk.
-                    let closed = tokio::task::spawn_blocking(move || shared.close_outdated());
+                    let closed = tokio::task::spawn_blocking(move || pool.close_outdated());
                     drop(closed.await);
                 }
             }

@@ -3,50 +3,49 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::entry::Entry;
+use super::McpConnectionPool;
+use super::entry::{Entry, Place};
 use super::session::Instance;
-use super::{McpConnectionPool, Shared};
 use crate::auth::TenantAccess;
 use crate::server::{self, Instances, ScopedServer};
 
 /// An instance of a tenant, this holder's alone. Dropping it gives it back.
 #[derive(Debug)]
 pub struct Lease {
-    shared: Arc<Shared>,
-    entry: Arc<Entry>,
     /// `None` only before the lease is given and while it is dropped.
-    instance: Option<Instance>,
+    instance: Option<Box<Instance>>,
     /// Given up after the instance is back, so that whoever waits finds it.
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl Lease {
-    /// A lease that has the instance of `entry` that was used last, and since when nobody had that;
+    /// A lease that has the instance that was used last, and since when nobody had that;
     /// or none, if none is idle.
-    pub(super) fn begin(
-        shared: Arc<Shared>,
-        entry: Arc<Entry>,
-        place: OwnedSemaphorePermit,
-    ) -> (Self, Option<Instant>) {
-        let idle = entry.enter();
+    pub(super) fn begin(place: Place) -> (Self, Option<Instant>) {
+        let idle = place.entry.enter();
         let since = idle.as_ref().map(|idle| idle.since);
         let instance = idle.map(|idle| idle.instance);
-        (Self { shared, entry, instance, _place: place }, since)
+        (Self { instance, place }, since)
+    }
+
+    /// A lease that is to have a new instance.
+    pub(super) fn without_instance(place: Place) -> Self {
+        place.entry.enter_without_instance();
+        Self { instance: None, place }
     }
 
     pub(super) fn entry(&self) -> &Arc<Entry> {
-        &self.entry
+        &self.place.entry
     }
 
-    pub(super) fn fill(&mut self, instance: Instance) {
+    pub(super) fn fill(&mut self, instance: Box<Instance>) {
         self.instance = Some(instance);
     }
 
     /// Takes the instance out, which is then not given back.
-    pub(super) fn empty(&mut self) -> Option<Instance> {
+    pub(super) fn empty(&mut self) -> Option<Box<Instance>> {
         self.instance.take()
     }
 
@@ -77,8 +76,8 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         match self.instance.take() {
-            Some(instance) => self.entry.give_back(instance, &self.shared, true),
-            None => self.entry.leave(&self.shared),
+            Some(instance) => self.entry().give_back(instance, true),
+            None => self.entry().leave(),
         }
     }
 }

@@ -15,7 +15,8 @@
 //! what it has, or is cancelled (`on_change`), and is closed when it comes back; nothing old is
 //! leased again, not even to who was already waiting. Idle instances of it close within a second.
 //!
-//! A tenant that nobody asks for has nothing here: first its instances close, then it is forgotten.
+//! A tenant that nobody asks for has nothing here: first its instances close, then it is forgotten;
+//! unless `min_idle` names it, which has them opened before anybody asks.
 //!
 //! Cancellation: a lease that is not waited for to the end takes nothing with it. A lease that is
 //! dropped in the middle of a statement has a broken session, which is closed, not reused.
@@ -29,15 +30,18 @@ mod opening;
 mod revocable;
 mod session;
 mod sharing;
+mod tally;
 mod tenants;
+mod warm;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::{Notify, TryAcquireError};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::audit::Log;
@@ -52,10 +56,11 @@ pub use error::Error;
 pub use lease::{Lease, PooledInstances};
 pub(crate) use meter::restored as restored_meter;
 
-use entry::Entry;
-use idle::Reaper;
+use entry::{Entry, Place};
+use idle::Lists;
 use opening::UNCHECKED;
 use session::Sessions;
+use tally::Tally;
 use tenants::Tenants;
 
 /// What [`sharing`] is built of; the model has others.
@@ -78,7 +83,7 @@ pub struct Options {
     pub max_waiting: u32,
     /// How long an instance stays when nobody uses it.
     pub idle_timeout: Duration,
-    /// How many idle instances of a tenant stay all the same, once they are open.
+    /// How many instances of a tenant are opened before anybody asks, and stay all the same.
     pub min_idle: HashMap<TenantId, u32>,
     /// How long a call waits for an instance.
     pub acquire_timeout: Duration,
@@ -133,30 +138,40 @@ impl Options {
 /// The pool. Clones share it.
 #[derive(Clone, Debug)]
 pub struct McpConnectionPool {
-    shared: Arc<Shared>,
+    pool: Arc<Pool>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Pool {
     vault: Arc<TenantCredentialVault>,
     limiter: Arc<Limiter>,
     log: Log,
+    tenants: Tenants,
+    /// Tenants whose records are being opened, each by one call.
+    openings: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
+    shared: Arc<Shared>,
+    reaper: AbortHandle,
+    /// Where tenants are to be kept warm.
+    warmer: Option<AbortHandle>,
+}
+
+/// What leases and entries need of the pool. It owns none of them, so that they can own it: a lease
+/// has it by way of its entry, and counts up nothing that leases of other tenants do.
+#[derive(Debug)]
+struct Shared {
     /// Those of entries that begin; one that has begun keeps its own.
     options: RwLock<Arc<Options>>,
     started: Instant,
-    tenants: RwLock<Tenants>,
-    /// Tenants whose records are being opened, each by one call.
-    openings: Mutex<HashMap<TenantId, Arc<tokio::sync::Mutex<()>>>>,
     sessions: Arc<Sessions>,
+    lists: Lists,
     /// How many calls wait.
     waiting: AtomicU32,
     counters: Arc<Counters>,
-    reaper: Reaper,
 }
 
 #[derive(Debug, Default)]
 struct Counters {
-    acquired: AtomicU64,
+    acquired: Tally,
     created: AtomicU64,
     live: AtomicU64,
     entries: AtomicU64,
@@ -197,20 +212,29 @@ impl McpConnectionPool {
         log: Log,
         options: Options,
     ) -> Self {
-        let shared = Arc::new_cyclic(|shared| Shared {
-            vault,
-            limiter,
-            log,
-            reaper: Reaper::start(shared.clone()),
+        let shared = Arc::new(Shared {
             started: Instant::now(),
             sessions: Arc::new(Sessions::new(options.max_sessions)),
             options: RwLock::new(Arc::new(options)),
-            tenants: RwLock::default(),
-            openings: Mutex::default(),
+            lists: Lists::default(),
             waiting: AtomicU32::new(0),
             counters: Arc::default(),
         });
-        Self { shared }
+        let pool = Arc::new_cyclic(|pool| {
+            let reaping = idle::reap(Weak::clone(pool), Arc::clone(&shared));
+            #[expect(clippy::disallowed_methods, reason = "aborted when the pool is dropped")]
+            let reaper = tokio::spawn(reaping).abort_handle();
+            let warm: Vec<_> = shared.options().min_idle.keys().cloned().collect();
+            let warmer = (!warm.is_empty()).then(|| {
+                let warming = warm::keep_warm(Weak::clone(pool), warm);
+                #[expect(clippy::disallowed_methods, reason = "aborted when the pool is dropped")]
+                let warmer = tokio::spawn(warming);
+                warmer.abort_handle()
+            });
+            let (tenants, openings) = (Tenants::default(), Mutex::default());
+            Pool { vault, limiter, log, tenants, openings, shared, reaper, warmer }
+        });
+        Self { pool }
     }
 
     /// What all calls of the tenant share. Opens the tenant's record on first use.
@@ -222,7 +246,7 @@ impl McpConnectionPool {
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
         check(access)?;
         let entry = self.entry(access.tenant()).await?;
-        entry.touch(&self.shared);
+        entry.touch();
         Ok(Arc::clone(&entry.context))
     }
 
@@ -234,29 +258,35 @@ impl McpConnectionPool {
     ///
     /// Every variant of [`Error`].
     pub async fn lease(&self, access: &TenantAccess) -> Result<Lease, Error> {
-        let began = Instant::now();
+        // From when something has to be waited for; of time a hot lease asks nothing.
+        let mut deadline = None;
+        let mut deadline = || {
+            let timeout = || self.pool.shared.options().acquire_timeout;
+            *deadline.get_or_insert_with(|| Instant::now() + timeout())
+        };
         // More than one round only when the tenant changes meanwhile.
         loop {
             check(access)?;
-            let entry = self.entry(access.tenant()).await?;
-            let deadline = began + entry.options.acquire_timeout;
+            let entry = match self.present(access.tenant())? {
+                Some(entry) => entry.if_enabled()?,
+                None => self.entry(access.tenant()).await?,
+            };
             let (mut queued, mut at_door) = (None, None);
-            let place = match Arc::clone(&entry.places).try_acquire_owned() {
-                Ok(place) => place,
+            match entry.try_place() {
+                Ok(()) => {}
                 Err(TryAcquireError::NoPermits) => {
-                    queued = Some(entry.queue(&self.shared)?);
-                    at_door = Some(entry.wait_at_door(&self.shared));
-                    let place = Arc::clone(&entry.places).acquire_owned();
-                    match tokio::time::timeout_at(deadline, place).await {
-                        Ok(Ok(place)) => place,
+                    queued = Some(entry.queue()?);
+                    at_door = Some(entry.wait_at_door());
+                    match tokio::time::timeout_at(deadline(), entry.place()).await {
+                        Ok(Ok(())) => {}
                         // It is out of date by now.
                         Ok(Err(_)) => continue,
                         Err(_elapsed) => return Err(Error::Exhausted),
                     }
                 }
                 Err(TryAcquireError::Closed) => continue,
-            };
-            let (mut lease, since) = Lease::begin(Arc::clone(&self.shared), entry, place);
+            }
+            let (mut lease, since) = Lease::begin(Place { entry });
             drop(at_door);
             let mut has_waited = queued.is_some();
             if let Some(since) = since.filter(|since| since.elapsed() > UNCHECKED) {
@@ -265,22 +295,22 @@ impl McpConnectionPool {
             }
             if lease.is_empty() {
                 has_waited = true;
-                self.open(&mut lease, &mut queued, deadline).await?;
+                self.open(&mut lease, &mut queued, deadline()).await?;
             }
             // Changed, sealed or removed meanwhile: it is not handed out.
-            if has_waited && (lease.is_empty() || !self.shared.is_current(lease.entry())?) {
+            if has_waited && (lease.is_empty() || !self.pool.is_usable(lease.entry())?) {
                 continue;
             }
             check(access)?;
             lease.set_caller(caller_of(access));
-            self.shared.counters.acquired.fetch_add(1, Ordering::Relaxed);
+            self.pool.shared.counters.acquired.add_one();
             return Ok(lease);
         }
     }
 
     /// How long a call may take in all.
     pub(crate) fn call_timeout(&self) -> Duration {
-        self.shared.options().call_timeout
+        self.pool.shared.options().call_timeout
     }
 
     /// Where an MCP handler gets the instances for `access` from.
@@ -291,35 +321,36 @@ impl McpConnectionPool {
     /// Closes every instance that has been idle for `idle_timeout`, and says how many. They are
     /// closed at that moment anyway; this is for those who do not want to wait for the timer.
     pub fn cleanup_idle_instances(&self) -> usize {
-        self.shared.close_due(Instant::now())
+        self.pool.close_due(Instant::now())
     }
 
     /// What the pool has done and has.
     pub fn stats(&self) -> PoolStats {
-        let counters = &self.shared.counters;
+        let counters = &self.pool.shared.counters;
         let (mut active_tenants, mut idle) = (0, 0);
-        for entry in self.shared.entries() {
+        for entry in self.pool.tenants.all() {
             let (own, is_leased) = entry.count();
             active_tenants += u64::from(own > 0 || is_leased);
             idle += own as u64;
         }
         PoolStats {
-            total_acquired: counters.acquired.load(Ordering::Relaxed),
+            total_acquired: counters.acquired.sum(),
             total_created: counters.created.load(Ordering::Relaxed),
             current_pool_size: counters.live.load(Ordering::Relaxed),
             active_tenants,
             idle,
-            waiting: self.shared.waiting.load(Ordering::Relaxed).into(),
+            waiting: self.pool.shared.waiting.load(Ordering::Relaxed).into(),
         }
     }
 
     /// Closes everything that is idle, lets nothing new begin, and waits up to `deadline` for what
     /// is leased. Says how many instances were still leased then; they close when they come back.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
-        for entry in self.shared.take_entries(true) {
+        self.pool.stop_warming();
+        for entry in self.pool.tenants.take_all(true) {
             entry.close();
         }
-        let counters = &self.shared.counters;
+        let counters = &self.pool.shared.counters;
         let live = || counters.live.load(Ordering::Acquire);
         let drained = async {
             loop {
@@ -338,23 +369,23 @@ impl McpConnectionPool {
     /// Closes everything that is idle, now, and what is leased, when it comes back; with
     /// [`OnChange::Cancel`], what that does is cancelled. The pool stays usable: whether anything is opened again is for the vault to say.
     pub fn close_all(&self) {
-        for entry in self.shared.take_entries(false) {
+        for entry in self.pool.tenants.take_all(false) {
             entry.end();
         }
     }
 
-    /// Works with other `options` from the next call of each tenant on, but for `max_sessions` and
-    /// `database`, which stay. Closes everything that is idle; calls under way finish.
+    /// Works with other `options` from the next call of each tenant on, but for `max_sessions`,
+    /// `min_idle` and `database`, which stay. Closes everything that is idle; calls under way finish.
     pub fn change_options(&self, options: Options) {
-        self.shared.change_options(options);
-        for entry in self.shared.take_entries(false) {
+        self.pool.shared.change_options(options);
+        for entry in self.pool.tenants.take_all(false) {
             entry.close();
         }
     }
 
     /// As [`Self::close_all`], for one tenant.
     pub fn close_tenant(&self, tenant: &TenantId) {
-        if let Some(entry) = self.shared.take_entry(tenant) {
+        if let Some(entry) = self.pool.tenants.take(tenant) {
             entry.end();
         }
     }
@@ -367,8 +398,24 @@ impl Shared {
 
     fn change_options(&self, new: Options) {
         let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
-        let (max_sessions, database) = (options.max_sessions, options.database.clone());
-        *options = Arc::new(Options { max_sessions, database, ..new });
+        let max_sessions = options.max_sessions;
+        let (min_idle, database) = (options.min_idle.clone(), options.database.clone());
+        *options = Arc::new(Options { max_sessions, min_idle, database, ..new });
+    }
+}
+
+impl Pool {
+    fn stop_warming(&self) {
+        if let Some(warmer) = &self.warmer {
+            warmer.abort();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.reaper.abort();
+        self.stop_warming();
     }
 }
 

@@ -11,8 +11,8 @@ use super::entry::{Entry, Queued};
 use super::revocable::Revocable;
 use super::session::{InLine, Instance, Slot};
 use super::sharing::Grant;
-use super::{Error, Lease, McpConnectionPool, OnChange, Shared, meter};
-use crate::database;
+use super::{Error, Lease, McpConnectionPool, Pool, meter};
+use crate::database::{self, Attempt};
 use crate::server;
 use crate::tenant::TenantId;
 use crate::vault;
@@ -25,22 +25,22 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// Leave to open the record of a tenant, of which one call at a time has it.
 struct Opening<'a> {
-    shared: &'a Shared,
+    pool: &'a Pool,
     tenant: &'a TenantId,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl<'a> Opening<'a> {
-    fn of(shared: &'a Shared, tenant: &'a TenantId) -> Self {
-        let mut openings = shared.openings.lock().unwrap_or_else(PoisonError::into_inner);
+    fn of(pool: &'a Pool, tenant: &'a TenantId) -> Self {
+        let mut openings = pool.openings.lock().unwrap_or_else(PoisonError::into_inner);
         let turn = Arc::clone(openings.entry(tenant.clone()).or_default());
-        Self { shared, tenant, turn }
+        Self { pool, tenant, turn }
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
-        let mut openings = self.shared.openings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut openings = self.pool.openings.lock().unwrap_or_else(PoisonError::into_inner);
         // Here and with this one.
         if Arc::strong_count(&self.turn) == 2 {
             openings.remove(self.tenant);
@@ -54,44 +54,45 @@ impl McpConnectionPool {
         loop {
             let opening = match self.present(tenant)? {
                 Some(entry) => return entry.if_enabled(),
-                None => Opening::of(&self.shared, tenant),
+                None => Opening::of(&self.pool, tenant),
             };
             let turn = opening.turn.lock().await;
             // Who had the turn before may have done it.
             if self.present(tenant)?.is_none() {
-                let vault = Arc::clone(&self.shared.vault);
-                let (limiter, id) = (Arc::clone(&self.shared.limiter), tenant.clone());
+                let vault = Arc::clone(&self.pool.vault);
+                let (limiter, id) = (Arc::clone(&self.pool.limiter), tenant.clone());
                 let read = move || {
                     let stored = vault.tenant(&id)?;
                     let meter = meter::restored(&vault, &limiter, &stored)?;
                     Ok((stored, meter))
                 };
                 let (stored, meter) = blocking(read).await?;
-                let entry = Arc::new(Entry::new(stored, meter, &self.shared));
-                let replaced = {
-                    let mut tenants = self.shared.tenants_mut();
-                    // Else the options have changed, and who closes what has old ones may be through.
-                    if !Arc::ptr_eq(&entry.options, &self.shared.options()) {
-                        continue;
-                    }
-                    tenants.put(Arc::clone(&entry))?
-                };
+                let entry = Arc::new(Entry::new(stored, meter, &self.pool));
+                let shared = &self.pool.shared;
+                // Else the options have changed, and who closes what has old ones may be through.
+                let is_wanted = || Arc::ptr_eq(&entry.options, &shared.options());
+                let (is_put, replaced) = self.pool.tenants.put(&entry, is_wanted)?;
+                if !is_put {
+                    continue;
+                }
                 if let Some(replaced) = replaced {
                     replaced.end();
                 }
                 let listing = entry.state().list();
-                self.shared.reaper.watch(&entry, listing, &self.shared);
+                entry.shared.lists.watch(&entry, listing);
             }
             drop(turn);
         }
     }
 
     /// What there is of the tenant, if it is as the vault has it.
-    fn present(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
-        let revision = self.shared.vault.revision(tenant)?;
-        let tenants = self.shared.tenants();
-        let entry = tenants.get(tenant)?.filter(|entry| entry.revision == revision);
-        Ok(entry.cloned())
+    pub(super) fn present(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
+        if let Some(entry) = self.pool.tenants.get(tenant)? {
+            return Ok(self.pool.is_current(&entry)?.then_some(entry));
+        }
+        // Who is not known, or sealed, is refused from memory.
+        self.pool.vault.revision(tenant)?;
+        Ok(None)
     }
 
     /// Whether the idle instance of `lease` still has its server. One that has not is closed, and
@@ -118,26 +119,39 @@ impl McpConnectionPool {
         queued: &mut Option<Queued>,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let (shared, entry) = (&self.shared, Arc::clone(lease.entry()));
+        let entry = Arc::clone(lease.entry());
         // Should it fail, what is known of the failures stays.
-        entry.touch(shared);
+        entry.touch();
         // First: what is down costs nobody a session.
         let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
         let slot = match self.session(&entry, queued, deadline).await? {
-            Grant::Session => Slot::granted(shared, entry.tenant()),
+            Grant::Session => Slot::granted(&entry),
             Grant::Instance(instance) => {
                 lease.fill(instance);
                 return Ok(());
             }
         };
+        self.connect(lease, attempt, slot).await
+    }
+
+    /// Fills `lease` with a new instance, in the session of `slot`. It stays empty when the tenant has
+    /// changed.
+    pub(super) async fn connect(
+        &self,
+        lease: &mut Lease,
+        attempt: Attempt<'_>,
+        slot: Slot,
+    ) -> Result<(), Error> {
+        let (pool, entry) = (&self.pool, Arc::clone(lease.entry()));
         let credentials = {
             let _turn = entry.opening.lock().await;
-            let (vault, id) = (Arc::clone(&shared.vault), entry.tenant().clone());
+            let (vault, id) = (Arc::clone(&pool.vault), entry.tenant().clone());
             blocking(move || vault.credentials(&id)).await?
         };
-        if !shared.is_current(&entry)? {
+        if !pool.is_usable(&entry)? {
             return Ok(());
         }
+        let shared = &entry.shared;
         let config = entry.context.config();
         let session = database::connect(config, &credentials, &entry.options.database).await;
         match &session {
@@ -147,15 +161,15 @@ impl McpConnectionPool {
         }
         let mut session = session?;
         self.examine(&entry, &mut *session).await;
-        let session = match entry.options.on_change {
-            OnChange::Cancel => Box::new(Revocable { session, revoked: entry.revoked.clone() }),
-            OnChange::Finish => session,
+        let session = match &entry.revoked {
+            Some(revoked) => Box::new(Revocable { session, revoked: revoked.clone() }),
+            None => session,
         };
         let counters = Arc::clone(&shared.counters);
         counters.live.fetch_add(1, Ordering::AcqRel);
         let id = counters.created.fetch_add(1, Ordering::Relaxed) + 1;
         let server = server::create_tenant_scoped_server(Arc::clone(&entry.context), session);
-        lease.fill(Instance { server, id, counters, _slot: slot });
+        lease.fill(Box::new(Instance { server, id, counters, _slot: slot }));
         Ok(())
     }
 
@@ -165,14 +179,14 @@ impl McpConnectionPool {
         entry: &Arc<Entry>,
         queued: &mut Option<Queued>,
         deadline: Instant,
-    ) -> Result<Grant<Instance>, Error> {
-        if self.shared.sessions.take(entry.tenant()) {
+    ) -> Result<Grant<Box<Instance>>, Error> {
+        if entry.shared.sessions.take(entry.tenant()) {
             return Ok(Grant::Session);
         }
         if queued.is_none() {
-            *queued = Some(entry.queue(&self.shared)?);
+            *queued = Some(entry.queue()?);
         }
-        let granted = InLine::join(entry, &self.shared).granted();
+        let granted = InLine::join(entry).granted();
         tokio::time::timeout_at(deadline, granted).await.unwrap_or(Err(Error::Exhausted))
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
+use super::Counters;
 use super::entry::Entry;
 use super::sharing::{Grant, Sharing, Ticket, Waiter};
-use super::{Counters, Shared};
 use crate::server::ScopedServer;
 use crate::tenant::TenantId;
 
@@ -34,21 +34,20 @@ pub(super) struct Slot {
 
 /// Where a call gets what it waits for.
 #[derive(Debug)]
-pub(super) struct Mailbox(oneshot::Sender<Grant<Instance>>);
+pub(super) struct Mailbox(oneshot::Sender<Grant<Box<Instance>>>);
 
 /// A call in line for a session. Dropped, it is out of line, and what it was granted goes on.
 #[derive(Debug)]
 pub(super) struct InLine<'a> {
     entry: &'a Arc<Entry>,
-    shared: &'a Shared,
     ticket: Ticket,
-    granted: oneshot::Receiver<Grant<Instance>>,
+    granted: oneshot::Receiver<Grant<Box<Instance>>>,
 }
 
 impl Slot {
-    /// Of a session that `tenant` was granted.
-    pub(super) fn granted(shared: &Shared, tenant: &TenantId) -> Self {
-        Self { sessions: Arc::clone(&shared.sessions), tenant: tenant.clone() }
+    /// Of a session that the tenant of `entry` was granted.
+    pub(super) fn granted(entry: &Entry) -> Self {
+        Self { sessions: Arc::clone(&entry.shared.sessions), tenant: entry.tenant().clone() }
     }
 }
 
@@ -59,19 +58,20 @@ impl Drop for Slot {
 }
 
 impl Waiter for Mailbox {
-    type Instance = Instance;
+    type Instance = Box<Instance>;
 
-    fn grant(self, grant: Grant<Instance>) -> Result<(), Grant<Instance>> {
+    fn grant(self, grant: Grant<Box<Instance>>) -> Result<(), Grant<Box<Instance>>> {
         self.0.send(grant)
     }
 }
 
 impl<'a> InLine<'a> {
     /// Puts a call for `entry` in line, for which idle instances of others are closed.
-    pub(super) fn join(entry: &'a Arc<Entry>, shared: &'a Shared) -> Self {
+    pub(super) fn join(entry: &'a Arc<Entry>) -> Self {
+        let shared = &entry.shared;
         let (mailbox, granted) = oneshot::channel();
         let ticket = shared.sessions.wait(entry.tenant(), entry.generation, Mailbox(mailbox));
-        let in_line = Self { entry, shared, ticket, granted };
+        let in_line = Self { entry, ticket, granted };
         shared.relieve();
         in_line
     }
@@ -79,7 +79,7 @@ impl<'a> InLine<'a> {
     /// Leave to open a session, or an instance.
     ///
     /// Cancellation: what was granted meanwhile is given back.
-    pub(super) async fn granted(mut self) -> Result<Grant<Instance>, super::Error> {
+    pub(super) async fn granted(mut self) -> Result<Grant<Box<Instance>>, super::Error> {
         // The other half is dropped only with the line as a whole.
         (&mut self.granted).await.map_err(|_| super::Error::ShutDown)
     }
@@ -87,12 +87,12 @@ impl<'a> InLine<'a> {
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
-        if self.shared.sessions.cancel(self.entry.tenant(), self.ticket) {
+        if self.entry.shared.sessions.cancel(self.entry.tenant(), self.ticket) {
             return;
         }
         match self.granted.try_recv() {
-            Ok(Grant::Session) => drop(Slot::granted(self.shared, self.entry.tenant())),
-            Ok(Grant::Instance(instance)) => self.entry.give_back(instance, self.shared, false),
+            Ok(Grant::Session) => drop(Slot::granted(self.entry)),
+            Ok(Grant::Instance(instance)) => self.entry.give_back(instance, false),
             // It was taken.
             Err(_) => {}
         }

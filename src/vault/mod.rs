@@ -43,6 +43,7 @@ mod key;
 mod key_file;
 mod keyring;
 mod opening;
+mod recent;
 mod record;
 mod removal;
 mod reseal;
@@ -55,6 +56,11 @@ mod token;
 mod unsealed;
 mod witness;
 
+/// What [`recent`] is built of; the model has others.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+}
 #[cfg(test)]
 mod tests;
 
@@ -83,6 +89,7 @@ pub use error::Error;
 pub use import::{Change, ChangeKind};
 pub use kdf::KdfCost;
 pub use key_file::KeyFile;
+pub use recent::Watch;
 pub use reseal::ResealProgress;
 pub use shares::Share;
 pub use slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
@@ -417,6 +424,24 @@ impl TenantCredentialVault {
     /// [`Error::RecordDamaged`], [`Error::Store`].
     pub fn revision(&self, id: &TenantId) -> Result<Revision, Error> {
         self.unsealed(|vault| vault.revision(id))
+    }
+
+    /// Whether `revision` is the current one of the tenant called `id`. From memory, if it was looked
+    /// up within [`Options::credential_ttl`].
+    ///
+    /// If it is, `watch` says so from now on, until the tenant changes, it or the vault is sealed, or
+    /// nobody asked here within [`Options::credential_ttl`]: then it is to be asked here again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::revision`].
+    pub fn is_current(
+        &self,
+        id: &TenantId,
+        revision: Revision,
+        watch: &Arc<Watch>,
+    ) -> Result<bool, Error> {
+        self.unsealed(|vault| vault.is_current(id, revision, watch))
     }
 
     /// Another number after each change of any tenant; none while sealed.

@@ -1,6 +1,6 @@
 //! The vault while its keys are in memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use super::certificate::hex;
 use super::envelope::RecordKind;
 use super::key::Key;
 use super::keyring::{Found, IdDigest, Keyring, TenantKeys};
+use super::recent::{Recent, Watch};
 use super::record::{Directory, FieldId};
 use super::reseal::Queue;
 use super::sealed::{self, SealedStore};
@@ -29,7 +30,8 @@ pub(super) struct Unsealed {
     writing: Mutex<Writing>,
     /// As it is on the disk. Only who holds `writing` changes it.
     keyring: RwLock<Keyring>,
-    recent: RwLock<Recent>,
+    /// Tenants in use. What it says of one is on the disk already.
+    recent: Recent<TenantId, Entry>,
     pub(super) lookup_key: Arc<Key>,
     pub(super) fingerprint_key: Arc<Key>,
     credentials: Cache<Credentials>,
@@ -43,16 +45,6 @@ pub(super) struct Writing {
     /// What seals the keyring.
     pub(super) keyring_key: Key,
     pub(super) queue: Queue,
-}
-
-/// Tenants that were looked up lately, so that those in use are not read again for every call. What
-/// it says of a tenant is on the disk already.
-#[derive(Default)]
-struct Recent {
-    /// Counts changes of tenants. What was read before one may not be noted after it.
-    changes: u64,
-    /// And since when, since boot.
-    entries: HashMap<TenantId, (Duration, Arc<Entry>)>,
 }
 
 impl Unsealed {
@@ -72,7 +64,7 @@ impl Unsealed {
             lookup_key: Arc::clone(keyring.lookup_key()),
             fingerprint_key: Arc::clone(keyring.fingerprint_key()),
             keyring: RwLock::new(keyring),
-            recent: RwLock::default(),
+            recent: Recent::new(),
             credentials: Cache::new(ttl, Arc::clone(&clock)),
             stored: Cache::new(ttl, Arc::clone(&clock)),
             ttl,
@@ -163,8 +155,21 @@ impl Unsealed {
         Ok(self.entry(id)?.revision())
     }
 
+    pub(super) fn is_current(
+        &self,
+        id: &TenantId,
+        revision: Revision,
+        watch: &Arc<Watch>,
+    ) -> Result<bool, Error> {
+        let is_current = self.entry(id)?.revision() == revision;
+        if is_current {
+            self.recent.arm(id, watch, |entry| entry.revision() == revision);
+        }
+        Ok(is_current)
+    }
+
     pub(super) fn changes(&self) -> u64 {
-        self.recent().changes
+        self.recent.changes()
     }
 
     pub(super) fn credentials(&self, id: &TenantId) -> Result<Arc<Credentials>, Error> {
@@ -187,9 +192,7 @@ impl Unsealed {
         self.stored.sweep();
         let now = self.clock.boot();
         let is_due = |since: Duration| now.saturating_sub(since) >= self.ttl;
-        if self.recent().entries.values().any(|(since, _)| is_due(*since)) {
-            self.recent_mut().entries.retain(|_, (since, _)| !is_due(*since));
-        }
+        self.recent.sweep(is_due);
     }
 
     pub(super) fn forget_opened(&self) {
@@ -237,14 +240,6 @@ impl Unsealed {
         Arc::clone(self.keyring().system())
     }
 
-    fn recent(&self) -> RwLockReadGuard<'_, Recent> {
-        self.recent.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn recent_mut(&self) -> RwLockWriteGuard<'_, Recent> {
-        self.recent.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Writes the keyring that `change` makes of a copy; it is in force once it is on the disk.
     pub(super) fn change_keyring<T>(
         &self,
@@ -273,22 +268,16 @@ impl Unsealed {
 
     /// The tenant `id`: from memory if it was looked up lately, else two reads of the store.
     pub(super) fn entry(&self, id: &TenantId) -> Result<Arc<Entry>, Error> {
-        let changes = {
-            let recent = self.recent();
-            if let Some((_, entry)) = recent.entries.get(id) {
-                return Ok(Arc::clone(entry));
-            }
-            recent.changes
+        let changes = match self.recent.get(id) {
+            Ok(entry) => return Ok(entry),
+            Err(changes) => changes,
         };
         let Ok(found) = self.look_up(id)? else {
             // A write may be moving its records. While we hold the writers' lock there is none.
             let writing = self.writing();
             return self.current(&writing, id);
         };
-        let mut recent = self.recent_mut();
-        if recent.changes == changes {
-            recent.entries.insert(id.clone(), (self.clock.boot(), Arc::clone(&found)));
-        }
+        self.recent.note(id, self.clock.boot(), &found, changes);
         Ok(found)
     }
 
@@ -299,8 +288,7 @@ impl Unsealed {
 
     /// The same, from memory if it was looked up lately.
     pub(super) fn looked_up(&self, writing: &Writing, id: &TenantId) -> Result<Arc<Entry>, Error> {
-        let recent = self.recent().entries.get(id).map(|(_, entry)| Arc::clone(entry));
-        recent.map_or_else(|| self.current(writing, id), Ok)
+        self.recent.get(id).or_else(|_| self.current(writing, id))
     }
 
     /// Answers first whether there are keys of that tenant, and then what its directory says.
@@ -358,19 +346,12 @@ impl Unsealed {
 
     /// Has readers look at tenants anew that have just been changed.
     pub(super) fn changed<'a>(&self, ids: impl IntoIterator<Item = &'a TenantId>) {
-        let mut recent = self.recent_mut();
-        recent.changes += 1;
-        for id in ids {
-            recent.entries.remove(id);
-            self.forget(id);
-        }
+        self.recent.changed(ids.into_iter().inspect(|id| self.forget(id)));
     }
 
     /// The same of all of them, whose records say what they said.
     pub(super) fn all_changed(&self) {
-        let mut recent = self.recent_mut();
-        recent.changes += 1;
-        recent.entries.clear();
+        self.recent.all_changed();
     }
 
     /// Drops what was opened of a tenant.

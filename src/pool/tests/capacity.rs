@@ -108,7 +108,7 @@ async fn many_first_calls_open_the_record_once() {
     let contexts = (0..20).map(|_| fixture.pool.context(&access));
     let contexts = futures_util::future::try_join_all(contexts).await.unwrap();
     assert!(contexts.iter().all(|context| Arc::ptr_eq(context, &contexts[0])));
-    assert!(fixture.pool.shared.openings.lock().unwrap().is_empty());
+    assert!(fixture.pool.pool.openings.lock().unwrap().is_empty());
 }
 
 /// Polls `future` so many times at most, whenever it wants to be; none when that was too few.
@@ -149,9 +149,13 @@ async fn give_up_everywhere(fixture: &Fixture, holder: Option<&str>) -> u32 {
         };
         let stats = fixture.pool.stats();
         assert_eq!((stats.leased(), stats.waiting), (0, 0), "after {times}");
-        assert_eq!(u64::from(fixture.pool.shared.sessions.held()), stats.idle, "after {times}");
-        assert!(!fixture.pool.shared.sessions.is_contended(), "after {times}");
-        assert!(fixture.pool.shared.openings.lock().unwrap().is_empty(), "after {times}");
+        assert_eq!(
+            u64::from(fixture.pool.pool.shared.sessions.held()),
+            stats.idle,
+            "after {times}"
+        );
+        assert!(!fixture.pool.pool.shared.sessions.is_contended(), "after {times}");
+        assert!(fixture.pool.pool.openings.lock().unwrap().is_empty(), "after {times}");
         for tenant in ["tenant001", "tenant002", "tenant001"] {
             fixture.lease(tenant).await;
         }
@@ -219,7 +223,7 @@ async fn a_hundred_callers_of_ten_tenants_share_three_sessions_and_all_are_serve
             for turn in 0..5 {
                 let lease = fixture.lease(tenant).await;
                 assert_eq!(lease.tenant().as_str(), tenant);
-                most.fetch_max(fixture.pool.shared.sessions.held(), Ordering::Relaxed);
+                most.fetch_max(fixture.pool.pool.shared.sessions.held(), Ordering::Relaxed);
                 if (number + turn) % 3 == 0 {
                     tokio::task::yield_now().await;
                 }

@@ -51,7 +51,7 @@ async fn idle_instances_of_a_tenant_that_changed_close_without_a_call() {
     }
     fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
     while fixture.stats().2 > 1 {
-        fixture.pool.shared.counters.closed.notified().await;
+        fixture.pool.pool.shared.counters.closed.notified().await;
     }
     assert_eq!(fixture.pool.stats().active_tenants, 1, "the other one's stays");
 }
@@ -61,7 +61,7 @@ async fn calls_under_way_finish_when_their_tenant_is_disabled() {
     let fixture = fixture(5);
     let mut lease = fixture.lease("tenant001").await;
     fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
-    fixture.pool.shared.close_outdated();
+    fixture.pool.pool.close_outdated();
     let uri = "mcp://tenant001/database";
     lease.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
     drop(lease);
@@ -99,7 +99,7 @@ async fn calls_under_way_are_cancelled_where_the_setting_says_so_and_those_of_ot
 async fn other_options_hold_from_the_next_call_on_and_calls_under_way_finish() {
     let fixture = fixture(1);
     let mut under_way = fixture.lease("tenant001").await;
-    let mut options = Options::clone(&fixture.pool.shared.options());
+    let mut options = Options::clone(&fixture.pool.pool.shared.options());
     options.max_instances_per_tenant = 2;
     options.max_sessions = 1;
     options.on_change = OnChange::Cancel;
@@ -110,7 +110,7 @@ async fn other_options_hold_from_the_next_call_on_and_calls_under_way_finish() {
     assert_ne!(both[0].instance_id(), both[1].instance_id());
     drop(under_way);
     assert_eq!(fixture.stats().2, 2, "what has the old options is closed when it comes back");
-    assert_eq!(fixture.pool.shared.options().max_sessions, 1_000, "that one stays");
+    assert_eq!(fixture.pool.pool.shared.options().max_sessions, 1_000, "that one stays");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -138,7 +138,7 @@ async fn what_is_leased_after_a_change_is_never_from_before_it() {
         let runtime = tokio::runtime::Handle::current();
         tokio::task::block_in_place(|| runtime.block_on(call));
     });
-    fixture.pool.shared.close_outdated();
+    fixture.pool.pool.close_outdated();
     let stats = fixture.pool.stats();
     assert_eq!((stats.leased(), stats.waiting), (0, 0));
     assert!(stats.current_pool_size <= 3, "{stats:?}");

@@ -5,6 +5,7 @@ mod change;
 mod model;
 mod sharing;
 mod sleep;
+mod warm;
 
 use std::path::Path;
 

@@ -14,13 +14,13 @@ async fn a_tenant_that_sleeps_has_nothing_in_the_pool() {
     drop(fixture.lease("tenant001").await);
     // Looked at, but never used.
     fixture.pool.context(&access("tenant002")).await.unwrap();
-    assert_eq!(fixture.pool.shared.entries().len(), 2);
+    assert_eq!(fixture.pool.pool.tenants.all().len(), 2);
     tokio::time::pause();
     tokio::time::sleep(LONG).await;
-    assert_eq!(fixture.pool.shared.entries().len(), 0);
+    assert_eq!(fixture.pool.pool.tenants.all().len(), 0);
     tokio::time::resume();
     drop(fixture.lease("tenant001").await);
-    assert_eq!(fixture.pool.shared.entries().len(), 1);
+    assert_eq!(fixture.pool.pool.tenants.all().len(), 1);
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_tenant_whose_database_is_gone_is_forgotten_too() {
     fixture.pool.lease(&access("tenant001")).await.unwrap_err();
     tokio::time::pause();
     tokio::time::sleep(LONG).await;
-    assert_eq!(fixture.pool.shared.entries().len(), 0);
+    assert_eq!(fixture.pool.pool.tenants.all().len(), 0);
 }
 
 #[tokio::test]
@@ -135,13 +135,13 @@ async fn no_idle_time_at_all_closes_at_once_and_waits_for_who_looks() {
         options.idle_timeout = Duration::ZERO;
         options.min_idle.insert(id("tenant002"), 1);
     });
-    drop(fixture.lease("tenant001").await);
-    drop(fixture.lease("tenant002").await);
-    let seen = fixture.pool.shared.entries();
+    let leases = (fixture.lease("tenant001").await, fixture.lease("tenant002").await);
     tokio::time::pause();
+    drop(leases);
+    let seen = fixture.pool.pool.tenants.all();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((fixture.stats().2, fixture.pool.shared.entries().len()), (1, 2));
+    assert_eq!((fixture.stats().2, fixture.pool.pool.tenants.all().len()), (1, 2));
     drop(seen);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!((fixture.stats().2, fixture.pool.shared.entries().len()), (1, 1));
+    assert_eq!((fixture.stats().2, fixture.pool.pool.tenants.all().len()), (1, 1));
 }

@@ -692,4 +692,5 @@ mod counts;
 mod faults;
 mod golden;
 mod keys;
+mod recent;
 mod witness;
