@@ -31,7 +31,7 @@
 //! | [`pool`] | live servers by tenant: lease, wait, close |
 //! | [`manager`] | all of that as one value |
 //! | [`admin`] | what an operator can do, one audited method each |
-//! | [`control`] | the admin socket: the same, on a running service |
+//! | [`api`] | the admin API: the same, on a running service |
 //! | [`http`], [`stdio`] | the faces of the data plane |
 //! | [`config`], [`cli`] | settings and commands |
 //!
@@ -40,12 +40,12 @@
 //! ARCHITECTURE.md.
 
 pub mod admin;
+pub mod api;
 pub mod audit;
 pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
-pub mod control;
 pub mod database;
 pub mod error;
 pub mod http;

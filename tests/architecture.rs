@@ -26,11 +26,11 @@ const MAY_NAME: [(&str, &[&str]); 22] = [
     ("pool", &["audit", "auth", "clock", "database", "error", "memory", "quota", "server", "tenant", "vault"]),
     ("manager", &["audit", "auth", "clock", "database", "error", "memory", "pool", "quota", "server", "tenant", "vault"]),
     ("admin", &["audit", "auth", "clock", "database", "error", "manager", "memory", "pool", "quota", "store", "tenant", "vault"]),
-    ("control", &["admin", "audit", "error", "manager", "memory"]),
+    ("api", &["admin", "audit", "auth", "error", "manager", "memory", "tenant", "vault"]),
     ("http", &["admin", "audit", "auth", "clock", "error", "manager", "network", "pool", "server", "telemetry", "tenant"]),
     ("stdio", &["audit", "error", "http", "manager", "tenant"]),
-    ("config", &["audit", "auth", "database", "error", "http", "manager", "network", "pool", "store", "telemetry", "tenant", "vault"]),
-    ("cli", &["admin", "audit", "auth", "clock", "config", "control", "database", "error", "http", "manager", "memory", "pool", "quota", "server", "stdio", "store", "telemetry", "tenant", "vault"]),
+    ("config", &["api", "audit", "auth", "database", "error", "http", "manager", "network", "pool", "store", "telemetry", "tenant", "vault"]),
+    ("cli", &["admin", "api", "audit", "auth", "clock", "config", "database", "error", "http", "manager", "memory", "pool", "quota", "server", "stdio", "store", "telemetry", "tenant", "vault"]),
     ("main", &["cli"]),
 ];
 

@@ -59,6 +59,7 @@ fn every_setting_of_the_readme_exists_and_takes_its_default() {
             // Described in words: the type shows by what is refused.
             text if text.contains(' ') && key.starts_with("allowed") => "[]".to_owned(),
             "loopback" => "[]".to_owned(),
+            "nowhere" => "\"127.0.0.1:0\"".to_owned(),
             "{}" | "[]" => default.to_owned(),
             "none" if key.ends_with("_uri") => "\"x:{tenant}\"".to_owned(),
             text => format!("{text:?}"),
@@ -134,6 +135,13 @@ fn systemd_takes_the_unit_and_finds_little_exposed() {
     let (_, level) = text.split_once("exposure level for tenantry.service: ").unwrap();
     let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
     assert!(level < 2.0, "{text}");
+}
+
+#[test]
+fn the_admin_api_has_the_routes_that_its_document_says() {
+    let document = document("docs/admin-api.md");
+    let table = tenantry::api::table();
+    assert!(document.contains(&table), "docs/admin-api.md should have:\n{table}");
 }
 
 #[test]

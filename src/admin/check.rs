@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{About, Admin, Error, Progress};
 use crate::audit::{self, Actor, Attempt, Log, Outcome, RequestId};
@@ -31,7 +32,8 @@ impl Admin {
         unlock: &Unlock,
         progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<Report, Error> {
-        let pending = self.log.begin(attempt(self.operator.clone(), "vault.fsck"));
+        let pending = self.log.begin(self.attempt("vault.fsck", None));
+        self.has_recorded.store(true, Ordering::Release);
         let checked = self.vault.check(unlock, &mut |reached| progress(of(reached)));
         let checked = checked.map_err(Error::from).map(|mut report| {
             report.push(audit_log(&self.vault.directory().audit_path()));

@@ -9,11 +9,9 @@ use std::slice::Iter;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::{Admin, Error, describe};
+use super::Error;
 use crate::memory::SecretText;
-use crate::tenant::{IdRule, Permission, Permissions, TenantId};
 use crate::vault::{KdfCost, KeyCommand, KeyFile, NewSlot, Share, Unlock};
 
 /// What an operator wants done.
@@ -22,10 +20,26 @@ use crate::vault::{KdfCost, KeyCommand, KeyFile, NewSlot, Share, Unlock};
 #[expect(missing_docs, reason = "the fields are the arguments of Admin's methods")]
 #[non_exhaustive]
 pub enum Command {
+    /// [`Admin::audit_entries`]: those after `cursor`, up to `limit`.
+    AuditList {
+        code: Option<String>,
+        tenant: Option<String>,
+        since: Option<Timestamp>,
+        cursor: Option<String>,
+        limit: Option<u32>,
+    },
+    /// [`Admin::verify_audit_log`].
+    AuditVerify,
     /// [`Admin::create_backup`]. Secrets: the proof's, the slot's.
-    BackupCreate { path: String, proof: Option<Proof>, slot: Option<SlotRequest>, verify: bool },
+    BackupCreate {
+        path: String,
+        proof: Option<Proof>,
+        slot: Option<SlotRequest>,
+        #[serde(default = "yes")]
+        verify: bool,
+    },
     /// [`Admin::forget_backup`].
-    BackupForget { id: String },
+    BackupForget { backup_id: String },
     /// [`Admin::backups`].
     BackupList,
     /// [`Admin::verify_backup`]. Secrets: the proof's, which is of the backup.
@@ -34,6 +48,12 @@ pub enum Command {
     Doctor { tenant: Option<String> },
     /// [`Admin::check`]. Secrets: the proof's.
     Fsck { proof: Proof },
+    /// [`Admin::create_operator`].
+    OperatorCreate { role: String, expires_at: Option<Timestamp> },
+    /// [`Admin::operators`].
+    OperatorList,
+    /// [`Admin::revoke_operator`].
+    OperatorRevoke { operator_id: String },
     /// [`Admin::change_passphrase`]. Secrets: the old one, the new one.
     PassphraseChange,
     /// [`Admin::reset_quota`].
@@ -47,7 +67,13 @@ pub enum Command {
     /// [`Admin::reseal`].
     Reseal,
     /// [`Admin::rotate_root`]. Secrets: those of each proof.
-    RootRotate { proofs: Vec<Proof>, drop_others: bool, reseal: bool },
+    RootRotate {
+        proofs: Vec<Proof>,
+        #[serde(default)]
+        drop_others: bool,
+        #[serde(default)]
+        reseal: bool,
+    },
     /// [`Admin::seal`].
     Seal,
     /// [`Admin::add_slot`]. Secrets: the proof's, the slot's.
@@ -64,8 +90,8 @@ pub enum Command {
     TenantEnable { tenant: String },
     /// [`Admin::rotate_tenant_key`].
     TenantKeyRotate { tenant: String },
-    /// [`Admin::tenants`].
-    TenantList,
+    /// [`Admin::tenants`]: those after `cursor`, up to `limit`.
+    TenantList { cursor: Option<String>, limit: Option<u32> },
     /// [`Admin::remove_tenants`]. Secrets: the proof's.
     TenantRemove { proof: Proof, tenants: Vec<String> },
     /// [`Admin::seal_tenant`]. Secrets: the proof's.
@@ -75,9 +101,14 @@ pub enum Command {
     /// [`Admin::unseal_tenant`]. Secrets: the proof's.
     TenantUnseal { proof: Proof, tenant: String },
     /// [`Admin::create_token`]. No scopes are all that read.
-    TokenCreate { tenant: String, scopes: Vec<String>, expires_at: Option<Timestamp> },
-    /// [`Admin::tokens`].
-    TokenList,
+    TokenCreate {
+        tenant: String,
+        #[serde(default)]
+        scopes: Vec<String>,
+        expires_at: Option<Timestamp>,
+    },
+    /// [`Admin::tokens`], and those that do not open: the ones after `cursor`, up to `limit`.
+    TokenList { cursor: Option<String>, limit: Option<u32> },
     /// [`Admin::revoke_token`].
     TokenRevoke { token_id: String },
     /// [`Admin::unseal`], or [`Admin::unseal_accepting_rollback`]. Secrets: the proof's.
@@ -143,29 +174,35 @@ pub struct Progress {
     pub total: u64,
 }
 
-const MISSING: Error = Error::InvalidCommand("a secret of the command is missing");
+fn yes() -> bool {
+    true
+}
+
+pub(super) const MISSING: Error = Error::InvalidCommand("a secret of the command is missing");
 
 impl Command {
-    /// How many secrets come with it.
-    pub fn secrets(&self) -> usize {
-        let of_proof = |proof: &Option<Proof>| proof.as_ref().map_or(0, Proof::secrets);
+    /// The proofs that it takes, and the slot.
+    fn keys(&self) -> (Vec<&Proof>, Option<&SlotRequest>) {
         match self {
-            Self::BackupCreate { proof, slot, .. } => {
-                of_proof(proof) + slot.as_ref().map_or(0, SlotRequest::secrets)
-            }
-            Self::BackupVerify { proof, .. } => of_proof(proof),
-            Self::PassphraseChange => 2,
-            Self::RootRotate { proofs, .. } => proofs.iter().map(Proof::secrets).sum(),
-            Self::SlotAdd { proof, slot } => proof.secrets() + slot.secrets(),
+            Self::BackupCreate { proof, slot, .. } => (proof.iter().collect(), slot.as_ref()),
+            Self::BackupVerify { proof, .. } => (proof.iter().collect(), None),
+            Self::RootRotate { proofs, .. } => (proofs.iter().collect(), None),
+            Self::SlotAdd { proof, slot } => (vec![proof], Some(slot)),
+            Self::PassphraseChange => (vec![&Proof::Passphrase, &Proof::Passphrase], None),
             Self::Fsck { proof }
             | Self::SlotRemove { proof, .. }
             | Self::TenantRemove { proof, .. }
             | Self::TenantSeal { proof, .. }
             | Self::TenantUnseal { proof, .. }
-            | Self::Unseal { proof, .. } => proof.secrets(),
-            Self::BackupForget { .. }
+            | Self::Unseal { proof, .. } => (vec![proof], None),
+            Self::AuditList { .. }
+            | Self::AuditVerify
+            | Self::BackupForget { .. }
             | Self::BackupList
             | Self::Doctor { .. }
+            | Self::OperatorCreate { .. }
+            | Self::OperatorList
+            | Self::OperatorRevoke { .. }
             | Self::QuotaReset { .. }
             | Self::QuotaSet { .. }
             | Self::QuotaShow { .. }
@@ -177,12 +214,26 @@ impl Command {
             | Self::TenantDisable { .. }
             | Self::TenantEnable { .. }
             | Self::TenantKeyRotate { .. }
-            | Self::TenantList
+            | Self::TenantList { .. }
             | Self::TenantShow { .. }
             | Self::TokenCreate { .. }
-            | Self::TokenList
-            | Self::TokenRevoke { .. } => 0,
+            | Self::TokenList { .. }
+            | Self::TokenRevoke { .. } => (Vec::new(), None),
         }
+    }
+
+    /// How many secrets come with it.
+    pub fn secrets(&self) -> usize {
+        let (proofs, slot) = self.keys();
+        let of_slot = slot.map_or(0, SlotRequest::secrets);
+        proofs.into_iter().map(Proof::secrets).sum::<usize>() + of_slot
+    }
+
+    /// Whether a program is run for it, by whoever executes it.
+    pub fn runs_program(&self) -> bool {
+        let (proofs, slot) = self.keys();
+        proofs.iter().any(|proof| matches!(proof, Proof::Command { .. }))
+            || matches!(slot, Some(SlotRequest::Command { .. }))
     }
 
     /// Whether it can be done while the vault is sealed.
@@ -195,40 +246,12 @@ impl Command {
 
     /// What the command's own proof, its first one, opens the vault with.
     pub fn unlock(&self, secrets: &[SecretText]) -> Option<Result<Unlock, Error>> {
-        let proof = match self {
-            Self::BackupCreate { proof, .. } => proof.as_ref()?,
-            Self::PassphraseChange => &Proof::Passphrase,
-            Self::RootRotate { proofs, .. } => proofs.first()?,
-            Self::Fsck { proof }
-            | Self::SlotAdd { proof, .. }
-            | Self::SlotRemove { proof, .. }
-            | Self::TenantRemove { proof, .. }
-            | Self::TenantSeal { proof, .. }
-            | Self::TenantUnseal { proof, .. }
-            | Self::Unseal { proof, .. } => proof,
+        if matches!(self, Self::BackupVerify { .. }) {
             // What it proves is that the backup may be opened.
-            Self::BackupForget { .. }
-            | Self::BackupList
-            | Self::BackupVerify { .. }
-            | Self::Doctor { .. }
-            | Self::QuotaReset { .. }
-            | Self::QuotaSet { .. }
-            | Self::QuotaShow { .. }
-            | Self::Reload
-            | Self::Reseal
-            | Self::Seal
-            | Self::SlotList
-            | Self::Status
-            | Self::TenantDisable { .. }
-            | Self::TenantEnable { .. }
-            | Self::TenantKeyRotate { .. }
-            | Self::TenantList
-            | Self::TenantShow { .. }
-            | Self::TokenCreate { .. }
-            | Self::TokenList
-            | Self::TokenRevoke { .. } => return None,
-        };
-        Some(proof.unlock(&mut secrets.iter()))
+            return None;
+        }
+        let (proofs, _) = self.keys();
+        Some(proofs.first()?.unlock(&mut secrets.iter()))
     }
 }
 
@@ -276,201 +299,6 @@ impl SlotRequest {
             }
         })
     }
-}
-
-impl Admin {
-    /// Does what `command` says. A long one calls `progress` now and then, and ends early, without
-    /// harm, when that answers false.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidCommand`] before anything is done, when `secrets` do not fit; else those of
-    /// the method that the command is for.
-    pub fn execute(
-        &self,
-        command: &Command,
-        secrets: &[SecretText],
-        progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Value, Error> {
-        if secrets.len() != command.secrets() {
-            return Err(Error::InvalidCommand("the command takes another number of secrets"));
-        }
-        let secrets = &mut secrets.iter();
-        match command {
-            Command::BackupCreate { path, proof, slot, verify } => {
-                let given = (proof.as_ref(), slot.as_ref());
-                self.execute_create((path, *verify), given, secrets, progress)
-            }
-            Command::BackupForget { id } => Ok(describe::forgotten(&self.forget_backup(id)?)),
-            Command::BackupList => Ok(describe::backups(&self.backups()?)),
-            Command::BackupVerify { path, proof, scratch } => {
-                let places = (path.as_str(), scratch.as_deref());
-                self.execute_verify(places, proof.as_ref(), secrets, progress)
-            }
-            Command::Doctor { tenant } => self.doctor(tenant.as_deref(), progress),
-            Command::Fsck { proof } => {
-                Ok(describe::report(&self.check(&proof.unlock(secrets)?, progress)?))
-            }
-            Command::PassphraseChange => {
-                let old = secrets.next().ok_or(MISSING)?;
-                let new = secrets.next().ok_or(MISSING)?;
-                let slot = self.change_passphrase(old, new, KdfCost::DEFAULT)?;
-                Ok(json!({ "slot": describe::slot(&slot) }))
-            }
-            Command::QuotaReset { tenant } => self.execute_quota_reset(tenant),
-            Command::QuotaSet { tenant, quotas } => self.execute_quota_set(tenant, quotas),
-            Command::QuotaShow { tenant } => self.execute_quota_show(tenant),
-            Command::Reload => Ok(describe::reloaded(&self.reload()?)),
-            Command::Reseal => Ok(describe::reseal(&self.reseal(progress)?)),
-            Command::RootRotate { proofs, drop_others, reseal } => {
-                let unlocks = proofs.iter().map(|proof| proof.unlock(secrets));
-                let unlocks: Vec<_> = unlocks.collect::<Result<_, _>>()?;
-                let dropped = self.rotate_root(&unlocks, *drop_others, *reseal)?;
-                Ok(json!({
-                    "dropped_slots": dropped.iter().map(describe::slot).collect::<Vec<_>>(),
-                    "reseal": describe::reseal(&self.reseal_progress()?),
-                }))
-            }
-            Command::Seal => {
-                self.seal()?;
-                Ok(json!({ "sealed": true }))
-            }
-            Command::SlotAdd { proof, slot } => {
-                let unlock = proof.unlock(secrets)?;
-                let added = self.add_slot(&unlock, &slot.new_slot(secrets)?)?;
-                Ok(describe::added_slot(&added))
-            }
-            Command::SlotList => Ok(self.slots()?.iter().map(describe::slot).collect()),
-            Command::SlotRemove { proof, id } => {
-                let slot = self.remove_slot(&proof.unlock(secrets)?, *id)?;
-                Ok(json!({ "slot": describe::slot(&slot), "removed": true }))
-            }
-            Command::Status => self.status(),
-            Command::TenantDisable { tenant } => self.switch(tenant, false),
-            Command::TenantEnable { tenant } => self.switch(tenant, true),
-            Command::TenantKeyRotate { tenant } => {
-                let term = self.rotate_tenant_key(&parse_id(tenant)?)?;
-                let reseal = describe::reseal(&self.reseal_progress()?);
-                Ok(json!({ "tenant_id": tenant, "term": term, "reseal": reseal }))
-            }
-            Command::TenantList => Ok(self.tenants()?.iter().map(describe::summary).collect()),
-            Command::TenantRemove { proof, tenants } => {
-                let ids: Vec<_> =
-                    tenants.iter().map(|id| parse_id(id)).collect::<Result<_, _>>()?;
-                let certificates = self.remove_tenants(&proof.unlock(secrets)?, &ids)?;
-                Ok(describe::removed(tenants, &certificates))
-            }
-            Command::TenantSeal { proof, tenant } => {
-                self.seal_tenant(&proof.unlock(secrets)?, &parse_id(tenant)?)?;
-                Ok(json!({ "tenant_id": tenant, "sealed": true }))
-            }
-            Command::TenantShow { tenant } => {
-                Ok(describe::tenant(&self.tenant(&parse_id(tenant)?)?))
-            }
-            Command::TenantUnseal { proof, tenant } => {
-                self.unseal_tenant(&proof.unlock(secrets)?, &parse_id(tenant)?)?;
-                Ok(json!({ "tenant_id": tenant, "sealed": false }))
-            }
-            Command::TokenCreate { tenant, scopes, expires_at } => {
-                let permissions = parse_scopes(scopes)?;
-                let (token, info) =
-                    self.create_token(&parse_id(tenant)?, permissions, *expires_at)?;
-                Ok(describe::created_token(&token, &info))
-            }
-            Command::TokenList => self.list_tokens(),
-            Command::TokenRevoke { token_id } => {
-                self.revoke_token(token_id)?;
-                Ok(json!({ "token_id": token_id, "revoked": true }))
-            }
-            Command::Unseal { proof, accept_rollback } => {
-                let unlock = proof.unlock(secrets)?;
-                let unsealing = if *accept_rollback {
-                    self.unseal_accepting_rollback(&unlock)?
-                } else {
-                    self.unseal(&unlock)?
-                };
-                Ok(describe::unsealing(unsealing.as_ref()))
-            }
-        }
-    }
-
-    fn execute_quota_show(&self, tenant: &str) -> Result<Value, Error> {
-        Ok(describe::quota(tenant, &self.quota(&parse_id(tenant)?)?))
-    }
-
-    fn execute_quota_reset(&self, tenant: &str) -> Result<Value, Error> {
-        self.reset_quota(&parse_id(tenant)?)?;
-        Ok(json!({ "tenant_id": tenant, "reset": true }))
-    }
-
-    fn execute_quota_set(
-        &self,
-        tenant: &str,
-        quotas: &BTreeMap<String, Option<u64>>,
-    ) -> Result<Value, Error> {
-        let quotas = self.set_quotas(&parse_id(tenant)?, quotas)?;
-        Ok(json!({ "tenant_id": tenant, "quotas": describe::quotas(&quotas) }))
-    }
-
-    fn list_tokens(&self) -> Result<Value, Error> {
-        let (tokens, damaged) = (self.tokens()?, self.damaged_tokens()?);
-        let damaged = damaged.iter().map(|name| describe::damaged_token(name));
-        Ok(tokens.iter().map(describe::token).chain(damaged).collect())
-    }
-
-    fn switch(&self, tenant: &str, enabled: bool) -> Result<Value, Error> {
-        self.set_enabled(&parse_id(tenant)?, enabled)?;
-        Ok(json!({ "tenant_id": tenant, "enabled": enabled }))
-    }
-
-    fn doctor(
-        &self,
-        tenant: Option<&str>,
-        progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Value, Error> {
-        let tenant = tenant.map(parse_id).transpose()?;
-        let mut answer = self.status()?;
-        // While it is sealed nobody knows where they are.
-        if !self.is_sealed() {
-            answer["databases"] = self.examine_databases(tenant.as_ref(), progress)?.into();
-        }
-        Ok(answer)
-    }
-
-    fn status(&self) -> Result<Value, Error> {
-        let slots = self.slots()?;
-        let opened = if self.is_sealed() {
-            None
-        } else {
-            Some(describe::Inside {
-                tenants: self.tenants()?,
-                tokens: self.tokens()?.len(),
-                damaged_tokens: self.damaged_tokens()?.len(),
-                scrub: self.manager.as_ref().and_then(|manager| manager.last_scrub()),
-                reseal: self.reseal_progress()?,
-                certificate_key: self.vault.certificate_key()?,
-                backups: self.backup_status()?,
-                store: self.vault.condition()?,
-            })
-        };
-        let store_id = self.vault.store_id().to_string();
-        Ok(describe::status(self.manager.is_some(), &store_id, &slots, opened))
-    }
-}
-
-/// A tenant id of a command. Which ids exist, the vault knows.
-fn parse_id(text: &str) -> Result<TenantId, Error> {
-    Ok(TenantId::parse(text, IdRule::AllowUnderscore)?)
-}
-
-fn parse_scopes(names: &[String]) -> Result<Permissions, Error> {
-    if names.is_empty() {
-        return Ok(Permissions::READ);
-    }
-    let unknown = Error::InvalidCommand("a scope is one of list, query, metadata, write");
-    let permissions: Option<Permissions> =
-        names.iter().map(|name| Permission::parse(name)).collect();
-    permissions.ok_or(unknown)
 }
 
 #[expect(clippy::disallowed_methods, reason = "from one locked buffer into another")]
@@ -523,14 +351,14 @@ mod tests {
         let command = Command::RootRotate { proofs, drop_others: false, reseal: false };
         assert_eq!(command.secrets(), 3);
         assert_eq!(Command::PassphraseChange.secrets(), 2);
-        assert_eq!(Command::TokenList.secrets(), 0);
+        assert_eq!(Command::OperatorList.secrets(), 0);
         let secrets = [SecretText::from("first"), SecretText::from("second")];
         let unlock = Command::PassphraseChange.unlock(&secrets).unwrap().unwrap();
         #[expect(clippy::disallowed_methods, reason = "a test compares it")]
         let opens_with_the_first = matches!(
             unlock, Unlock::Passphrase(passphrase) if passphrase.expose_secret() == "first");
         assert!(opens_with_the_first);
-        assert!(Command::TokenList.unlock(&secrets).is_none());
+        assert!(Command::OperatorList.unlock(&secrets).is_none());
         Proof::Passphrase.unlock(&mut [].iter()).unwrap_err();
     }
 }

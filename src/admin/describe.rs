@@ -7,8 +7,10 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use super::check::Rescued;
+use super::import::Imported;
 use super::quota::QuotaReport;
-use crate::auth::TokenInfo;
+use crate::audit::Verified;
+use crate::auth::{OperatorInfo, Role, TokenInfo};
 use crate::manager::{LastScrub, Reloaded};
 use crate::memory::SecretText;
 use crate::store::Condition;
@@ -16,8 +18,8 @@ use crate::tenant::{Connection, Permission, Quotas, TenantId};
 use crate::vault::backup::{Drill, KnownBackup};
 use crate::vault::check::{Finding, PartReport, Report};
 use crate::vault::{
-    AddedSlot, Certificate, ResealProgress, SlotInfo, SlotKind, StoredTenant, TenantDetails,
-    TenantSummary, Unsealing,
+    AddedSlot, Certificate, ChangeKind, ResealProgress, SlotInfo, SlotKind, StoredTenant,
+    TenantDetails, TenantSummary, Unsealing,
 };
 
 pub(super) fn reloaded(Reloaded { applied, needs_restart }: &Reloaded) -> Value {
@@ -149,6 +151,36 @@ pub(super) fn created_token(text: &SecretText, token: &TokenInfo) -> Value {
     })
 }
 
+pub(super) fn operator(operator: &OperatorInfo) -> Value {
+    json!({
+        "operator_id": operator.operator_id,
+        "role": operator.role.map(Role::as_str),
+        "created_at": operator.created_at.to_string(),
+        "expires_at": operator.expires_at.map(|at| at.to_string()),
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "shown once, to whoever made it")]
+pub(super) fn created_operator(text: &SecretText, operator: &OperatorInfo) -> Value {
+    json!({
+        "operator_id": operator.operator_id,
+        "token": text.expose_secret(),
+        "role": operator.role.map(Role::as_str),
+        "expires_at": operator.expires_at.map(|at| at.to_string()),
+    })
+}
+
+/// How the audit log is.
+pub(super) fn verified(verified: &Verified) -> Value {
+    json!({
+        "good": verified.is_good(),
+        "entries": verified.entries,
+        "last": verified.last,
+        "problems": verified.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "omitted": verified.omitted,
+    })
+}
+
 fn scopes(token: &TokenInfo) -> Vec<&'static str> {
     token.permissions.iter().map(Permission::as_str).collect()
 }
@@ -198,6 +230,31 @@ pub(super) fn reseal(progress: &ResealProgress) -> Value {
 pub(super) fn removed(tenants: &[String], certificates: &[Certificate]) -> Value {
     let certificates: Vec<_> = certificates.iter().map(Certificate::as_str).collect();
     json!({ "removed": tenants, "certificates": certificates })
+}
+
+/// What an import came to.
+pub(crate) fn imported(imported: &Imported) -> Value {
+    let Imported { changes, privileged, warnings, unknown_roles, is_refused } = imported;
+    let changes = changes.iter().map(|change| {
+        let (word, fields) = match &change.kind {
+            ChangeKind::Added => ("added", Vec::new()),
+            ChangeKind::Changed { fields } => ("changed", fields.clone()),
+            ChangeKind::Unchanged => ("unchanged", Vec::new()),
+        };
+        json!({ "tenant_id": change.tenant.as_str(), "change": word, "fields": fields })
+    });
+    let of = |name: &str, said: &[(TenantId, String)]| {
+        let said = said.iter();
+        said.map(|(tenant, text)| json!({ "tenant_id": tenant.as_str(), name: text }))
+            .collect::<Vec<_>>()
+    };
+    json!({
+        "imported": !is_refused,
+        "changes": changes.collect::<Vec<_>>(),
+        "privileged": of("findings", privileged),
+        "warnings": of("message", warnings),
+        "unknown_roles": unknown_roles,
+    })
 }
 
 /// What a check found.

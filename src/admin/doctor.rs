@@ -49,13 +49,7 @@ impl Admin {
             }
             found
         };
-        // A service has a runtime, whose thread for blocking work this is; the command line has none.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            return Ok(runtime.block_on(work));
-        }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|_| Error::InvalidCommand("no runtime can be started"))?;
-        Ok(runtime.block_on(work))
+        block_on(work)
     }
 
     async fn examine_database(&self, id: TenantId, options: &database::Options) -> Value {
@@ -81,6 +75,17 @@ impl Admin {
         drop(credentials);
         describe(&stored.config, examined)
     }
+}
+
+/// Waits for `work`. A service has a runtime, whose thread for blocking work this is; the command line
+/// has none.
+pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Error> {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        return Ok(runtime.block_on(work));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|_| Error::InvalidCommand("no runtime can be started"))?;
+    Ok(runtime.block_on(work))
 }
 
 /// A tenant whose database is not asked.

@@ -3,7 +3,7 @@
 //! ```text
 //! command line --------------------+
 //!                                  +--> Command, secrets --execute--> Admin --> a JSON answer
-//! command line --> admin socket ---+        (command.rs)       (one method)   (describe.rs)
+//! command line --> admin API ------+        (command.rs)       (one method)   (describe.rs)
 //! ```
 //!
 //! An action that changes something is announced in the audit log first, then done, then concluded
@@ -14,12 +14,18 @@ mod check;
 mod command;
 mod describe;
 mod doctor;
+mod execute;
+mod import;
 mod keys;
+mod operators;
+mod page;
 mod quota;
 mod reload;
+mod roles;
 mod words;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
@@ -29,15 +35,20 @@ use crate::database;
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 use crate::memory::SecretText;
-use crate::tenant::{InvalidTenantId, Permissions, ResolvedTenant, TenantId};
-use crate::vault::{self, Change, ChangeKind, StoredTenant, TenantCredentialVault, TenantSummary};
+use crate::tenant::{InvalidTenantId, Permissions, TenantId};
+use crate::vault::{self, StoredTenant, TenantCredentialVault, TenantSummary};
 
 pub use crate::manager::Reloaded;
 pub use backup::{Restore, verify_backup};
 pub use check::{Rescued, audit_log, examine, salvage};
 pub use command::{Command, Progress, Proof, SlotRequest};
-pub(crate) use describe::{report as describe_report, rescued as describe_rescued};
+pub(crate) use describe::{
+    imported as describe_imported, report as describe_report, rescued as describe_rescued,
+};
+pub use import::{Candidate, Import, Imported};
+pub(crate) use page::MAX_LIMIT;
 pub use quota::QuotaReport;
+pub use roles::Privileged;
 pub(crate) use words::{said, with_cause};
 
 /// An operator at work.
@@ -51,6 +62,12 @@ pub struct Admin {
     manager: Option<Arc<TenantMcpManager>>,
     /// How tenants' databases are reached, where they are.
     databases: Option<database::Options>,
+    /// Ties what is recorded to a request; `None` gives each entry an id of its own.
+    request_id: Option<RequestId>,
+    /// Where the request came in.
+    peer: Option<String>,
+    /// Whether anything was recorded.
+    has_recorded: AtomicBool,
 }
 
 /// What an action is about, as far as it is known before.
@@ -76,6 +93,9 @@ pub enum Error {
     /// The id breaks the rule for ids.
     #[error(transparent)]
     InvalidTenant(#[from] InvalidTenantId),
+    /// No operator's token has this public id.
+    #[error("no such operator token; `tenantry operator list` shows those there are")]
+    NoSuchOperator,
     /// No token has this public id.
     #[error("no such token; `tenantry token list` shows those there are")]
     NoSuchToken,
@@ -100,7 +120,7 @@ impl Error {
                 ErrorCode::InvalidArgument
             }
             Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
-            Self::NoSuchToken => ErrorCode::ResourceNotFound,
+            Self::NoSuchOperator | Self::NoSuchToken => ErrorCode::ResourceNotFound,
             Self::Vault(error) => error.code(),
         }
     }
@@ -114,7 +134,17 @@ impl Admin {
         log: Log,
         operator: Actor,
     ) -> Self {
-        Self { vault, auth, log, operator, manager: None, databases: None }
+        Self {
+            vault,
+            auth,
+            log,
+            operator,
+            manager: None,
+            databases: None,
+            request_id: None,
+            peer: None,
+            has_recorded: AtomicBool::new(false),
+        }
     }
 
     /// The same, with a way to tenants' databases.
@@ -128,45 +158,42 @@ impl Admin {
         let (vault, auth) = (Arc::clone(manager.vault()), Arc::clone(manager.auth()));
         let log = manager.log().clone();
         let databases = Some(manager.databases().clone());
-        Self { vault, auth, log, operator, manager: Some(manager), databases }
+        Self { manager: Some(manager), databases, ..Self::new(vault, auth, log, operator) }
     }
 
-    /// What importing the tenants `ids` would change; `read` gives the one at a place among them.
-    pub fn plan_import(
+    /// The same for one request, which came from `peer`.
+    #[must_use]
+    pub fn for_request(self, request_id: RequestId, peer: Option<String>) -> Self {
+        Self { request_id: Some(request_id), peer, ..self }
+    }
+
+    /// Records an attempt at `action` that changes nothing, or came to nothing before anything was
+    /// recorded; nothing where an action has recorded itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Audit`]: what it describes must not be answered.
+    pub fn record_unless_recorded(
         &self,
-        ids: &[TenantId],
-        read: impl FnMut(usize) -> Result<ResolvedTenant, Error>,
-    ) -> Result<Vec<Change>, Error> {
-        self.vault.plan_each(ids, read)
+        action: &'static str,
+        code: Option<ErrorCode>,
+    ) -> Result<(), Error> {
+        if self.has_recorded.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let pending = self.log.begin(self.attempt(action, None));
+        Ok(pending.complete_blocking(Outcome { code, ..Outcome::default() })?)
     }
 
-    /// Imports the tenants `ids`, all or none; `read` gives the one at a place among them.
-    pub fn import(
-        &self,
-        ids: &[TenantId],
-        read: impl FnMut(usize) -> Result<ResolvedTenant, Error>,
-    ) -> Result<Vec<Change>, Error> {
-        let names: Vec<_> = ids.iter().map(TenantId::as_str).collect();
-        let about = About { resource: Some(names.join(" ")), ..About::default() };
-        let changed = |changes: &Vec<Change>| {
-            let is_change = |change: &&Change| !matches!(change.kind, ChangeKind::Unchanged);
-            (Some(changes.iter().filter(is_change).count() as u64), None)
-        };
-        self.change("tenant.import", &about, changed, || self.vault.import_each(ids, read))
-    }
-
-    /// Lets tenants that were removed be imported again.
-    pub fn readmit(&self, ids: &[TenantId]) -> Result<(), Error> {
-        let names: Vec<_> = ids.iter().map(ToString::to_string).collect();
-        let about = About { resource: Some(names.join(" ")), ..About::default() };
-        let readmit = || Ok(self.vault.readmit(ids)?);
-        self.change("tenant.readmit", &about, |()| (None, None), readmit)
-    }
-
-    /// Records that `tenant` is to be imported though its role may do more than any tenant needs.
-    pub fn allow_privileged(&self, tenant: &TenantId, findings: &str) -> Result<(), Error> {
-        let about = About { tenant: Some(tenant), resource: Some(findings.to_owned()) };
-        self.change("tenant.allow_privileged", &about, |()| (None, None), || Ok(()))
+    /// What is known of an attempt of this operator.
+    fn attempt(&self, action: &'static str, tenant: Option<&TenantId>) -> Attempt {
+        Attempt {
+            request_id: self.request_id.clone().unwrap_or_else(RequestId::random),
+            actor: self.operator.clone(),
+            peer: self.peer.clone(),
+            action,
+            tenant: tenant.cloned(),
+        }
     }
 
     /// Every tenant, by id.
@@ -241,16 +268,11 @@ impl Admin {
         outcome: impl FnOnce(&T) -> (Option<u64>, Option<String>),
         work: impl FnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let mut pending = self.log.begin(Attempt {
-            request_id: RequestId::random(),
-            actor: self.operator.clone(),
-            peer: None,
-            action,
-            tenant: about.tenant.cloned(),
-        });
+        let mut pending = self.log.begin(self.attempt(action, about.tenant));
         if let Some(resource) = &about.resource {
             pending.set_resource(resource, None);
         }
+        self.has_recorded.store(true, Ordering::Release);
         pending.announce_blocking()?;
         let result = work();
         let outcome = match &result {

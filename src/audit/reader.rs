@@ -21,6 +21,8 @@ pub struct Filter {
     pub tenant: Option<TenantId>,
     /// Only from this moment on.
     pub since: Option<Timestamp>,
+    /// Only with a larger number.
+    pub after: u64,
 }
 
 impl Filter {
@@ -28,6 +30,7 @@ impl Filter {
         let is =
             |field: &Option<String>, tenant: &TenantId| field.as_deref() == Some(tenant.as_str());
         self.code.is_none_or(|code| entry.code.as_deref() == Some(code.as_str()))
+            && entry.seq > self.after
             && self.since.is_none_or(|since| entry.time >= since)
             && self
                 .tenant
@@ -47,8 +50,11 @@ impl Filter {
 pub fn read(
     directory: &Path,
     filter: Filter,
-) -> Result<impl Iterator<Item = Result<Entry, Error>>, Error> {
-    let segments = segments(directory)?;
+) -> Result<impl Iterator<Item = Result<Entry, Error>> + use<>, Error> {
+    let mut segments = segments(directory)?;
+    // Whole segments that are before what is asked for are not read.
+    let behind = segments.partition_point(|(first_seq, _)| *first_seq <= filter.after + 1);
+    segments.drain(..behind.saturating_sub(1));
     let entries = segments.into_iter().flat_map(|(first_seq, path)| Lines::open(first_seq, &path));
     Ok(entries.filter(move |entry| entry.as_ref().map_or(true, |entry| filter.admits(entry))))
 }

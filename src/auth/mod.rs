@@ -18,6 +18,7 @@ mod access;
 mod failures;
 mod issuer;
 mod known;
+mod operator;
 mod resource;
 mod throttle;
 mod token;
@@ -41,6 +42,7 @@ use throttle::Throttle;
 
 pub use access::{Caller, Origin, TenantAccess};
 pub use issuer::{Algorithm, Invalid, IssuerOptions, KeySource, PublicUrl};
+pub use operator::{OperatorInfo, Role};
 pub use resource::ProtectedResource;
 pub use token::Token;
 

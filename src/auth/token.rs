@@ -5,7 +5,8 @@
 //! ```
 //!
 //! The prefix lets secret scanners find a leaked token, the checksum lets them (and us) tell one
-//! from noise without a look-up. The checksum is no secret and protects nothing.
+//! from noise without a look-up. Operators' tokens begin with `tno_`, and are the same otherwise;
+//! neither is ever taken for the other: the prefix is in the checksum. The checksum is no secret and protects nothing.
 
 use std::fmt;
 
@@ -24,30 +25,42 @@ const CHECKSUM: usize = 4;
 pub struct Token(Zeroizing<[u8; SECRET]>);
 
 impl Token {
-    /// A new token from the operating system's generator, and its text.
+    /// A new token of a tenant's client, from the operating system's generator, and its text.
     ///
     /// # Errors
     ///
     /// When the system has no randomness to give.
     pub fn generate() -> Result<(Self, SecretText), getrandom::Error> {
+        Self::generate_with(PREFIX)
+    }
+
+    /// The same with another prefix.
+    pub(super) fn generate_with(
+        prefix: &'static str,
+    ) -> Result<(Self, SecretText), getrandom::Error> {
         let mut secret = Zeroizing::new([0; SECRET]);
         getrandom::fill(secret.as_mut_slice())?;
         let mut bytes = Zeroizing::new([0; SECRET + CHECKSUM]);
         bytes[..SECRET].copy_from_slice(secret.as_slice());
-        bytes[SECRET..].copy_from_slice(&checksum(&secret));
+        bytes[SECRET..].copy_from_slice(&checksum(prefix, &secret));
         let mut text = Zeroizing::new(String::with_capacity(64));
-        text.push_str(PREFIX);
+        text.push_str(prefix);
         URL_SAFE_NO_PAD.encode_string(bytes.as_slice(), &mut text);
         Ok((Self(secret), SecretText::from(text.as_str())))
     }
 
     /// The token that `text` is, if it is well formed.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_with(PREFIX, text)
+    }
+
+    /// The same with another prefix.
+    pub(super) fn parse_with(prefix: &'static str, text: &str) -> Option<Self> {
         let mut bytes = Zeroizing::new([0; SECRET + CHECKSUM]);
-        let body = text.strip_prefix(PREFIX)?;
+        let body = text.strip_prefix(prefix)?;
         let length = URL_SAFE_NO_PAD.decode_slice(body, bytes.as_mut_slice()).ok()?;
         let (secret, check) = bytes.split_first_chunk::<SECRET>()?;
-        if length != bytes.len() || check != checksum(secret) {
+        if length != bytes.len() || check != checksum(prefix, secret) {
             return None;
         }
         Some(Self(Zeroizing::new(*secret)))
@@ -75,8 +88,8 @@ impl fmt::Debug for Token {
     }
 }
 
-fn checksum(secret: &[u8; SECRET]) -> [u8; CHECKSUM] {
-    let digest = Sha256::new().chain_update(PREFIX).chain_update(secret).finalize();
+fn checksum(prefix: &str, secret: &[u8; SECRET]) -> [u8; CHECKSUM] {
+    let digest = Sha256::new().chain_update(prefix).chain_update(secret).finalize();
     let mut checksum = [0; CHECKSUM];
     checksum.copy_from_slice(&digest[..CHECKSUM]);
     checksum

@@ -48,6 +48,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         code: code.transpose()?,
         tenant: arguments.tenant.as_deref().map(parse_id).transpose()?,
         since: since.transpose()?,
+        after: 0,
     };
     let directory = context.data_dir().join("audit");
     if let Err(error) = directory.metadata() {

@@ -67,7 +67,8 @@ pub(super) fn run(context: &mut Context, command: Command) -> Result<(), Failure
         Command::Restore { backup } => restore(context, &backup),
         Command::List => list(context),
         Command::Forget { id } => {
-            let answer = context.operate(&admin::Command::BackupForget { id: id.clone() }, &[])?;
+            let answer =
+                context.operate(&admin::Command::BackupForget { backup_id: id.clone() }, &[])?;
             context.output.answer(&answer, || format!("{id} is forgotten"));
             Ok(())
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::tenant::read_bounded;
+use super::import::read_bounded;
 use super::{Context, Failure};
 use crate::error::ErrorCode;
 use crate::vault::Certificate;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::admin::with_cause;
 use crate::error::ErrorCode;
-use crate::{admin, audit, auth, config, control, http, manager, store, vault};
+use crate::{admin, api, audit, auth, config, http, manager, store, vault};
 
 pub(super) use crate::admin::said;
 
@@ -44,6 +44,11 @@ impl Failure {
         Self::new(ErrorCode::InternalError, format!("{doing}: {}", said(error.kind())))
     }
 
+    /// Another process has the data directory.
+    pub(super) fn in_use(error: &store::Error) -> Self {
+        Self { exit_code: TRY_AGAIN, ..Self::new(error.code(), with_cause(error)) }
+    }
+
     pub(super) fn code(&self) -> ErrorCode {
         self.code
     }
@@ -73,10 +78,10 @@ impl From<http::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        let failure = Self::new(error.code(), with_cause(&error));
-        let exit_code =
-            if matches!(error, store::Error::InUse { .. }) { TRY_AGAIN } else { failure.exit_code };
-        Self { exit_code, ..failure }
+        if matches!(error, store::Error::InUse { .. }) {
+            return Self::in_use(&error);
+        }
+        Self::new(error.code(), with_cause(&error))
     }
 }
 
@@ -105,6 +110,7 @@ impl From<admin::Error> for Failure {
             admin::Error::Auth(error) => error.into(),
             admin::Error::InvalidCommand(_)
             | admin::Error::InvalidTenant(_)
+            | admin::Error::NoSuchOperator
             | admin::Error::NoSuchToken
             | admin::Error::Settings(_)
             | admin::Error::TenantFile(_) => Self::new(error.code(), error.to_string()),
@@ -113,15 +119,12 @@ impl From<admin::Error> for Failure {
     }
 }
 
-impl From<control::ClientError> for Failure {
-    fn from(error: control::ClientError) -> Self {
+impl From<api::ClientError> for Failure {
+    fn from(error: api::ClientError) -> Self {
         match error {
-            control::ClientError::Refused { code, exit_code, message } => {
-                Self { code, exit_code, message }
-            }
-            control::ClientError::Absent
-            | control::ClientError::Broken
-            | control::ClientError::Io(_) => {
+            api::ClientError::Refused { code, message } => Self::new(code, message),
+            api::ClientError::Document(message) => Self::new(ErrorCode::InvalidArgument, message),
+            api::ClientError::Absent | api::ClientError::Broken | api::ClientError::Io(_) => {
                 let message = error.to_string();
                 Self { code: ErrorCode::InternalError, exit_code: TRY_AGAIN, message }
             }

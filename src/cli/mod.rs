@@ -17,14 +17,15 @@ mod descriptors;
 mod doctor;
 mod failure;
 mod fsck;
+mod import;
 mod init;
 mod key;
+mod operator;
 mod output;
 mod passphrase;
 mod place;
 mod quota;
 mod reload;
-mod roles;
 mod sample;
 mod serve;
 mod stdio;
@@ -77,6 +78,9 @@ struct Common {
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
+    /// Say whether a verb is done by the running service or here
+    #[arg(long, global = true)]
+    verbose: bool,
     #[command(flatten)]
     key: KeySource,
 }
@@ -127,6 +131,9 @@ enum Command {
     /// Make and revoke the tokens that clients log in with
     #[command(subcommand)]
     Token(token::Command),
+    /// Make and revoke the tokens of those who operate the service over its admin API
+    #[command(subcommand)]
+    Operator(operator::Command),
     /// Look at settings, limits, vault and tenants' databases, and say what needs attention
     Doctor(doctor::Arguments),
     /// Check everything that is stored, and rescue what can be
@@ -177,6 +184,7 @@ pub fn run() -> ExitCode {
             Command::Tenant(command) => tenant::run(&context, command),
             Command::Quota(command) => quota::run(&context, command),
             Command::Token(command) => token::run(&context, command),
+            Command::Operator(command) => operator::run(&context, command),
             Command::Doctor(arguments) => doctor::run(&context, &arguments),
             Command::Fsck(arguments) => fsck::run(&context, &arguments),
             Command::Audit(command) => audit::run(&context, command),
@@ -245,11 +253,6 @@ impl Context {
     /// Opens the vault without a key.
     fn open_sealed(&self) -> Result<Opened, Failure> {
         Opened::sealed(DataDir::open(self.data_dir())?, &self.settings)
-    }
-
-    /// Unseals the vault for an operator's action.
-    fn admin(&self) -> Result<Admin, Failure> {
-        Ok(self.open()?.admin())
     }
 }
 

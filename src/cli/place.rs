@@ -1,14 +1,18 @@
 //! Where a verb is executed: in the service that has the data directory, or here when there is none.
 
+use std::io::IsTerminal;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
+use super::import::TenantFiles;
 use super::key::{Key, Surroundings};
-use super::{Context, Failure, Opened, operator, tell};
-use crate::admin::{Command, Progress};
+use super::output::complain;
+use super::{Context, Failure, Opened, operator, tell, warn_if_unlocked};
+use crate::admin::{self, Admin, Command, Import, MAX_LIMIT, Progress};
+use crate::api::{self, ClientError};
 use crate::audit::Actor;
-use crate::control::{self, ClientError};
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::store::{self, DataDir};
@@ -19,26 +23,36 @@ pub(super) enum Place {
     Service(store::Error),
 }
 
-impl Context {
+/// Where commands are executed, one after the other.
+pub(super) struct Workplace<'a> {
+    context: &'a Context,
+    site: Site,
+    bar: Bar,
+}
+
+enum Site {
+    /// The vault, opened with the first key that is needed.
+    Here(Admin),
+    /// With the error of trying to have the directory here.
+    Service(store::Error),
+}
+
+impl Workplace<'_> {
     /// Executes `command`, and answers the JSON that describes what became of it. Here, the vault is
     /// opened with the command's own key, or with one that is read now, and what a rotation of keys
     /// leaves to be done is done before this returns.
-    pub(super) fn operate(
+    pub(super) fn execute(
         &self,
         command: &Command,
         secrets: &[SecretText],
     ) -> Result<Value, Failure> {
-        let bar = Bar::default();
-        let directory = match self.place()? {
-            Place::Here(directory) => directory,
-            Place::Service(in_use) => {
-                let mut show = |progress| bar.show(progress);
-                let (path, name) = (self.data_dir(), login_name());
-                let answer = control::call(path, &name, command, secrets, &mut show);
-                return match answer {
-                    Err(ClientError::Absent) => Err(in_use.into()),
-                    answer => Ok(answer?),
-                };
+        let context = self.context;
+        let admin = match &self.site {
+            Site::Here(admin) => admin,
+            Site::Service(in_use) => {
+                let mut show = |progress| self.bar.show(progress);
+                let (path, name) = (context.data_dir(), login_name());
+                return answered(api::call(path, &name, command, secrets, &mut show), in_use);
             }
         };
         if matches!(command, Command::Seal | Command::Unseal { accept_rollback: false, .. }) {
@@ -49,24 +63,111 @@ impl Context {
             let message = "no service runs on this data directory: the next one reads the settings";
             return Err(Failure::new(ErrorCode::InvalidArgument, message));
         }
-        let databases = self.settings.pool_options(self.data_dir()).database;
-        let admin = Opened::sealed(directory, &self.settings)?.admin().with_databases(databases);
-        if !command.is_for_sealed() {
+        if admin.is_sealed() && !command.is_for_sealed() {
             let unlock = match command.unlock(secrets) {
                 Some(unlock) => unlock?,
-                None => self.key()?.unlock()?,
+                None => context.key()?.unlock()?,
             };
             tell(admin.unseal(&unlock)?.as_ref());
         }
         let mut show = |progress| {
-            bar.show(progress);
-            self.goes_on()
+            self.bar.show(progress);
+            context.goes_on()
         };
         let mut answer = admin.execute(command, secrets, &mut show)?;
         if matches!(command, Command::RootRotate { .. } | Command::TenantKeyRotate { .. }) {
             answer["reseal"] = admin.execute(&Command::Reseal, &[], &mut show)?;
         }
         Ok(answer)
+    }
+
+    /// Imports the tenants of `files`.
+    pub(super) fn import(&self, files: TenantFiles, import: Import) -> Result<Value, Failure> {
+        let context = self.context;
+        match &self.site {
+            Site::Here(admin) => {
+                if admin.is_sealed() {
+                    tell(admin.unseal(&context.key()?.unlock()?)?.as_ref());
+                    warn_if_unlocked();
+                }
+                let read = |at: usize| files.read(at);
+                let mut show = |progress| {
+                    self.bar.show(progress);
+                    true
+                };
+                let imported = admin.take_in(files.candidates(), &read, import, &mut show)?;
+                Ok(admin::describe_imported(&imported))
+            }
+            Site::Service(in_use) => {
+                let mut show = |progress| self.bar.show(progress);
+                let (path, name) = (context.data_dir(), login_name());
+                let documents = files.into_documents();
+                answered(api::import(path, &name, import, documents, &mut show), in_use)
+            }
+        }
+    }
+}
+
+/// What a service answered.
+fn answered(answer: Result<Value, ClientError>, in_use: &store::Error) -> Result<Value, Failure> {
+    match answer {
+        Err(ClientError::Absent) => Err(Failure::in_use(in_use)),
+        answer => Ok(answer?),
+    }
+}
+
+impl Context {
+    /// Executes `command`, as [`Workplace::execute`] does.
+    pub(super) fn operate(
+        &self,
+        command: &Command,
+        secrets: &[SecretText],
+    ) -> Result<Value, Failure> {
+        self.workplace()?.execute(command, secrets)
+    }
+
+    /// All of a listing, page by page: `command` gives the command for the page behind a cursor.
+    pub(super) fn list(
+        &self,
+        listing: &str,
+        command: impl Fn(Option<String>, Option<u32>) -> Command,
+    ) -> Result<Vec<Value>, Failure> {
+        let workplace = self.workplace()?;
+        let (mut items, mut cursor) = (Vec::new(), None);
+        loop {
+            let mut page = workplace.execute(&command(cursor, Some(MAX_LIMIT)), &[])?;
+            if let Value::Array(page) = page[listing].take() {
+                items.extend(page);
+            }
+            cursor = page["next_cursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+
+    /// Where commands are executed now. People at a terminal are told.
+    pub(super) fn workplace(&self) -> Result<Workplace<'_>, Failure> {
+        let site = match self.place()? {
+            Place::Service(in_use) => {
+                self.say_where("done by the running service");
+                Site::Service(in_use)
+            }
+            Place::Here(directory) => {
+                self.say_where("done here: no service runs on the data directory");
+                let databases = self.settings.pool_options(self.data_dir()).database;
+                let admin = Opened::sealed(directory, &self.settings)?.admin();
+                Site::Here(admin.with_databases(databases))
+            }
+        };
+        Ok(Workplace { context: self, site, bar: Bar::default() })
+    }
+
+    fn say_where(&self, text: &str) {
+        let is_for_people = !self.common.json && std::io::stderr().is_terminal();
+        if self.common.verbose || is_for_people {
+            complain(&format!("({text})"));
+        }
     }
 
     /// Reads a key that the vault is opened with, unless a command could not be executed anyway.
@@ -93,7 +194,7 @@ impl Context {
     pub(super) fn place(&self) -> Result<Place, Failure> {
         match DataDir::open(self.data_dir()) {
             Ok(directory) => Ok(Place::Here(directory)),
-            Err(error @ store::Error::InUse { .. }) if control::is_present(self.data_dir()) => {
+            Err(error @ store::Error::InUse { .. }) if api::is_present(self.data_dir()) => {
                 Ok(Place::Service(error))
             }
             Err(error) => Err(error.into()),

@@ -18,7 +18,7 @@ use crate::audit::Actor;
 use crate::config::{self, Settings};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
-use crate::{control, http, telemetry};
+use crate::{api, http, telemetry};
 
 /// Exit code after a second signal, as a shell reports one.
 const INTERRUPTED: i32 = 130;
@@ -124,8 +124,11 @@ pub(super) async fn run(
     listener.set_nonblocking(true).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-    let socket = control::Socket::bind(directory)
-        .map_err(|error| Failure::io("making the admin socket", &error))?;
+    let operators = api::Listeners::bind(directory, context.settings.admin_options())
+        .map_err(|error| Failure::io("listening for operators", &error))?;
+    if let Some(address) = operators.address() {
+        tracing::info!("the admin API is at http://{address}/api/v1");
+    }
     let hangups = signal(SignalKind::hangup());
     let hangups = hangups.map_err(|error| Failure::io("watching for signals", &error))?;
     let reloader = Reloader::new(context, directory, address, &endpoint, &manager);
@@ -135,7 +138,7 @@ pub(super) async fn run(
     line(&format!("tenantry ready: {scheme}://{address}/mcp"));
     let supervisor = &context.supervisor;
     supervisor.ready();
-    let operators = socket.serve(Arc::clone(&manager), stopping.clone());
+    let operators = operators.serve(Arc::clone(&manager), stopping.clone());
     let calls = async {
         let serving =
             http::serve(listener, Arc::clone(&manager), endpoint.clone(), stopping.clone());

@@ -51,8 +51,8 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             });
         }
         Command::List => {
-            let answer = context.operate(&admin::Command::TokenList, &[])?;
-            let tokens = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+            let page = |cursor, limit| admin::Command::TokenList { cursor, limit };
+            let tokens = context.list("tokens", page)?;
             let cells = tokens.iter().map(|token| {
                 let mut cells: Vec<String> = ["token_id", "tenant_id", "scopes", "created_at"]
                     .map(|name| cell(token, name))
@@ -68,7 +68,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
                 cells
             });
             let headings = ["token", "tenant", "scopes", "created", "expires", "last used"];
-            context.output.rows(&headings, tokens, cells);
+            context.output.rows(&headings, &tokens, cells);
         }
         Command::Revoke { token_id } => {
             let command = admin::Command::TokenRevoke { token_id: token_id.clone() };

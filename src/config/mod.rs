@@ -3,6 +3,7 @@
 //! Every section fills the `Options` of one module. A key that no section knows is an error, so a
 //! misspelt limit does not silently stay at its default. No setting holds a secret.
 
+mod admin;
 mod auth;
 mod http;
 mod reload;
@@ -28,6 +29,7 @@ use crate::tenant::{IdRule, TenantId};
 use crate::vault::backup::Schedule;
 use crate::{database, store, telemetry, vault};
 
+pub use admin::AdminSettings;
 pub use auth::{AuthSettings, IssuerSettings};
 pub use http::{
     ClientCertificatesSetting, ForwardedHeaderSetting, HttpSettings, TlsSettings, TlsVersion,
@@ -58,6 +60,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// Who may call.
     pub auth: AuthSettings,
+    /// The admin API.
+    pub admin: AdminSettings,
     /// The process log.
     pub log: LogSettings,
 }
@@ -372,6 +376,7 @@ impl Settings {
             return refuse("backup.keep", "must be at least 1");
         }
         self.auth_options()?;
+        self.admin.check()?;
         self.check_listen(self.http.listen)
     }
 
@@ -432,6 +437,11 @@ impl Settings {
                 },
             },
         }
+    }
+
+    /// For [`crate::api`].
+    pub fn admin_options(&self) -> crate::api::Options {
+        crate::api::Options { listen: self.admin.listen, id_rule: self.id_rule() }
     }
 
     /// For [`crate::auth`].

@@ -211,6 +211,25 @@ impl DataDir {
         LargeBatch::new(&self.path)
     }
 
+    /// A file in it that has no name and is gone when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn nameless_file(&self) -> Result<File, Error> {
+        let action = format!("make a file in {}", self.path.display());
+        large::nameless_file(&self.path).map_err(Error::io(action))
+    }
+
+    /// Whether so many bytes may be written to its disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`].
+    pub fn admit(&self, bytes: u64) -> Result<(), Error> {
+        space::Space::new(&self.path, 0).admit(bytes)
+    }
+
     /// Overwrites and removes file `name`, if there is one. After a crash it may be there with its
     /// content, or with zeros.
     pub fn erase(&self, name: &str) -> Result<(), Error> {

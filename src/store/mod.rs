@@ -455,7 +455,7 @@ impl Error {
         }
     }
 
-    fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         |source| Self::Io { action: action.into(), source }
     }
 }

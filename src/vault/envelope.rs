@@ -53,6 +53,8 @@ pub(super) enum RecordKind {
     Backup = 6,
     /// What a tenant has used of its quotas.
     Counts = 7,
+    /// The tokens of operators, all of them.
+    Operators = 8,
 }
 
 /// Where a record lives; the associated data of its envelope, beside the tenant.
@@ -91,6 +93,7 @@ impl RecordKind {
             Self::Certificate => "certificate",
             Self::Backup => "backup",
             Self::Counts => "counts",
+            Self::Operators => "operators",
         }
     }
 }

@@ -143,6 +143,9 @@ pub enum Error {
     /// No backup has this id.
     #[error("no known backup has this id; `tenantry backup list` shows those there are")]
     NoSuchBackup,
+    /// There are as many operator tokens as there can be.
+    #[error("there are 32 operator tokens already; revoke one")]
+    TooManyOperators,
     /// No slot has this number.
     #[error("no slot has number {0}; `tenantry slot list` shows those there are")]
     NoSuchSlot(u16),
@@ -275,6 +278,7 @@ impl Error {
             | Self::Duplicate(_)
             | Self::LastOfflineSlot
             | Self::NoSuchSlot(_)
+            | Self::TooManyOperators
             | Self::PassphraseTooShort
             | Self::Removed { .. }
             | Self::Resealing

@@ -43,6 +43,7 @@ mod key;
 mod key_file;
 mod keyring;
 mod opening;
+mod operator;
 mod recent;
 mod record;
 mod removal;
@@ -52,6 +53,7 @@ mod seal;
 mod sealed;
 mod shares;
 mod slot;
+mod spool;
 mod token;
 mod unsealed;
 mod witness;
@@ -89,10 +91,12 @@ pub use error::Error;
 pub use import::{Change, ChangeKind};
 pub use kdf::KdfCost;
 pub use key_file::KeyFile;
+pub use operator::OperatorRecord;
 pub use recent::Watch;
 pub use reseal::ResealProgress;
 pub use shares::Share;
 pub use slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
+pub use spool::Spool;
 pub use token::{TokenPlace, TokenRecord};
 
 /// Every tenant's configuration and credentials.

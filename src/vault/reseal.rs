@@ -15,11 +15,12 @@ use std::sync::Arc;
 use super::backup;
 use super::envelope::{self, RecordKind};
 use super::keyring::{BackupSlot, Keyring, TenantKeys};
+use super::operator;
 use super::record::FieldId;
 use super::sealed::{self, SealedStore};
 use super::unsealed::{Unsealed, Writing};
 use super::{Entry, Error, Handle, TenantCredentialVault};
-use crate::store::{Batch, Tree};
+use crate::store::{Batch, Pair, Tree};
 use crate::tenant::TenantId;
 
 /// How far records are sealed under their newest keys.
@@ -334,21 +335,33 @@ impl Unsealed {
         Ok(count)
     }
 
-    /// Seals the records of the known backups anew. Answers whether one of them does not open.
-    fn reseal_backups(&self, batch: &mut Batch, system: &TenantKeys) -> Result<bool, Error> {
+    /// The records of the known backups, and the one of operators' tokens.
+    fn system_records(&self) -> Result<Vec<Pair>, Error> {
+        let store = self.records.store();
+        let mut records = store.scan(Tree::Meta, backup::RECORD_PREFIX)?;
+        let operators = store.get(Tree::Meta, operator::KEY)?;
+        records.extend(operators.map(|envelope| (operator::KEY.to_vec(), envelope)));
+        Ok(records)
+    }
+
+    /// Seals those records anew. Answers whether one of them does not open.
+    fn reseal_system_records(&self, batch: &mut Batch, system: &TenantKeys) -> Result<bool, Error> {
         let mut is_damaged = false;
-        for (key, envelope) in self.records.store().scan(Tree::Meta, backup::RECORD_PREFIX)? {
+        for (key, envelope) in self.system_records()? {
             if envelope::term(&envelope) == Some(system.active().number) {
                 continue;
             }
-            let place = backup::place(&self.records, &key);
+            let place = match &*key {
+                operator::KEY => operator::place(&self.records),
+                key => backup::place(&self.records, key),
+            };
             match envelope::open(system, &place, &envelope) {
                 Ok(opened) => {
                     let sealed = envelope::seal(system, &place, &opened)?;
                     batch.put(Tree::Meta, key, sealed);
                 }
                 Err(error) => {
-                    tracing::error!(error.code = %error.code(), %error, "a backup was not re-sealed");
+                    tracing::error!(error.code = %error.code(), %error, "a record was not re-sealed");
                     is_damaged = true;
                 }
             }
@@ -367,7 +380,7 @@ impl Unsealed {
         let mut is_damaged = false;
         let system = self.system();
         if after.is_none() {
-            is_damaged |= self.reseal_backups(batch, &system)?;
+            is_damaged |= self.reseal_system_records(batch, &system)?;
         }
         let mut count = 0;
         while count < limit {
@@ -470,11 +483,11 @@ impl Unsealed {
         Ok(outdated)
     }
 
-    /// How many tokens, and known backups, are under an old term.
+    /// How many tokens, known backups and the like are under an old term.
     fn count_tokens(&self, system: &TenantKeys) -> Result<usize, Error> {
         let active = Some(system.active().number);
-        let backups = self.records.store().scan(Tree::Meta, backup::RECORD_PREFIX)?;
-        let mut count = backups.iter().filter(|(_, it)| envelope::term(it) != active).count();
+        let others = self.system_records()?;
+        let mut count = others.iter().filter(|(_, it)| envelope::term(it) != active).count();
         let mut after = None::<Vec<u8>>;
         loop {
             let pairs = self.records.store().scan_after(Tree::Token, after.as_deref(), 1_024)?;

@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use rmcp::model::ReadResourceRequestParams;
 use serde_json::{Value, json};
 
+use crate::control::request;
 use crate::support::{Finished, PASSPHRASE, Sandbox, Server, finish};
 use crate::{Era, call, connect, query};
 
@@ -91,13 +90,7 @@ impl Search {
 
     /// Sends `bytes` to the admin socket.
     fn talk(&mut self, bytes: &[u8]) {
-        let socket = self.sandbox.data_dir().join("admin.sock");
-        let mut stream = UnixStream::connect(socket).unwrap();
-        // A service that refuses early does not read to the end.
-        drop(stream.write_all(bytes));
-        drop(stream.shutdown(std::net::Shutdown::Write));
-        let mut answer = String::new();
-        drop(stream.read_to_string(&mut answer));
+        let answer = crate::control::talk(&self.sandbox, bytes);
         assert!(!answer.is_empty());
         self.seen += &answer;
     }
@@ -257,30 +250,43 @@ async fn call_every_tool(search: &mut Search, server: &Server, tokens: &[String]
 
 fn send_nonsense_to_the_socket(search: &mut Search) {
     let secret = PASSPHRASE;
-    let request = |command: Value, lengths: Value| {
-        json!({ "version": 1, "operator": "x", "command": command, "secrets": lengths }).to_string()
-    };
-    let unseal = json!({ "unseal": { "proof": "passphrase" } });
-    let key_file = json!({ "unseal": { "proof": "key_file" } });
-    let shares = json!({ "unseal": { "proof": { "shares": { "count": 1 } } } });
-    let length = secret.len();
+    let unseal = |body: String| request("POST", "/unseal", &body);
     for message in [
-        format!("{secret}\n"),
-        format!("{{\"version\": 1, \"{secret}\": 1}}\n"),
-        format!("{}\n{secret}", request(json!({ secret: 1 }), json!([length]))),
-        format!("{}\n{secret}", request(unseal.clone(), json!([length + 1]))),
-        format!("{}\n{secret}", request(unseal.clone(), json!([1 << 20]))),
-        format!("{}\n{secret}", request(unseal.clone(), json!([]))),
-        format!("{}\n{secret}", request(unseal.clone(), json!([secret]))),
-        format!("{}\n{secret}", request(key_file, json!([length]))),
-        format!("{}\n{secret}", request(shares, json!([length]))),
-        format!("{}{secret}\n", "x".repeat(70_000)),
+        format!("{secret}\r\n\r\n").into_bytes(),
+        request("GET", &format!("/{secret}"), ""),
+        request("GET", &format!("/tenants?{secret}={secret}"), ""),
+        request("GET", &format!("/tenants?cursor={secret}"), ""),
+        request("POST", "/seal", &format!("{{\"{secret}\":1}}")),
+        unseal(secret.to_owned()),
+        unseal(format!("{{\"{secret}\":1}}")),
+        unseal(format!("{{\"proof\":\"{secret}\"}}")),
+        unseal(format!("{{\"proof\":{{\"{secret}\":1}}}}")),
+        unseal(format!("{{\"proof\":{{\"passphrase\":[\"{secret}\"]}}}}")),
+        unseal(format!("{{\"proof\":{{\"passphrase\":\"{secret}\"}},\"proof\":1}}")),
+        unseal(format!("{{\"proof\":{{\"passphrase\":\"{secret}\"}},\"more\":\"{secret}\"}}")),
+        unseal(format!("{{\"proof\":{{\"passphrase\":\"{}\"}}}}", secret.repeat(300))),
+        unseal(format!("{{\"proof\":{{\"key_file\":\"{secret}\"}}}}")),
+        unseal(format!("{{\"proof\":{{\"shares\":[\"{secret}\"]}}}}")),
+        unseal(format!("{{\"proof\":{{\"shares\":\"{secret}\"}}}}")),
+        unseal(format!("{{\"proof\":{{\"passphrase\":\"{secret}\u{fffd}")),
+        unseal(format!("{}{secret}", "x".repeat(70_000))),
     ] {
-        search.talk(message.as_bytes());
+        search.talk(&message);
     }
-    let mut no_text = format!("{}\n{secret}", request(unseal, json!([length + 1]))).into_bytes();
-    no_text.push(0xff);
+    let mut no_text = unseal(format!("{{\"proof\":{{\"passphrase\":\"{secret}?\"}}}}"));
+    let at = no_text.len() - 4;
+    no_text[at] = 0xff;
     search.talk(&no_text);
+    for line in [
+        format!("{{\"tenant\":{{\"tenant_id\":\"leak0001\",\"db_port\":\"{PASSWORD}\"}}}}\n"),
+        format!("{{\"tenant\":\"{PASSWORD}\"}}\n"),
+        format!("{{\"tenant\":{{}},\"variables\":{{\"{PASSWORD}\":1}}}}\n"),
+        format!("{{\"tenant\":{{}},\"variables\":[\"{PASSWORD}\"]}}\n"),
+        format!("{PASSWORD}\n"),
+    ] {
+        let message = String::from_utf8(request("POST", "/tenants:import", &line)).unwrap();
+        search.talk(message.replace("application/json", "application/x-ndjson").as_bytes());
+    }
 }
 
 fn change_every_key(search: &mut Search) {

@@ -372,7 +372,7 @@ impl Iterator for Steps<'_> {
 }
 
 /// A file in `directory`, for its owner only, that is gone when it is closed, by a crash too.
-fn nameless_file(directory: &Path) -> io::Result<File> {
+pub(super) fn nameless_file(directory: &Path) -> io::Result<File> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{CWD, Mode, OFlags, openat};

@@ -16,6 +16,7 @@ use super::super::certificate::hex;
 use super::super::envelope::{self, Place, RecordKind};
 use super::super::key::Key;
 use super::super::keyring::{Keyring, TenantKeys};
+use super::super::operator;
 use super::super::record::{self, Certificates, Directory, FieldId};
 use super::super::sealed::{RECORD_KEY_LENGTH, SealedStore, record_key};
 use super::super::token;
@@ -27,6 +28,7 @@ use crate::store::{Pair, Tree};
 const MEND_FIELD: &str = "import the tenant's file again, which replaces what does not open, or \
                           remove the tenant";
 const MEND_COUNTS: &str = "set it to 0 with `tenantry quota reset`";
+const MEND_OPERATORS: &str = "`tenantry operator revoke all`, and make them anew";
 const MEND_TENANT: &str = "restore from a backup, or rescue the others with `tenantry fsck --salvage \
                            OUT` and import this tenant there";
 const MEND_KEYRING: &str = "restore the keyring that belongs to this store, or a backup";
@@ -103,6 +105,13 @@ impl Progressing {
     ) -> Result<(), Error> {
         for (tree, pair) in pairs {
             match tree {
+                Tree::Meta if pair.0 == operator::KEY => {
+                    self.tokens.checked += 1;
+                    if source.open_operators(&pair.1).is_err() {
+                        let message = "the tokens of operators do not open";
+                        self.tokens.damaged(Finding::new(message, MEND_OPERATORS));
+                    }
+                }
                 Tree::Meta => {}
                 Tree::Tenant => {
                     let is_another =
@@ -263,6 +272,16 @@ impl Source<'_> {
         owner(keyring, former.copied(), handle, self.records().id(), seal_key)
     }
 
+    fn open_operators(&self, envelope: &[u8]) -> Result<Vec<operator::Known>, Error> {
+        match self {
+            Self::Live(vault) => vault.operators(),
+            Self::Closed { keyring, records, .. } => {
+                let system = keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?;
+                operator::open(records, system, envelope)
+            }
+        }
+    }
+
     fn open_token(&self, key: &[u8], envelope: &[u8]) -> Result<token::TokenRecord, Error> {
         match self {
             Self::Live(vault) => vault.open_token(key, envelope),
@@ -383,6 +402,7 @@ pub(super) fn examine<'a>(
             | RecordKind::Counts
             | RecordKind::Credential
             | RecordKind::Directory
+            | RecordKind::Operators
             | RecordKind::Token => {}
         }
         examined.kept.append(&mut found);

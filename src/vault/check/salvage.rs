@@ -25,7 +25,7 @@ use super::super::keyring::{Keyring, TenantKeys};
 use super::super::record::{Directory, Field, FieldId};
 use super::super::sealed::SealedStore;
 use super::super::slot::Unlock;
-use super::super::{Error, Handle, TenantCredentialVault, backup, token, witness};
+use super::super::{Error, Handle, TenantCredentialVault, backup, operator, token, witness};
 use super::closed::{OpenedKeys, Remains};
 use super::records::{self, CONFIG, COUNTS, Examined, Owner};
 use super::{CheckProgress, Watch};
@@ -125,6 +125,7 @@ impl TenantCredentialVault {
         }
         rescue.tokens(&keyring)?;
         rescue.backups(&keyring)?;
+        rescue.operators(&keyring)?;
         rescue.flush()?;
         let Rescue { salvaged, out: rescued, .. } = rescue;
         let mut names = Batch::default();
@@ -282,6 +283,24 @@ impl Rescue<'_> {
                 if opens && found.insert(key.clone()) {
                     self.put(Tree::Meta, &pair);
                 }
+            }
+            if remnant.is_complete {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tokens of operators, as the newest remnant has them that they open in.
+    fn operators(&mut self, keyring: &Keyring) -> Result<(), Error> {
+        let system = keyring.get(Handle::SYSTEM).ok_or(Error::KeyringDamaged)?;
+        let remnants = self.remnants;
+        for remnant in remnants {
+            if let Ok(Some(envelope)) = remnant.store.get(Tree::Meta, operator::KEY)
+                && operator::open(&self.out, system, &envelope).is_ok()
+            {
+                self.put(Tree::Meta, &(operator::KEY.to_vec(), envelope));
+                break;
             }
             if remnant.is_complete {
                 break;

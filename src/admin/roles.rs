@@ -9,12 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::output::complain;
-use super::serve::runtime;
-use super::{Context, Failure};
-use crate::admin;
+use super::doctor::block_on;
+use super::{Error, Progress};
 use crate::database::{self, Examined, ExcessPrivilege, Unavailable};
 use crate::tenant::{Connection, ResolvedTenant};
 
@@ -22,11 +19,13 @@ use crate::tenant::{Connection, ResolvedTenant};
 const AT_ONCE: usize = 16;
 
 /// A tenant whose role may do more than any tenant needs.
-pub(super) struct Privileged {
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "a finding")]
+pub struct Privileged {
     /// The tenant's place.
-    pub(super) at: usize,
+    pub at: usize,
     /// What the role may do.
-    pub(super) findings: String,
+    pub findings: String,
 }
 
 /// What became of a question.
@@ -37,25 +36,21 @@ enum Answer {
     Skipped,
 }
 
-/// Asks the databases of the tenants at `places`; `read` gives a tenant and `name` what people call
-/// its file. Says what else there is to say, a line each.
+/// Asks the databases of the tenants at `places`; `read` gives a tenant. What else there is to say
+/// goes to `warn`. Answers also how many roles are not known.
 ///
 /// # Errors
 ///
-/// Those of `read`.
+/// Those of `read`; [`Error::InvalidCommand`] when no runtime can be started.
 pub(super) fn privileged(
-    context: &Context,
+    options: &database::Options,
     places: &[usize],
-    read: impl Fn(usize) -> Result<ResolvedTenant, admin::Error>,
-    name: impl Fn(usize) -> String,
-) -> Result<Vec<Privileged>, Failure> {
-    let options = context.settings.pool_options(context.data_dir()).database;
-    let progress = ProgressBar::new(places.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} roles") {
-        progress.set_style(style);
-    }
+    read: &dyn Fn(usize) -> Result<ResolvedTenant, Error>,
+    warn: &mut dyn FnMut(usize, String),
+    progress: &mut dyn FnMut(Progress) -> bool,
+) -> Result<(Vec<Privileged>, u64), Error> {
     let silent = Mutex::new(HashSet::new());
-    let ask = async |at: usize| -> Result<(usize, Answer), admin::Error> {
+    let ask = async |at: usize| -> Result<(usize, Answer), Error> {
         let tenant = read(at)?;
         let Connection::Postgres(target) = &tenant.config.connection else {
             return Ok((at, Answer::Skipped));
@@ -67,7 +62,7 @@ pub(super) fn privileged(
         }
         Ok((
             at,
-            match database::examine(&tenant.config, &tenant.credentials, &options).await {
+            match database::examine(&tenant.config, &tenant.credentials, options).await {
                 Ok(examined) => Answer::Examined(examined),
                 Err(error) => {
                     if is_silence(&error) {
@@ -80,21 +75,19 @@ pub(super) fn privileged(
     };
     let mut found = Vec::new();
     let mut unknown = 0_u64;
-    runtime()?.block_on(async {
+    let (mut done, total) = (0, places.len() as u64);
+    block_on(async {
         let mut answers =
             std::pin::pin!(stream::iter(places.iter().copied()).map(ask).buffer_unordered(AT_ONCE));
         while let Some(answer) = answers.next().await {
             let (at, answer) = answer?;
-            let warn = |text: &str| {
-                progress.suspend(|| complain(&format!("warning: {}: {text}", name(at))));
-            };
             match answer {
                 Answer::Examined(examined) => {
                     let (privileged, writing): (Vec<_>, Vec<_>) =
                         examined.excess.into_iter().partition(|excess| excess.is_privileged);
                     if !writing.is_empty() {
                         let writing = listed(&writing);
-                        warn(&format!("db_user {writing}, and access.mode is read_only"));
+                        warn(at, format!("db_user {writing}, and access.mode is read_only"));
                     }
                     if !privileged.is_empty() {
                         found.push(Privileged { at, findings: listed(&privileged) });
@@ -102,23 +95,21 @@ pub(super) fn privileged(
                 }
                 Answer::Unanswered(error) => {
                     unknown += 1;
-                    warn(&format!("what db_user may do is not known: {error}"));
+                    warn(at, format!("what db_user may do is not known: {error}"));
                 }
                 Answer::Skipped => {
                     unknown += 1;
-                    warn("what db_user may do is not known: its server did not answer before");
+                    let text = "what db_user may do is not known: its server did not answer before";
+                    warn(at, text.to_owned());
                 }
             }
-            progress.inc(1);
+            done += 1;
+            progress(Progress { done, total });
         }
-        Ok::<(), admin::Error>(())
-    })?;
-    progress.finish_and_clear();
-    if unknown > 0 {
-        complain(&format!("{unknown} role(s) are not known; `tenantry doctor` asks again"));
-    }
+        Ok::<(), Error>(())
+    })??;
     found.sort_unstable_by_key(|privileged| privileged.at);
-    Ok(found)
+    Ok((found, unknown))
 }
 
 fn listed(privileges: &[ExcessPrivilege]) -> String {
