@@ -59,6 +59,7 @@ pub mod stdio;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;
+pub mod unix_socket;
 pub mod vault;
 
 pub use error::ErrorCode;

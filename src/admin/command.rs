@@ -20,7 +20,7 @@ use crate::vault::{KdfCost, KeyCommand, KeyFile, NewSlot, Share, Unlock};
 #[expect(missing_docs, reason = "the fields are the arguments of Admin's methods")]
 #[non_exhaustive]
 pub enum Command {
-    /// [`Admin::audit_entries`]: those after `cursor`, up to `limit`.
+    /// [`Admin::audit_entries`](super::Admin::audit_entries): those after `cursor`, up to `limit`.
     AuditList {
         code: Option<String>,
         tenant: Option<String>,
@@ -28,9 +28,9 @@ pub enum Command {
         cursor: Option<String>,
         limit: Option<u32>,
     },
-    /// [`Admin::verify_audit_log`].
+    /// [`Admin::verify_audit_log`](super::Admin::verify_audit_log).
     AuditVerify,
-    /// [`Admin::create_backup`]. Secrets: the proof's, the slot's.
+    /// [`Admin::create_backup`](super::Admin::create_backup). Secrets: the proof's, the slot's.
     BackupCreate {
         path: String,
         proof: Option<Proof>,
@@ -38,35 +38,35 @@ pub enum Command {
         #[serde(default = "yes")]
         verify: bool,
     },
-    /// [`Admin::forget_backup`].
+    /// [`Admin::forget_backup`](super::Admin::forget_backup).
     BackupForget { backup_id: String },
-    /// [`Admin::backups`].
+    /// [`Admin::backups`](super::Admin::backups).
     BackupList,
-    /// [`Admin::verify_backup`]. Secrets: the proof's, which is of the backup.
+    /// [`Admin::verify_backup`](super::Admin::verify_backup). Secrets: the proof's, which is of the backup.
     BackupVerify { path: String, proof: Option<Proof>, scratch: Option<String> },
-    /// What there is and how it is, and [`Admin::examine_databases`].
+    /// What there is and how it is, and [`Admin::examine_databases`](super::Admin::examine_databases).
     Doctor { tenant: Option<String> },
-    /// [`Admin::check`]. Secrets: the proof's.
+    /// [`Admin::check`](super::Admin::check). Secrets: the proof's.
     Fsck { proof: Proof },
-    /// [`Admin::create_operator`].
+    /// [`Admin::create_operator`](super::Admin::create_operator).
     OperatorCreate { role: String, expires_at: Option<Timestamp> },
-    /// [`Admin::operators`].
+    /// [`Admin::operators`](super::Admin::operators).
     OperatorList,
-    /// [`Admin::revoke_operator`].
+    /// [`Admin::revoke_operator`](super::Admin::revoke_operator).
     OperatorRevoke { operator_id: String },
-    /// [`Admin::change_passphrase`]. Secrets: the old one, the new one.
+    /// [`Admin::change_passphrase`](super::Admin::change_passphrase). Secrets: the old one, the new one.
     PassphraseChange,
-    /// [`Admin::reset_quota`].
+    /// [`Admin::reset_quota`](super::Admin::reset_quota).
     QuotaReset { tenant: String },
-    /// [`Admin::set_quotas`].
+    /// [`Admin::set_quotas`](super::Admin::set_quotas).
     QuotaSet { tenant: String, quotas: BTreeMap<String, Option<u64>> },
-    /// [`Admin::quota`].
+    /// [`Admin::quota`](super::Admin::quota).
     QuotaShow { tenant: String },
-    /// [`Admin::reload`].
+    /// [`Admin::reload`](super::Admin::reload).
     Reload,
-    /// [`Admin::reseal`].
+    /// [`Admin::reseal`](super::Admin::reseal).
     Reseal,
-    /// [`Admin::rotate_root`]. Secrets: those of each proof.
+    /// [`Admin::rotate_root`](super::Admin::rotate_root). Secrets: those of each proof.
     RootRotate {
         proofs: Vec<Proof>,
         #[serde(default)]
@@ -74,44 +74,44 @@ pub enum Command {
         #[serde(default)]
         reseal: bool,
     },
-    /// [`Admin::seal`].
+    /// [`Admin::seal`](super::Admin::seal).
     Seal,
-    /// [`Admin::add_slot`]. Secrets: the proof's, the slot's.
+    /// [`Admin::add_slot`](super::Admin::add_slot). Secrets: the proof's, the slot's.
     SlotAdd { proof: Proof, slot: SlotRequest },
-    /// [`Admin::slots`].
+    /// [`Admin::slots`](super::Admin::slots).
     SlotList,
-    /// [`Admin::remove_slot`]. Secrets: the proof's.
+    /// [`Admin::remove_slot`](super::Admin::remove_slot). Secrets: the proof's.
     SlotRemove { proof: Proof, id: u16 },
     /// What there is and how it is.
     Status,
-    /// [`Admin::set_enabled`].
+    /// [`Admin::set_enabled`](super::Admin::set_enabled).
     TenantDisable { tenant: String },
-    /// [`Admin::set_enabled`].
+    /// [`Admin::set_enabled`](super::Admin::set_enabled).
     TenantEnable { tenant: String },
-    /// [`Admin::rotate_tenant_key`].
+    /// [`Admin::rotate_tenant_key`](super::Admin::rotate_tenant_key).
     TenantKeyRotate { tenant: String },
-    /// [`Admin::tenants`]: those after `cursor`, up to `limit`.
+    /// [`Admin::tenants`](super::Admin::tenants): those after `cursor`, up to `limit`.
     TenantList { cursor: Option<String>, limit: Option<u32> },
-    /// [`Admin::remove_tenants`]. Secrets: the proof's.
+    /// [`Admin::remove_tenants`](super::Admin::remove_tenants). Secrets: the proof's.
     TenantRemove { proof: Proof, tenants: Vec<String> },
-    /// [`Admin::seal_tenant`]. Secrets: the proof's.
+    /// [`Admin::seal_tenant`](super::Admin::seal_tenant). Secrets: the proof's.
     TenantSeal { proof: Proof, tenant: String },
-    /// [`Admin::tenant`].
+    /// [`Admin::tenant`](super::Admin::tenant).
     TenantShow { tenant: String },
-    /// [`Admin::unseal_tenant`]. Secrets: the proof's.
+    /// [`Admin::unseal_tenant`](super::Admin::unseal_tenant). Secrets: the proof's.
     TenantUnseal { proof: Proof, tenant: String },
-    /// [`Admin::create_token`]. No scopes are all that read.
+    /// [`Admin::create_token`](super::Admin::create_token). No scopes are all that read.
     TokenCreate {
         tenant: String,
         #[serde(default)]
         scopes: Vec<String>,
         expires_at: Option<Timestamp>,
     },
-    /// [`Admin::tokens`], and those that do not open: the ones after `cursor`, up to `limit`.
+    /// [`Admin::tokens`](super::Admin::tokens), and those that do not open: the ones after `cursor`, up to `limit`.
     TokenList { cursor: Option<String>, limit: Option<u32> },
-    /// [`Admin::revoke_token`].
+    /// [`Admin::revoke_token`](super::Admin::revoke_token).
     TokenRevoke { token_id: String },
-    /// [`Admin::unseal`], or [`Admin::unseal_accepting_rollback`]. Secrets: the proof's.
+    /// [`Admin::unseal`](super::Admin::unseal), or [`Admin::unseal_accepting_rollback`](super::Admin::unseal_accepting_rollback). Secrets: the proof's.
     Unseal {
         proof: Proof,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]

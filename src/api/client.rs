@@ -1,7 +1,6 @@
 //! The command line's side of the socket. Blocks.
 
 use std::io;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,10 +17,11 @@ use serde_json::Value;
 
 use super::answer::{Line, Refusal};
 use super::routes::{self, IMPORT, ROOT};
-use super::{Document, JSON, NDJSON, OPERATOR, address, message};
+use super::{Document, JSON, NDJSON, OPERATOR, SOCKET, message};
 use crate::admin::{Command, Import, Progress};
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
+use crate::unix_socket;
 
 /// Longest answer that is read, in bytes: what an import of 100,000 tenants changed.
 const MAX_ANSWER: usize = 256 << 20;
@@ -58,8 +58,7 @@ pub enum ClientError {
 
 /// Whether a service has, or had, a socket in this data directory.
 pub fn is_present(directory: &Path) -> bool {
-    let metadata = directory.join(super::SOCKET).symlink_metadata();
-    metadata.is_ok_and(|metadata| metadata.file_type().is_socket())
+    unix_socket::is_present(directory, SOCKET)
 }
 
 /// Has the service of the data directory `directory` execute `command`, in the name of `operator`,
@@ -150,7 +149,8 @@ fn exchange(
     request: Request<Body>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Value, ClientError> {
-    let (address, _directory) = address(directory).map_err(|_| ClientError::Absent)?;
+    let (address, _directory) =
+        unix_socket::address(directory, SOCKET).map_err(|_| ClientError::Absent)?;
     let stream = UnixStream::connect(address).map_err(|_| ClientError::Absent)?;
     stream.set_nonblocking(true).map_err(ClientError::Io)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,10 +1,8 @@
 //! Where operators come in: the socket, and an address where one is set.
 
-use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,14 +12,15 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::patience::{PATIENCE, Patient};
 use super::service::{Door, Service};
-use super::{Options, SOCKET, address};
+use super::{Options, SOCKET};
 use crate::manager::TenantMcpManager;
+use crate::unix_socket::{Peer, Socket};
 
 /// Most connections of a door at a time whose requests are executed. As many again are told that the
 /// service is busy, and further ones are closed.
@@ -31,40 +30,24 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Most headers of a request, and most bytes of its head.
 const MAX_HEADERS: usize = 32;
 const MAX_HEAD: usize = 16 << 10;
-const ROOT: u32 = 0;
 
-/// The socket, bound, and the address, if there is one. Dropping it removes the socket's file.
+/// The socket, bound, and the address, if there is one.
 #[derive(Debug)]
 pub struct Listeners {
-    socket: UnixListener,
-    path: PathBuf,
-    /// This process's user, to whom the file belongs.
-    owner: u32,
+    socket: Socket,
     network: Option<TcpListener>,
     options: Options,
 }
 
 impl Listeners {
-    /// Binds the socket in `directory`, the data directory that this process has: a file that is
-    /// there was left by one that was killed. Must be called inside a Tokio runtime.
+    /// Binds the socket in `directory`, the data directory that this process has. Must be called inside a Tokio runtime.
     ///
     /// # Errors
     ///
     /// When the system refuses, or the address is not a loopback one.
     pub fn bind(directory: &Path, options: Options) -> io::Result<Self> {
-        let path = directory.join(SOCKET);
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(&path)?,
-            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
         let network = options.listen.map(listen).transpose()?;
-        let (address, _directory) = address(directory)?;
-        let socket = UnixListener::bind(address)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        let owner = fs::symlink_metadata(&path)?.uid();
-        Ok(Self { socket, path, owner, network, options })
+        Ok(Self { socket: Socket::bind(directory, SOCKET)?, network, options })
     }
 
     /// Where it listens beside the socket.
@@ -81,10 +64,12 @@ impl Listeners {
                 () = stopping.cancelled() => break,
                 Some(_) = local.join_next() => Ok(()),
                 Some(_) = remote.join_next() => Ok(()),
-                accepted = self.socket.accept() => accepted.map(|(stream, _)| {
-                    if let Some(door) = self.door(&stream) {
-                        admit(&mut local, &service, stream, door, &stopping);
-                    }
+                accepted = self.socket.accept() => accepted.map(|(stream, peer)| {
+                    let door = match peer {
+                        Peer { is_known: true, user } => Door::Socket(user),
+                        Peer { is_known: false, user } => Door::Stranger(user),
+                    };
+                    admit(&mut local, &service, stream, door, &stopping);
                 }),
                 accepted = accept(self.network.as_ref()) => accepted.map(|(stream, peer)| {
                     admit(&mut remote, &service, stream, Door::Network(peer), &stopping);
@@ -98,28 +83,6 @@ impl Listeners {
         while local.join_next().await.is_some() {}
         while remote.join_next().await.is_some() {}
         service.finish().await;
-    }
-
-    /// Who is at the other end of the socket.
-    fn door(&self, stream: &UnixStream) -> Option<Door> {
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == self.owner || peer.uid() == ROOT => {
-                Some(Door::Socket(peer.uid()))
-            }
-            Ok(peer) => Some(Door::Stranger(peer.uid())),
-            Err(error) => {
-                tracing::warn!(%error, "the admin socket's peer is not known");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Listeners {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(%error, "the admin socket's file stays");
-        }
     }
 }
 

@@ -29,11 +29,7 @@ mod patience;
 mod routes;
 mod service;
 
-use std::fs::File;
-use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 
 use crate::tenant::IdRule;
 
@@ -45,8 +41,6 @@ pub use routes::table;
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "admin.sock";
 
-/// Longest path that a socket's address has room for.
-const MAX_PATH: usize = 107;
 /// Name of the header with the login name of who sits at the command line.
 const OPERATOR: &str = "tenantry-operator";
 const NDJSON: &str = "application/x-ndjson";
@@ -60,16 +54,4 @@ pub struct Options {
     pub listen: Option<SocketAddr>,
     /// Which tenants an import may bring.
     pub id_rule: IdRule,
-}
-
-/// Where to bind or connect, however long the path of `directory` is. The file must live as long as
-/// the path is used.
-fn address(directory: &Path) -> io::Result<(PathBuf, Option<File>)> {
-    let path = directory.join(SOCKET);
-    if path.as_os_str().len() <= MAX_PATH {
-        return Ok((path, None));
-    }
-    let directory = File::open(directory)?;
-    let path = format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd());
-    Ok((path.into(), Some(directory)))
 }

@@ -203,7 +203,7 @@ impl Context {
 }
 
 /// The operator's name without the number, which the service learns from the kernel.
-fn login_name() -> String {
+pub(super) fn login_name() -> String {
     let Actor::Operator { name } = operator() else { return String::new() };
     name.rsplit_once('(').map_or(name.clone(), |(name, _)| name.to_owned())
 }

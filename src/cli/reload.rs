@@ -85,7 +85,7 @@ impl Reloader {
         if has_changed("pool")
             && let Some(manager) = self.manager.upgrade()
         {
-            manager.change_pool_options(reloaded.settings.pool_options(&self.directory));
+            manager.change_pool_options(&reloaded.settings.pool_options(&self.directory));
         }
         *settings = reloaded.settings;
         let (applied, needs_restart) = (reloaded.applied, reloaded.needs_restart);

@@ -129,6 +129,8 @@ pub(super) async fn run(
     if let Some(address) = operators.address() {
         tracing::info!("the admin API is at http://{address}/api/v1");
     }
+    let door = http::Door::bind(directory, local_handle(&context.settings)?)
+        .map_err(|error| Failure::io("making the socket for local programs", &error))?;
     let hangups = signal(SignalKind::hangup());
     let hangups = hangups.map_err(|error| Failure::io("watching for signals", &error))?;
     let reloader = Reloader::new(context, directory, address, &endpoint, &manager);
@@ -140,8 +142,9 @@ pub(super) async fn run(
     supervisor.ready();
     let operators = operators.serve(Arc::clone(&manager), stopping.clone());
     let calls = async {
+        let entrances = http::Entrances { listener, door: Some(door) };
         let serving =
-            http::serve(listener, Arc::clone(&manager), endpoint.clone(), stopping.clone());
+            http::serve(entrances, Arc::clone(&manager), endpoint.clone(), stopping.clone());
         let cut = serving.await;
         // Also when it ended by itself.
         stopping.cancel();
@@ -161,6 +164,12 @@ pub(super) async fn run(
         never = supervisor.attend(&manager, &stopping) => match never {},
         never = reload_at(hangups, &manager) => match never {},
     }
+}
+
+/// Hosts and limits of programs on this machine: they have no name of their own to say.
+pub(super) fn local_handle(settings: &Settings) -> Result<http::Handle, Failure> {
+    let max_body_bytes = settings.http.max_body_bytes;
+    Ok(http::Handle::new(http::Options { max_body_bytes, ..http::Options::default() })?)
 }
 
 /// Reads the settings anew at each of `hangups`, and says in the log what became of that.

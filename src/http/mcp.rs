@@ -16,7 +16,7 @@ use super::metadata::{challenge, needed};
 use super::readiness::{self, Readiness};
 use super::refusal::{Refused, in_our_shape, refuse, refuse_because, with_wait};
 use super::tls::CertificateTenant;
-use crate::audit::{Attempt, Outcome, RequestId};
+use crate::audit::{Attempt, Log, Outcome, RequestId};
 use crate::auth::{self, Auth, Origin, TenantAccess};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
@@ -38,9 +38,18 @@ impl Endpoint {
         handle: Handle,
         stopping: CancellationToken,
     ) -> Self {
-        let sessions = handle.current().options.sessions.clone();
+        let sessions = handle.current().options.sessions;
         let exchange = Arc::new(Exchange::new(handlers, manager.stays().clone(), sessions));
         Self { manager, exchange, handle, calls: Calls::default(), stopping }
+    }
+
+    pub(super) fn log(&self) -> &Log {
+        self.manager.log()
+    }
+
+    /// The same, where hosts and limits are those of `handle`.
+    pub(super) fn with_handle(self, handle: Handle) -> Self {
+        Self { handle, ..self }
     }
 
     /// Checks tokens.

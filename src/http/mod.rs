@@ -27,7 +27,7 @@ mod handle;
 mod headers;
 mod json;
 mod listener;
-mod local;
+pub mod local;
 mod mcp;
 mod message;
 mod metadata;
@@ -54,7 +54,7 @@ pub use self::allowed::InvalidName;
 pub use self::exchange::Handlers;
 pub use self::forwarded::{ForwardedHeader, Proxies};
 pub use self::handle::{EXPIRES_SOON, Error, Handle};
-pub use self::local::TenantEndpoint;
+pub use self::local::{Door, TenantEndpoint};
 pub use self::refusal::REFUSED;
 pub use self::session::SessionOptions;
 pub use self::tls::{ClientCertificates, InvalidTenantUri, TenantUri, TlsOptions};
@@ -155,31 +155,53 @@ impl Options {
     }
 }
 
-/// Serves `manager` on `listener` until `stopping` is cancelled. Then nothing is accepted any more,
+/// Where calls come in.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "there are no other ways in")]
+pub struct Entrances {
+    /// The port.
+    pub listener: TcpListener,
+    /// The socket for programs that operators start on this machine.
+    pub door: Option<Door>,
+}
+
+impl From<TcpListener> for Entrances {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, door: None }
+    }
+}
+
+/// Serves `manager` at `entrances` until `stopping` is cancelled. Then nothing is accepted any more,
 /// what is kept open closes with its next answer, and calls under way may finish for the time that
 /// `handle` has; the others are cut. Says how many. `manager` is left as it is.
 pub async fn serve(
-    listener: TcpListener,
+    entrances: impl Into<Entrances>,
     manager: Arc<TenantMcpManager>,
     handle: Handle,
     stopping: CancellationToken,
 ) -> u64 {
     let handlers = Arc::clone(&manager);
-    serve_with(listener, manager, handlers, handle, stopping).await
+    serve_with(entrances, manager, handlers, handle, stopping).await
 }
 
 /// As [`serve`], with handlers that are made by `handlers` once `manager` has granted a tenant.
 pub async fn serve_with(
-    listener: TcpListener,
+    entrances: impl Into<Entrances>,
     manager: Arc<TenantMcpManager>,
     handlers: impl Handlers,
     handle: Handle,
     stopping: CancellationToken,
 ) -> u64 {
+    let Entrances { listener, door } = entrances.into();
     let stays = manager.stays().clone();
     let endpoint = mcp::Endpoint::new(manager, handlers, handle.clone(), stopping.clone());
     let calls = endpoint.calls().clone();
-    let serving = listener::serve(listener, router(endpoint), &handle, &stopping);
+    let local = async {
+        if let Some(door) = door {
+            door.serve(endpoint.clone(), &stopping).await;
+        }
+    };
+    let serving = listener::serve(listener, router(endpoint.clone()), &handle, &stopping);
     let deadline = async {
         stopping.cancelled().await;
         // What stays would never finish.
@@ -189,7 +211,7 @@ pub async fn serve_with(
         tokio::time::sleep(CUT_TIMEOUT).await;
     };
     tokio::select! {
-        () = serving => {}
+        ((), ()) = async { tokio::join!(serving, local) } => {}
         () = deadline => {}
         never = handle.follow_files() => match never {},
     }

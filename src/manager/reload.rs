@@ -41,7 +41,7 @@ impl TenantMcpManager {
     }
 
     /// Has the pool work with other options, but for `max_sessions` and `database`, which stay.
-    pub fn change_pool_options(&self, options: pool::Options) {
+    pub fn change_pool_options(&self, options: &pool::Options) {
         self.pool.change_options(options);
     }
 }

@@ -376,7 +376,7 @@ impl McpConnectionPool {
 
     /// Works with other `options` from the next call of each tenant on, but for `max_sessions`,
     /// `min_idle` and `database`, which stay. Closes everything that is idle; calls under way finish.
-    pub fn change_options(&self, options: Options) {
+    pub fn change_options(&self, options: &Options) {
         self.pool.shared.change_options(options);
         for entry in self.pool.tenants.take_all(false) {
             entry.close();
@@ -396,11 +396,11 @@ impl Shared {
         Arc::clone(&self.options.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change_options(&self, new: Options) {
+    fn change_options(&self, new: &Options) {
         let mut options = self.options.write().unwrap_or_else(PoisonError::into_inner);
         let max_sessions = options.max_sessions;
         let (min_idle, database) = (options.min_idle.clone(), options.database.clone());
-        *options = Arc::new(Options { max_sessions, min_idle, database, ..new });
+        *options = Arc::new(Options { max_sessions, min_idle, database, ..*new });
     }
 }
 

@@ -44,7 +44,7 @@ mod tests {
     fn more_threads_than_parts_lose_no_count() {
         let tally = Tally::default();
         std::thread::scope(|scope| {
-            for _ in 0..PARTS * 2 + 1 {
+            for _ in 0..=PARTS * 2 {
                 scope.spawn(|| (0..100).for_each(|_| tally.add_one()));
             }
         });

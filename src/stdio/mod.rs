@@ -13,6 +13,7 @@
 //! Does not authenticate: who starts the program is an operator, and chose the tenant.
 
 mod envelope;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::ErrorCode;
 use crate::http::{REFUSED, TenantEndpoint};
 use envelope::Envelope;
+
+pub use service::ServiceEndpoint;
 
 /// Most calls under way; further lines wait.
 const MAX_CALLS: usize = 256;

@@ -215,7 +215,9 @@ async fn while_it_is_sealed_little_is_answered() {
         }
         let (status, answer) = ask(sandbox, &method, &path, "{}");
         let is_answered = answered.contains(&path.as_str()) && method == "GET";
-        if is_answered {
+        if path == "/settings:reload" {
+            assert_eq!((status, &answer["applied"]), (200, &json!([])), "{answer}");
+        } else if is_answered {
             let (status, answer) = ask(sandbox, &method, &path, "");
             assert_eq!(status, 200, "{method} {path}: {answer}");
         } else if path == "/unseal" || path == "/backups:verify" {

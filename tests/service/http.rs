@@ -13,6 +13,12 @@ fn list_tools(server: &Server, path: &str) -> RequestBuilder {
         .json(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" }))
 }
 
+/// A token that differs from `token` in its last character.
+pub(crate) fn other_than(token: &str) -> String {
+    let (rest, last) = token.split_at(token.len() - 1);
+    format!("{rest}{}", if last == "A" { 'B' } else { 'A' })
+}
+
 #[tokio::test]
 async fn no_token_a_wrong_one_a_revoked_one_and_two_are_told_the_same() {
     let tenants = TwoTenants::new();
@@ -22,7 +28,7 @@ async fn no_token_a_wrong_one_a_revoked_one_and_two_are_told_the_same() {
     tenants.sandbox.run(&["token", "revoke", id]).ok();
     let server = tenants.sandbox.serve();
     let [good, revoked] = tenants.tokens.each_ref();
-    let wrong = format!("{}A", &good[..good.len() - 1]);
+    let wrong = other_than(good);
     let requests = [
         list_tools(&server, ""),
         list_tools(&server, "").bearer_auth("nonsense"),
@@ -33,9 +39,9 @@ async fn no_token_a_wrong_one_a_revoked_one_and_two_are_told_the_same() {
     ];
     let count = requests.len();
     let mut bodies = Vec::new();
-    for request in requests {
+    for (which, request) in requests.into_iter().enumerate() {
         let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED, "request {which}");
         assert_eq!(response.headers()["www-authenticate"], "Bearer realm=\"tenantry\"");
         let mut body: Value = response.json().await.unwrap();
         let details = body["error"]["data"].as_object_mut().unwrap();

@@ -239,6 +239,7 @@ fn serve_with_files(sandbox: &Sandbox, soft: u32, hard: u32) -> Server {
         .env("TENANTRY_STORE__BALLAST_MIB", "0")
         .env("TENANTRY_VAULT__UPGRADE_KDF", "false")
         .env("TENANTRY_POOL__MAX_SESSIONS", "300")
+        .env("TENANTRY_HTTP__MAX_CONNECTIONS", "2048")
         .stdin(Stdio::null());
     Server::start(&mut command)
 }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use rmcp::transport::TokioChildProcess;
 use serde_json::{Value, json};
+use tokio::process::Command;
 
 use crate::mcp::use_everything;
 use crate::support::{Sandbox, finish};
@@ -15,9 +16,7 @@ async fn a_desktop_client_of_either_era_uses_every_tool_over_stdio() {
     for era in [Era::Legacy, Era::Modern] {
         let tenants = TwoTenants::new();
         let command = tenants.sandbox.command(&["stdio", "--tenant", "tenant001"]);
-        let client =
-            converse(TokioChildProcess::new(tokio::process::Command::from(command)).unwrap(), era)
-                .await;
+        let client = converse(TokioChildProcess::new(Command::from(command)).unwrap(), era).await;
         use_everything(&client).await;
         let foreign = query(&client, "mcp://tenant002/database", "SELECT 1").await;
         assert_eq!(error_code(&foreign), "FORBIDDEN");
@@ -28,6 +27,44 @@ async fn a_desktop_client_of_either_era_uses_every_tool_over_stdio() {
         assert_eq!(forbidden[0]["peer"], "stdio");
         assert_eq!(forbidden[0]["request_id"], content(&foreign)["request_id"]);
     }
+}
+
+/// No key is asked for: the service has the vault.
+#[tokio::test]
+async fn a_desktop_client_uses_every_tool_of_the_service_that_runs() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve();
+    for era in [Era::Legacy, Era::Modern] {
+        let command = tenants.sandbox.keyless_command(&["stdio", "--tenant", "tenant001"]);
+        let client = converse(TokioChildProcess::new(Command::from(command)).unwrap(), era).await;
+        use_everything(&client).await;
+        let foreign = query(&client, "mcp://tenant002/database", "SELECT 1").await;
+        assert_eq!(error_code(&foreign), "FORBIDDEN");
+        let write = json!({ "resource_uri": "mcp://tenant001/database", "statement": "x" });
+        let write = call(&client, "write_tenant_data", write).await;
+        assert_eq!(error_code(&write), "FORBIDDEN");
+        client.cancel().await.unwrap();
+    }
+    let forbidden = tenants.sandbox.audit(&["--code", "FORBIDDEN"]);
+    assert_eq!(forbidden.len(), 4);
+    for entry in &forbidden {
+        assert_eq!(
+            (&entry["actor"]["kind"], &entry["peer"]),
+            (&json!("operator"), &json!("stdio"))
+        );
+        assert_eq!(entry["tenant"], "tenant001");
+    }
+
+    // A tenant that is not there is told so by each call.
+    let mut command = tenants.sandbox.keyless_command(&["stdio", "--tenant", "nobody01"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let call = json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/list" });
+    writeln!(child.stdin.take().unwrap(), "{call}").unwrap();
+    let answer: Value = serde_json::from_reader(child.stdout.take().unwrap()).unwrap();
+    assert_eq!(answer["id"], "a");
+    assert_eq!(answer["error"]["data"]["error_code"], "TENANT_NOT_CONFIGURED");
+    assert!(child.wait().unwrap().success());
+    server.stop().ok();
 }
 
 #[tokio::test]
@@ -42,11 +79,8 @@ async fn a_client_may_write_when_its_operator_says_so() {
     for (scope, code) in [("query", Some("FORBIDDEN")), ("query,write", None)] {
         let arguments = ["stdio", "--tenant", "tenant001", "--scope", scope];
         let command = sandbox.command(&arguments);
-        let client = converse(
-            TokioChildProcess::new(tokio::process::Command::from(command)).unwrap(),
-            Era::Modern,
-        )
-        .await;
+        let client =
+            converse(TokioChildProcess::new(Command::from(command)).unwrap(), Era::Modern).await;
         let answer = call(&client, "write_tenant_data", change.clone()).await;
         match code {
             Some(code) => assert_eq!(error_code(&answer), code),

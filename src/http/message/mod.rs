@@ -26,6 +26,11 @@ use serde_json::Value;
 
 use super::json::{self, Flaw, Json, Kind};
 
+/// The first revision without a handshake.
+const STATELESS: &str = "2026-07-28";
+/// Methods that it removed.
+const REMOVED: [&str; 4] =
+    ["initialize", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
 /// Longest id that is a string, in bytes.
 const MAX_ID: usize = 256;
 /// Longest name of a method, in bytes.
@@ -331,7 +336,7 @@ fn read_call(id: Option<Value>, method: String, params: Option<Json<'_>>) -> Res
             if !fits {
                 return Err(Problem::ToolCall);
             }
-        } else if !fits(&method, params) {
+        } else if !is_removed(&method, version.as_deref()) && !fits(&method, params) {
             return Err(Problem::Parameters);
         }
     }
@@ -343,6 +348,11 @@ fn read_call(id: Option<Value>, method: String, params: Option<Json<'_>>) -> Res
     };
     let name = name.and_then(Json::string).map(Cow::into_owned);
     Ok(Call { id, method, name, version: version.map(Cow::into_owned) })
+}
+
+/// Whether `method` is not any more in `version`: it is unknown there, whatever its parameters are.
+fn is_removed(method: &str, version: Option<&str>) -> bool {
+    version.is_some_and(|version| version >= STATELESS) && REMOVED.contains(&method)
 }
 
 /// Whether `params` are ones of `method`, if that is a known one. The types are those that its

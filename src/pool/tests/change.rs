@@ -103,7 +103,7 @@ async fn other_options_hold_from_the_next_call_on_and_calls_under_way_finish() {
     options.max_instances_per_tenant = 2;
     options.max_sessions = 1;
     options.on_change = OnChange::Cancel;
-    fixture.pool.change_options(options);
+    fixture.pool.change_options(&options);
     let uri = "mcp://tenant001/database";
     under_way.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
     let both = [fixture.lease("tenant001").await, fixture.lease("tenant001").await];

@@ -4,7 +4,7 @@
 #[expect(clippy::duplicate_mod, reason = "once with the locks of the model")]
 #[expect(dead_code, unreachable_pub, reason = "the model is not all of the vault")]
 #[path = "../recent.rs"]
-mod recent;
+mod subject;
 mod sync {
     pub(super) use std::sync::PoisonError;
 
@@ -18,7 +18,7 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::thread;
 
-use recent::{Recent, Watch};
+use subject::{Recent, Watch};
 
 const TENANT: &u8 = &7;
 /// What is on the disk before anything changes, and after that.
