@@ -55,6 +55,14 @@ async fn a_desktop_client_uses_every_tool_of_the_service_that_runs() {
         assert_eq!(entry["tenant"], "tenant001");
     }
 
+    // What is no message is told so, whatever else is under way.
+    let mut command = tenants.sandbox.keyless_command(&["stdio", "--tenant", "tenant001"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"{\"jsonrpc\"\n").unwrap();
+    let answer: Value = serde_json::from_reader(child.stdout.take().unwrap()).unwrap();
+    assert_eq!((&answer["id"], &answer["error"]["code"]), (&Value::Null, &json!(-32_700)));
+    assert!(child.wait().unwrap().success());
+
     // A tenant that is not there is told so by each call.
     let mut command = tenants.sandbox.keyless_command(&["stdio", "--tenant", "nobody01"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
