@@ -15,6 +15,7 @@ use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::completion::Completing;
 use super::describe::DESCRIBE;
@@ -23,7 +24,7 @@ use super::tools::{self, LIST, ListArguments, METADATA, NoArguments, QUERY, TOOL
 use super::{
     Attachment, Caller, Error, Failure, Instances, QueryAnswer, Subscriptions, TenantContext,
 };
-use super::{progress, subscription};
+use super::{logging, progress, subscription};
 use crate::error::ErrorCode;
 
 const INSTRUCTIONS: &str = "This server gives access to one tenant's own database. Call \
@@ -112,7 +113,10 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
 
 impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     fn get_info(&self) -> ServerConfig {
-        let capabilities = ServerCapabilities::builder()
+        let builder = ServerCapabilities::builder();
+        #[expect(deprecated, reason = "where a client asks for it, it is given")]
+        let builder = builder.enable_logging();
+        let capabilities = builder
             .enable_tools()
             .enable_tool_list_changed()
             .enable_resources()
@@ -141,6 +145,8 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
         if let Some(resources) = &mut result.capabilities.resources {
             resources.list_changed = None;
         }
+        // Nor can they say for each request what they want to be told.
+        result.capabilities.logging = None;
         Ok(result)
     }
 
@@ -179,7 +185,10 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.call(request, &context).await.map(CallToolResponse::from)
+        let (tool, began) = (request.name.clone(), Instant::now());
+        let result = self.call(request, &context).await?;
+        logging::tell(&context, &tool, &result, began.elapsed()).await;
+        Ok(result.into())
     }
 
     async fn list_resources(

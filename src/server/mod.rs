@@ -23,6 +23,7 @@ mod error;
 mod explain;
 mod handler;
 mod listing;
+mod logging;
 mod needs;
 mod pacing;
 mod progress;

@@ -200,6 +200,48 @@ async fn a_long_call_gives_signs_of_life_to_who_asked_for_them() {
 }
 
 #[tokio::test]
+async fn who_asks_is_told_what_became_of_a_call() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve();
+    let call = async |uri: &str, level: &str| {
+        let arguments =
+            json!({ "resource_uri": uri, "query": "SELECT 1 UNION SELECT 2", "limit": 1 });
+        let params = json!({ "name": "query_tenant_data", "arguments": arguments });
+        let meta = json!({ "io.modelcontextprotocol/logLevel": level });
+        let request = modern(&server, &tenants.tokens[0], "tools/call", params, &meta);
+        let answer = request.send().await.unwrap();
+        if answer.headers()["content-type"] == "application/json" {
+            return vec![answer.json().await.unwrap()];
+        }
+        messages(&mut { answer }, |message| message["result"].is_object()).await
+    };
+    let (own, foreign) = ("mcp://tenant001/database", "mcp://tenant002/database");
+    for (uri, wanted, told) in [
+        (own, "debug", Some("warning")),
+        (own, "warning", Some("warning")),
+        (own, "error", None),
+        (foreign, "error", Some("error")),
+        (foreign, "critical", None),
+    ] {
+        let messages = call(uri, wanted).await;
+        let (result, before) = messages.split_last().unwrap();
+        let content = &result["result"]["structuredContent"];
+        let Some(level) = told else {
+            assert!(before.is_empty(), "{before:?}");
+            continue;
+        };
+        let [notice] = before else { unreachable!("{before:?}") };
+        assert_eq!(notice["method"], "notifications/message");
+        assert_eq!(notice["params"]["level"], level);
+        let data = &notice["params"]["data"];
+        assert_eq!(data["tool"], "query_tenant_data");
+        assert_eq!(data["row_count"], content["row_count"]);
+        assert_eq!(data["error_code"], content["error_code"]);
+        assert!(!data.to_string().contains("tenant002"), "{data}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_that_takes_too_long_in_all_is_dropped_and_recorded() {
     let sandbox = Sandbox::new();
     sandbox.add_tenant("tenant001", &json!({ "limits": { "statement_timeout_ms": 3_600_000 } }));
