@@ -173,6 +173,31 @@ impl ErrorCode {
         }
     }
 
+    /// The HTTP status of an answer that is this failure.
+    pub fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidArgument
+            | Self::InvalidTenant
+            | Self::QueryFailed
+            | Self::QueryRefused => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden | Self::TenantDisabled => 403,
+            Self::ResourceNotFound | Self::TenantNotConfigured => 404,
+            Self::QuotaExceeded | Self::TooManyFailures => 429,
+            Self::IntegrityError
+            | Self::InternalError
+            | Self::OutcomeUnknown
+            | Self::QueryTimeout
+            | Self::ResultTooLarge => 500,
+            Self::AuditUnavailable
+            | Self::Cancelled
+            | Self::DatabaseUnavailable
+            | Self::PoolExhausted
+            | Self::VaultSealed => 503,
+            Self::StorageFull => 507,
+        }
+    }
+
     /// The code that [`ErrorCode::as_str`] gives as `text`.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == text)

@@ -57,6 +57,7 @@ pub mod quota;
 pub mod server;
 pub mod stdio;
 pub mod store;
+mod strict_json;
 pub mod telemetry;
 pub mod tenant;
 pub mod unix_socket;

@@ -176,25 +176,6 @@ pub(super) fn health(is_sealed: bool, request_id: &RequestId) -> Response<Body> 
 }
 
 fn status_of(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::InvalidArgument
-        | ErrorCode::InvalidTenant
-        | ErrorCode::QueryFailed
-        | ErrorCode::QueryRefused => StatusCode::BAD_REQUEST,
-        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorCode::Forbidden | ErrorCode::TenantDisabled => StatusCode::FORBIDDEN,
-        ErrorCode::ResourceNotFound | ErrorCode::TenantNotConfigured => StatusCode::NOT_FOUND,
-        ErrorCode::QuotaExceeded | ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::AuditUnavailable
-        | ErrorCode::Cancelled
-        | ErrorCode::DatabaseUnavailable
-        | ErrorCode::PoolExhausted
-        | ErrorCode::VaultSealed => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::IntegrityError
-        | ErrorCode::InternalError
-        | ErrorCode::OutcomeUnknown
-        | ErrorCode::QueryTimeout
-        | ErrorCode::ResultTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    // Every status of a code is one.
+    StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -199,26 +199,6 @@ pub(super) async fn no_such_path() -> Response {
 }
 
 fn status(code: ErrorCode) -> StatusCode {
-    match code {
-        ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorCode::Forbidden | ErrorCode::TenantDisabled => StatusCode::FORBIDDEN,
-        ErrorCode::TenantNotConfigured => StatusCode::NOT_FOUND,
-        ErrorCode::AuditUnavailable
-        | ErrorCode::Cancelled
-        | ErrorCode::DatabaseUnavailable
-        | ErrorCode::PoolExhausted
-        | ErrorCode::VaultSealed => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorCode::StorageFull => StatusCode::INSUFFICIENT_STORAGE,
-        ErrorCode::QuotaExceeded | ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::InvalidArgument
-        | ErrorCode::InvalidTenant
-        | ErrorCode::QueryFailed
-        | ErrorCode::QueryRefused
-        | ErrorCode::ResourceNotFound => StatusCode::BAD_REQUEST,
-        ErrorCode::IntegrityError
-        | ErrorCode::InternalError
-        | ErrorCode::QueryTimeout
-        | ErrorCode::OutcomeUnknown
-        | ErrorCode::ResultTooLarge => StatusCode::INTERNAL_SERVER_ERROR,
-    }
+    // Every status of a code is one.
+    StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+
+use crate::strict_json;
 
 pub(super) const NO_OBJECT: &str = "the body is no JSON object without repeated members";
 /// Deepest nesting of a member without secrets.
@@ -39,67 +41,5 @@ pub(in crate::api) fn read_members(body: &[u8]) -> Result<BTreeMap<String, &RawV
 
 /// A value without repeated members, that is not nested too deeply.
 pub(super) fn strict_value(text: &RawValue) -> Option<Value> {
-    struct Strict(usize);
-    impl<'de> DeserializeSeed<'de> for Strict {
-        type Value = Value;
-
-        fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-            if self.0 > MAX_DEPTH {
-                return Err(D::Error::custom("too deep"));
-            }
-            deserializer.deserialize_any(self)
-        }
-    }
-    impl<'de> Visitor<'de> for Strict {
-        type Value = Value;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value")
-        }
-
-        fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-            Ok(value.into())
-        }
-
-        fn visit_unit<E>(self) -> Result<Value, E> {
-            Ok(Value::Null)
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-            let mut values = Vec::new();
-            while let Some(value) = items.next_element_seed(Strict(self.0 + 1))? {
-                values.push(value);
-            }
-            Ok(values.into())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-            let mut members = Map::new();
-            while let Some(name) = map.next_key::<String>()? {
-                let value = map.next_value_seed(Strict(self.0 + 1))?;
-                if members.insert(name, value).is_some() {
-                    return Err(A::Error::custom("repeated"));
-                }
-            }
-            Ok(members.into())
-        }
-    }
-    let mut parser = serde_json::Deserializer::from_str(text.get());
-    Strict(0).deserialize(&mut parser).ok()
+    strict_json::value(text.get().as_bytes(), MAX_DEPTH)
 }
