@@ -20,12 +20,17 @@ const PIECE: usize = 64 << 10;
 /// `response` with the rows of `attachment` in it, should there be any when its text comes.
 pub(super) fn with_rows(response: Response, attachment: Attachment) -> Response {
     let (mut parts, body) = response.into_parts();
+    let mut attached = None;
     let frames = body.into_data_stream().flat_map(move |frame| {
         let pieces: Box<dyn Iterator<Item = _> + Send> = match frame {
-            Ok(text) => match attachment.take() {
-                Some((mark, rows)) => Box::new(joined(text, &mark, rows.into_json()).map(Ok)),
-                None => Box::new(std::iter::once(Ok(text))),
-            },
+            Ok(text) => {
+                attached = attached.take().or_else(|| attachment.take());
+                // A notification may go before the answer.
+                match attached.take_if(|(mark, _)| find(&text, mark).is_some()) {
+                    Some((mark, rows)) => Box::new(joined(text, &mark, rows.into_json()).map(Ok)),
+                    None => Box::new(std::iter::once(Ok(text))),
+                }
+            }
             Err(error) => Box::new(std::iter::once(Err(error))),
         };
         stream::iter(pieces)

@@ -226,6 +226,9 @@ async fn who_asks_is_told_what_became_of_a_call() {
         let messages = call(uri, wanted).await;
         let (result, before) = messages.split_last().unwrap();
         let content = &result["result"]["structuredContent"];
+        if uri == own {
+            assert_eq!(content["rows"], json!([[1]]), "{result}");
+        }
         let Some(level) = told else {
             assert!(before.is_empty(), "{before:?}");
             continue;
