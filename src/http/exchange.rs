@@ -59,10 +59,13 @@ pub(super) trait Answers: Send + Sync {
         access: TenantAccess,
         request: Request,
     ) -> BoxFuture<'_, Result<Response, manager::Error>>;
+
+    /// The same without sessions: for clients that have no header to keep one in.
+    fn stateless(&self) -> Arc<dyn Answers>;
 }
 
 pub(super) struct Exchange<H> {
-    handlers: H,
+    handlers: Arc<H>,
     protocol: StreamableHttpServerConfig,
     stateless: Arc<NeverSessionManager>,
     stays: Stays,
@@ -70,7 +73,7 @@ pub(super) struct Exchange<H> {
 }
 
 impl<H: Handlers> Exchange<H> {
-    pub(super) fn new(handlers: H, stays: Stays, sessions: Option<SessionOptions>) -> Self {
+    pub(super) fn new(handlers: Arc<H>, stays: Stays, sessions: Option<SessionOptions>) -> Self {
         let protocol = StreamableHttpServerConfig::default()
             // Any replica can answer any request, in either protocol era.
             .with_legacy_session_mode(sessions.is_some())
@@ -122,6 +125,10 @@ impl<H: Handlers> Answers for Exchange<H> {
         request: Request,
     ) -> BoxFuture<'_, Result<Response, manager::Error>> {
         self.serve(access, request).boxed()
+    }
+
+    fn stateless(&self) -> Arc<dyn Answers> {
+        Arc::new(Self::new(Arc::clone(&self.handlers), self.stays.clone(), None))
     }
 }
 

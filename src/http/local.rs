@@ -119,7 +119,7 @@ impl Door {
 
     /// Hands requests on to `endpoint`, until `stopping`; then those under way are finished.
     pub(super) async fn serve(self, endpoint: mcp::Endpoint, stopping: &CancellationToken) {
-        let endpoint = endpoint.with_handle(self.handle.clone());
+        let endpoint = endpoint.local(self.handle.clone());
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {

@@ -39,7 +39,8 @@ impl Endpoint {
         stopping: CancellationToken,
     ) -> Self {
         let sessions = handle.current().options.sessions;
-        let exchange = Arc::new(Exchange::new(handlers, manager.stays().clone(), sessions));
+        let stays = manager.stays().clone();
+        let exchange = Arc::new(Exchange::new(Arc::new(handlers), stays, sessions));
         Self { manager, exchange, handle, calls: Calls::default(), stopping }
     }
 
@@ -47,9 +48,9 @@ impl Endpoint {
         self.manager.log()
     }
 
-    /// The same, where hosts and limits are those of `handle`.
-    pub(super) fn with_handle(self, handle: Handle) -> Self {
-        Self { handle, ..self }
+    /// The same for local programs, without sessions. Hosts and limits are those of `handle`.
+    pub(super) fn local(self, handle: Handle) -> Self {
+        Self { handle, exchange: self.exchange.stateless(), ..self }
     }
 
     /// Checks tokens.

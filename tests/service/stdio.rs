@@ -33,7 +33,8 @@ async fn a_desktop_client_of_either_era_uses_every_tool_over_stdio() {
 #[tokio::test]
 async fn a_desktop_client_uses_every_tool_of_the_service_that_runs() {
     let tenants = TwoTenants::new();
-    let server = tenants.sandbox.serve();
+    // Sessions are for clients that have a header for them.
+    let server = tenants.sandbox.serve_with(&[("TENANTRY_HTTP__SESSIONS", "true")]);
     for era in [Era::Legacy, Era::Modern] {
         let command = tenants.sandbox.keyless_command(&["stdio", "--tenant", "tenant001"]);
         let client = converse(TokioChildProcess::new(Command::from(command)).unwrap(), era).await;
