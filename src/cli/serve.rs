@@ -106,7 +106,7 @@ pub(super) fn start(
 ///
 /// The end, in this order:
 ///
-/// 1. At once nothing is accepted any more, and `/readyz` says 503 on what is connected.
+/// 1. At once nothing is accepted any more, and connections without a whole request close.
 /// 2. Calls under way finish, for `http.drain_timeout_seconds` at most; what is left is cut, and told
 ///    so. Meanwhile operators' commands are finished; long ones that can be given again end early.
 /// 3. [`end`]: background work, sessions, counts, keys.

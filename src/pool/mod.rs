@@ -100,7 +100,8 @@ pub struct Options {
 #[serde(rename_all = "snake_case")]
 #[expect(clippy::exhaustive_enums, reason = "the two values of one setting")]
 pub enum OnChange {
-    /// They end with `CANCELLED`, within a second.
+    /// They end with `CANCELLED`, within a second. A change of rows finishes: whether it was made would
+    /// not be known.
     Cancel,
     /// They finish with the session that they have.
     #[default]
@@ -241,8 +242,8 @@ impl McpConnectionPool {
     ///
     /// # Errors
     ///
-    /// [`Error::AccessEnded`], [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there is no such tenant or
-    /// it does not open.
+    /// [`Error::AccessEnded`], [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there
+    /// is no such tenant or it does not open.
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
         check(access)?;
         let entry = self.entry(access.tenant()).await?;
@@ -367,7 +368,8 @@ impl McpConnectionPool {
     }
 
     /// Closes everything that is idle, now, and what is leased, when it comes back; with
-    /// [`OnChange::Cancel`], what that does is cancelled. The pool stays usable: whether anything is opened again is for the vault to say.
+    /// [`OnChange::Cancel`], what that does is cancelled. The pool stays usable: whether anything is
+    /// opened again is for the vault to say.
     pub fn close_all(&self) {
         for entry in self.pool.tenants.take_all(false) {
             entry.end();
