@@ -2,9 +2,11 @@
 //!
 //! The program serves a quiet tenant, which asks for one row at a time, and tenants that are a
 //! nuisance, each in its own way. The quiet one's latencies are taken in turns, alone and beside each
-//! of them, in one run: on SQLite, and on a PostgreSQL server where `tests/support/postgres.sh start
-//! DIR` has told of one. Everything is on one machine: what the nuisance's own client and database
-//! take of the processors is in the ratio. Words on the command line choose nuisances by what they do.
+//! of them, in one run: on SQLite, and on PostgreSQL. Everything is on one machine: what the
+//! nuisance's own client and database take of the processors is in the ratio. A PostgreSQL server of
+//! the nuisance's own has the lowest priority, as a server that is elsewhere takes nothing from here;
+//! one that both tenants are on shares out its processors as it likes, which no goal is set for. Words
+//! on the command line choose nuisances by what they do.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
@@ -13,6 +15,9 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -26,6 +31,8 @@ use support::Sandbox;
 const TURNS: usize = 3;
 const TURN: Duration = Duration::from_secs(4);
 const QUIET: &str = "quiet001";
+/// A nuisance on the server of the quiet tenant.
+const BESIDE: &str = "beside09";
 /// Counts for minutes.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
@@ -35,13 +42,19 @@ const ENDLESS_JOIN: &str = "SELECT count(*) FROM customers a, customers b, custo
 /// Of a table that somebody else has locked.
 const LOCKED: &str = "SELECT * FROM locked";
 const PASSWORD: &str = "a password for the bench";
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.sh");
 
 /// Where the tenants' own databases are.
-#[derive(Clone, Copy)]
 enum Engine {
     Sqlite,
-    /// On a server at this port.
-    Postgres(u16),
+    Postgres { quiet: PostgresServer, nuisance: PostgresServer },
+}
+
+/// A PostgreSQL server, until it is dropped.
+struct PostgresServer {
+    directory: tempfile::TempDir,
+    port: u16,
+    password: String,
 }
 
 struct Nuisance {
@@ -54,7 +67,7 @@ struct Nuisance {
 }
 
 impl Engine {
-    fn nuisances(self) -> Vec<Nuisance> {
+    fn nuisances(&self) -> Vec<Nuisance> {
         let endless = |does, tenant, sql| Nuisance {
             does,
             tenant,
@@ -65,8 +78,9 @@ impl Engine {
         let all_endless = "all instances in endless statements, callers waiting";
         let mut nuisances = match self {
             Self::Sqlite => vec![endless(all_endless, "endless2", ENDLESS)],
-            Self::Postgres(_) => vec![
+            Self::Postgres { .. } => vec![
                 endless(all_endless, "endless2", ENDLESS_JOIN),
+                endless("the same on the server of the quiet tenant", BESIDE, ENDLESS_JOIN),
                 endless("all instances wait for a lock, callers waiting", "locked08", LOCKED),
             ],
         };
@@ -84,7 +98,7 @@ impl Engine {
                 connections: 4,
                 sql: match self {
                     Self::Sqlite => "SELECT load_extension('x')",
-                    Self::Postgres(_) => "SELECT pg_read_file('/etc/passwd')",
+                    Self::Postgres { .. } => "SELECT pg_read_file('/etc/passwd')",
                 },
                 code: "QUERY_REFUSED",
             },
@@ -114,8 +128,12 @@ impl Engine {
     }
 
     /// Writes the tenant's file, with `more` fields, and makes its database.
-    async fn add_tenant(self, sandbox: &Sandbox, tenant: &str, more: &Value) {
-        let Self::Postgres(port) = self else { return sandbox.add_tenant(tenant, more) };
+    async fn add_tenant(&self, sandbox: &Sandbox, tenant: &str, more: &Value) {
+        let server = match self {
+            Self::Sqlite => return sandbox.add_tenant(tenant, more),
+            Self::Postgres { quiet, .. } if [QUIET, BESIDE].contains(&tenant) => quiet,
+            Self::Postgres { nuisance, .. } => nuisance,
+        };
         let script = format!(
             "DROP SCHEMA IF EXISTS {tenant} CASCADE; DROP ROLE IF EXISTS {tenant};
              CREATE ROLE {tenant} LOGIN PASSWORD '{PASSWORD}'; CREATE SCHEMA {tenant};
@@ -126,9 +144,9 @@ impl Engine {
              GRANT USAGE ON SCHEMA {tenant} TO {tenant};
              GRANT SELECT ON ALL TABLES IN SCHEMA {tenant} TO {tenant}; ANALYZE {tenant}.customers"
         );
-        owner(port).await.batch_execute(&script).await.unwrap();
+        server.owner().await.batch_execute(&script).await.unwrap();
         let mut file = json!({
-            "tenant_id": tenant, "db_host": "127.0.0.1", "db_port": port, "db_name": "postgres",
+            "tenant_id": tenant, "db_host": "127.0.0.1", "db_port": server.port, "db_name": "postgres",
             "db_user": tenant, "db_password": PASSWORD, "db_schema": tenant, "db_sslmode": "disable",
         });
         for (name, value) in more.as_object().into_iter().flatten() {
@@ -138,32 +156,51 @@ impl Engine {
     }
 }
 
-fn told(name: &str) -> String {
-    std::env::var(name).unwrap()
+impl PostgresServer {
+    /// One with so high a `nice` value.
+    fn start(nice: u8) -> Self {
+        // For the server's user too, which root's is not.
+        let open = Permissions::from_mode(0o755);
+        let directory = tempfile::Builder::new().permissions(open).tempdir().unwrap();
+        let started = Command::new("nice")
+            .args(["-n", &nice.to_string(), SCRIPT, "start"])
+            .arg(directory.path().join("server"))
+            .output()
+            .unwrap();
+        assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+        let told = String::from_utf8(started.stdout).unwrap();
+        let value = |name: &str| {
+            let line = told.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.unwrap().to_owned()
+        };
+        let port = value("TENANTRY_TEST_PG_PORT").parse().unwrap();
+        Self { directory, port, password: value("TENANTRY_TEST_PG_PASSWORD") }
+    }
+
+    /// A session of its owner.
+    async fn owner(&self) -> tokio_postgres::Client {
+        let mut config = tokio_postgres::Config::new();
+        config.host("127.0.0.1").port(self.port).user("postgres").password(&self.password);
+        let (client, connection) =
+            config.dbname("postgres").connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
+    }
 }
 
-/// A session of the server's owner.
-async fn owner(port: u16) -> tokio_postgres::Client {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .host("127.0.0.1")
-        .port(port)
-        .user(told("TENANTRY_TEST_PG_SUPERUSER"))
-        .password(told("TENANTRY_TEST_PG_PASSWORD"))
-        .dbname("postgres");
-    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        let server = self.directory.path().join("server");
+        Command::new(SCRIPT).arg("stop").arg(server).status().ok();
+    }
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     println!("one row by primary key over HTTP, medians of {TURNS} turns");
     run(Engine::Sqlite, "SQLite").await;
-    match std::env::var("TENANTRY_TEST_PG_PORT") {
-        Ok(port) => run(Engine::Postgres(port.parse().unwrap()), "PostgreSQL").await,
-        Err(_) => println!("\nPostgreSQL: eval \"$(tests/support/postgres.sh start DIR)\" first"),
-    }
+    let (quiet, nuisance) = (PostgresServer::start(0), PostgresServer::start(19));
+    run(Engine::Postgres { quiet, nuisance }, "PostgreSQL").await;
     println!("\ngoal: p99 below 2 times the quiet value");
 }
 
@@ -176,9 +213,10 @@ async fn run(engine: Engine, name: &str) {
     engine.add_tenant(&sandbox, "greedy03", &once).await;
     engine.add_tenant(&sandbox, "hostile4", &json!({})).await;
     let mut lock = None;
-    if let Engine::Postgres(port) = engine {
+    if let Engine::Postgres { nuisance, .. } = &engine {
+        engine.add_tenant(&sandbox, BESIDE, &short).await;
         engine.add_tenant(&sandbox, "locked08", &short).await;
-        let session = owner(port).await;
+        let session = nuisance.owner().await;
         session.batch_execute("BEGIN; LOCK TABLE locked08.locked").await.unwrap();
         lock = Some(session);
     }
