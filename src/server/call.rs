@@ -98,7 +98,7 @@ impl TenantContext {
         let span = tracing::info_span!("call", request.id = %call.pending.request_id());
         let result = async {
             let admitted = call.admit_query(arguments?)?;
-            run(instances, &admitted).await
+            self.run(instances, &admitted).await
         };
         let result = result.instrument(span).await;
         call.finish(result, |answer| Some(answer.row_count)).await
@@ -122,15 +122,31 @@ impl TenantContext {
         call.finish(result, |_| None).await
     }
 
+    /// Runs what was admitted on an instance; on another when the session of the first had ended.
+    pub(super) async fn run(
+        &self,
+        instances: &mut impl Instances,
+        admitted: &AdmittedQuery,
+    ) -> Result<QueryAnswer, Error> {
+        let mut retry = Retry::default();
+        loop {
+            let answer = self.lease(instances).await?.run(admitted).await;
+            if !retry.is_due(&answer) {
+                return answer;
+            }
+        }
+    }
+
     async fn describe(&self, instances: &mut impl Instances, caller: &Caller) -> MetadataAnswer {
+        let config = &self.config;
         if self.server_version.get().is_none()
-            && let Ok(mut server) = instances.lease().await
+            && config.quotas.max_concurrent_connections != Some(0)
+            && let Ok(mut server) = self.lease(instances).await
             && let Ok(version) = server.session.server_version().await
         {
             // Two first calls at once learn the same.
             drop(self.server_version.set(version));
         }
-        let config = &self.config;
         let (host, database) = match &config.connection {
             Connection::Postgres(target) => (Some(target.host.clone()), target.database.clone()),
             Connection::Sqlite { path } => (None, path.clone()),
@@ -259,20 +275,6 @@ impl Call<'_> {
             self.context.pacing.wait().await;
         }
         finished
-    }
-}
-
-/// Runs what was admitted on an instance; on another when the session of the first had ended.
-pub(super) async fn run(
-    instances: &mut impl Instances,
-    admitted: &AdmittedQuery,
-) -> Result<QueryAnswer, Error> {
-    let mut retry = Retry::default();
-    loop {
-        let answer = instances.lease().await?.run(admitted).await;
-        if !retry.is_due(&answer) {
-            return answer;
-        }
     }
 }
 

@@ -110,7 +110,7 @@ impl TenantContext {
                 let mut retry = Retry::default();
                 let catalogue = loop {
                     let access = &self.config.access;
-                    let found = instances.lease().await?.session.catalogue(access).await;
+                    let found = self.lease(instances).await?.session.catalogue(access).await;
                     let found = found.map_err(Error::from);
                     if !retry.is_due(&found) {
                         break found?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::{Call, run};
+use super::call::Call;
 use super::listing::Kind;
 use super::{Caller, Error, Failure, Instances, QueryArguments, Retry, TenantContext};
 use crate::database::{ForeignKey, Relation, RelationColumn, RelationKind};
@@ -103,7 +103,7 @@ impl TenantContext {
                     let may_query = caller.permissions.include(Permission::Query);
                     if may_query && !relation.columns.is_empty() {
                         let sample = call.admit_query(sample_of(uri, &relation))?;
-                        let answer = run(instances, &sample).await?;
+                        let answer = self.run(instances, &sample).await?;
                         content["sample_rows"] = json!(answer.rows.to_values());
                     }
                     content["resource"] = json!(self.relation_content(relation));
@@ -137,7 +137,7 @@ impl TenantContext {
         let access = &self.config.access;
         let mut retry = Retry::default();
         let found = loop {
-            let found = instances.lease().await?.session.describe(access, names).await;
+            let found = self.lease(instances).await?.session.describe(access, names).await;
             let found = found.map_err(Error::from);
             if !retry.is_due(&found) {
                 break found?;
@@ -158,7 +158,7 @@ impl TenantContext {
         let access = &self.config.access;
         let mut retry = Retry::default();
         let (page, catalogue) = loop {
-            let mut server = instances.lease().await?;
+            let mut server = self.lease(instances).await?;
             let page = self.page(&mut server, Kind::Database, None).await;
             if !retry.is_due(&page) {
                 break (page?, server.session.catalogue(access).await?);

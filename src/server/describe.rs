@@ -7,7 +7,6 @@ use rmcp::model::Tool;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::call::run;
 use super::content::{kind_of, quoted, quoted_relation};
 use super::{Caller, Error, Failure, Instances, QueryArguments, TenantContext, tools};
 use crate::database::{Dialect, Relation, RelationColumn};
@@ -133,7 +132,7 @@ impl TenantContext {
                 columns.iter().map(|column| Form::of(self.dialect(), column)).collect();
             let sql = statement(&relation, &columns, &forms);
             let admitted = call.admit_query(QueryArguments::new(&resource_uri, &sql, Some(1)))?;
-            let answer = run(instances, &admitted).await?;
+            let answer = self.run(instances, &admitted).await?;
             let row = answer.rows.to_values().into_iter().next().unwrap_or_default();
             let mut cells = row.into_iter();
             let rows_examined = count(cells.next());

@@ -24,6 +24,9 @@ pub enum Error {
     /// The attempt could not be recorded.
     #[error(transparent)]
     Audit(#[from] audit::Error),
+    /// The tenant changed while the call waited for an instance.
+    #[error("the tenant was changed while the call waited, and nothing was done; try again")]
+    Changed,
     /// The database failed, or the statement did there.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -73,6 +76,7 @@ impl Error {
                 ErrorCode::InvalidArgument
             }
             Self::Audit(error) => error.code(),
+            Self::Changed => ErrorCode::Cancelled,
             Self::Database(error) => error.code(),
             Self::Instance(code) => *code,
             Self::Feature(_)
@@ -102,6 +106,7 @@ impl Error {
             Self::Subscriptions => Some("subscriptions"),
             Self::Argument(_)
             | Self::Audit(_)
+            | Self::Changed
             | Self::Database(_)
             | Self::Instance(_)
             | Self::ResourceNotFound
@@ -114,6 +119,7 @@ impl Error {
     fn message(&self) -> String {
         match self {
             Self::Argument(_)
+            | Self::Changed
             | Self::Database(_)
             | Self::Feature(_)
             | Self::Permission(_)
@@ -138,6 +144,7 @@ impl Error {
             Self::Quota(exceeded) => exceeded.retry_after,
             Self::Argument(_)
             | Self::Audit(_)
+            | Self::Changed
             | Self::Database(_)
             | Self::Feature(_)
             | Self::Instance(_)

@@ -124,7 +124,7 @@ impl TenantContext {
             let _permit = call.acquire_permit()?;
             let mut retry = Retry::default();
             loop {
-                let answer = self.page(&mut *instances.lease().await?, kind, after).await;
+                let answer = self.page(&mut *self.lease(instances).await?, kind, after).await;
                 if !retry.is_due(&answer) {
                     break answer;
                 }
@@ -150,7 +150,7 @@ impl TenantContext {
             let mut next = Next::Page(None);
             let mut retry = Retry::default();
             while let Next::Page(after) = &next {
-                let mut server = instances.lease().await?;
+                let mut server = self.lease(instances).await?;
                 let answer = self.described(&mut server, kind, after.as_ref()).await;
                 if !retry.is_due(&answer) {
                     let page = answer?;

@@ -3,7 +3,7 @@
 //! ```text
 //! Caller --TenantContext::begin--> Call        an audit entry is begun
 //!   --admit_query--> AdmittedQuery             ResourceUri, ScopedUri, quota Permit, GuardedSql
-//!   --Instances::lease--> ScopedServer::run    one database session, this call's alone
+//!   --lease--> ScopedServer::run               one database session, this call's alone
 //!   --Call::finish--> answer                   the entry is on disk before the caller sees it
 //! ```
 //!
@@ -36,6 +36,7 @@ mod write;
 
 use std::fmt;
 use std::ops::DerefMut;
+use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
@@ -107,7 +108,8 @@ pub trait Instances: Send {
     where
         Self: 'a;
 
-    /// Waits for an instance.
+    /// Waits for an instance. It is of the tenant as that is by then; [`TenantContext::lease`] asks
+    /// whether a call may still run there.
     fn lease(&mut self) -> impl Future<Output = Result<Self::Instance<'_>, Error>> + Send;
 }
 
@@ -170,6 +172,26 @@ impl TenantContext {
     /// Its configuration.
     pub fn config(&self) -> &TenantConfig {
         &self.config
+    }
+
+    /// An instance that a call which was admitted here may run on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Changed`] when the tenant is not as it was when the call was admitted: what was checked
+    /// then may be refused by now.
+    async fn lease<'a, I: Instances>(
+        &self,
+        instances: &'a mut I,
+    ) -> Result<I::Instance<'a>, Error> {
+        let server = instances.lease().await?;
+        if self.is_same(&server.context) { Ok(server) } else { Err(Error::Changed) }
+    }
+
+    /// Whether both are of one incarnation of the tenant, under the same rules.
+    fn is_same(&self, other: &Self) -> bool {
+        ptr::eq(self, other)
+            || (Arc::ptr_eq(&self.meter, &other.meter) && self.config == other.config)
     }
 
     fn dialect(&self) -> Dialect {

@@ -15,7 +15,9 @@ use crate::database::{
 };
 use crate::error::ErrorCode;
 use crate::quota::Limiter;
-use crate::tenant::{Access, IdRule, Limits, Quotas, RelationName, Resource, ResourceUri};
+use crate::tenant::{
+    Access, AccessMode, IdRule, Limits, Permission, Quotas, RelationName, Resource, ResourceUri,
+};
 
 /// What is there, and how many questions fail first because the session has ended.
 #[derive(Debug, Default)]
@@ -205,5 +207,83 @@ async fn every_use_of_a_session_is_tried_once_more_when_it_had_ended() {
         );
         let answer = context.explain(&mut &mut *server, &caller, arguments).await;
         assert_eq!(answer.map(drop).map_err(code), expected);
+    }
+}
+
+fn named(name: &str) -> RelationName {
+    RelationName { schema: None, name: name.to_owned() }
+}
+
+impl TenantContext {
+    /// The same tenant with other rules, and none of its services.
+    fn changed(&self, change: impl FnOnce(&mut TenantConfig)) -> Self {
+        let mut config = self.config.clone();
+        change(&mut config);
+        Self::new(config, Vec::new(), Arc::clone(&self.meter), self.log.clone())
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_admitted_under_other_rules_does_not_run() {
+    let uri = "mcp://tenant001/database/table/t";
+    let changes: [(fn(&mut TenantConfig), _); 3] = [
+        // Such as another password.
+        (|_| {}, Ok(())),
+        (|config| config.access.tables = Some(vec![named("u")]), Err(ErrorCode::Cancelled)),
+        (|config| config.quotas.max_queries_per_hour = Some(0), Err(ErrorCode::Cancelled)),
+    ];
+    for (change, expected) in changes {
+        let relations = Arc::new(Lock::new(vec![listed(None, "t", false)]));
+        let mut bench = Bench::new(
+            |_| Fake { relations, stale: 0 },
+            |config| {
+                config.features.insert("advanced_analytics".to_owned(), true);
+                config.access.mode = AccessMode::ReadWrite;
+            },
+        );
+        let admitting = Arc::clone(&bench.server.context);
+        bench.server.context = Arc::new(admitting.changed(change));
+        let mut caller = bench.server.caller.clone();
+        caller.permissions =
+            [Permission::List, Permission::Query, Permission::Write].into_iter().collect();
+        let mut instances = &mut bench.server;
+        let arguments = |value: serde_json::Value| value.as_object().cloned();
+        let statement =
+            || arguments(serde_json::json!({ "resource_uri": uri, "query": "SELECT 1" }));
+        let change =
+            serde_json::json!({ "resource_uri": uri, "statement": "DELETE FROM t WHERE true" });
+        let listed = serde_json::json!({});
+        let template = "mcp://tenant001/database/table/{name}".to_owned();
+        let completing = completion::Completing {
+            template,
+            argument: "name".to_owned(),
+            value: String::new(),
+            schema: None,
+        };
+        let code = |failure: Failure| failure.code();
+        let answers = [
+            admitting.query(&mut instances, &caller, tools::arguments(statement())).await.map(drop),
+            admitting
+                .explain(&mut instances, &caller, tools::arguments(statement()))
+                .await
+                .map(drop),
+            admitting
+                .write(&mut instances, &caller, tools::arguments(arguments(change)))
+                .await
+                .map(drop),
+            admitting
+                .list(
+                    &mut instances,
+                    &caller,
+                    "resources/list",
+                    tools::arguments(arguments(listed)),
+                )
+                .await
+                .map(drop),
+            admitting.read(&mut instances, &caller, uri).await.map(drop),
+            admitting.read(&mut instances, &caller, "mcp://tenant001/database").await.map(drop),
+            admitting.complete(&mut instances, &caller, Ok(completing)).await.map(drop),
+        ];
+        assert_eq!(answers.map(|answer| answer.map_err(code)), [expected; 7]);
     }
 }

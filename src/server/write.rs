@@ -17,8 +17,8 @@ use tracing::Instrument as _;
 
 use super::call::{Call, in_callers_text, whole_milliseconds};
 use super::tools::{ColumnInfo, WRITE, rows_as_json};
-use super::{Caller, Error, Failure, Instances, ScopedServer, TenantContext};
-use crate::database::{self, Rows, Unavailable, Write};
+use super::{Caller, Error, Failure, Instances, Retry, ScopedServer, TenantContext};
+use crate::database::{self, Rows, Write};
 use crate::quota::Permit;
 use crate::tenant::Permission;
 
@@ -89,13 +89,12 @@ impl TenantContext {
         let result = async {
             let admitted = call.admit_write(arguments?)?;
             call.announce().await?;
-            let answer = instances.lease().await?.change(&admitted).await;
-            match answer {
-                // The session had ended before anything of the change was made final.
-                Err(Error::Database(database::Error::Unavailable(Unavailable::Stale))) => {
-                    instances.lease().await?.change(&admitted).await
+            let mut retry = Retry::default();
+            loop {
+                let answer = self.lease(instances).await?.change(&admitted).await;
+                if !retry.is_due(&answer) {
+                    break answer;
                 }
-                answer => answer,
             }
         };
         let result = result.instrument(span).await;
