@@ -11,8 +11,8 @@
 //! for is in a claim, so an issuer is trusted with the tenants that it may name
 //! ([`IssuerOptions::tenants`]).
 //!
-//! The signatures are checked by `ring`, as they are under TLS; what a JWT library would add is the
-//! claims, whose rules here are stricter and by a clock that tests move.
+//! The signatures are checked by `ring`, as they are under TLS. A JWT library would stand between two
+//! parts of this module: ARCHITECTURE.md.
 
 mod algorithm;
 mod fetch;
