@@ -1,6 +1,7 @@
 //! Answers: a value, an error, or lines of progress with one of them at the end.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -31,6 +32,9 @@ pub(super) struct Refusal {
     /// Where it is not the one of the code.
     #[serde(skip)]
     status: Option<StatusCode>,
+    /// When to come back, where that is known.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 /// A line of an answer with progress, and what an answer without is if it is an error. The last line
@@ -53,6 +57,7 @@ impl Refusal {
             message: message.into(),
             request_id: request_id.to_string(),
             status: None,
+            retry_after: None,
         }
     }
 
@@ -65,14 +70,23 @@ impl Refusal {
         Self { status: Some(status), ..self }
     }
 
+    pub(super) fn with_wait(self, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..self }
+    }
+
     pub(super) fn into_response(self) -> Response<Body> {
         let code = ErrorCode::parse(&self.error_code).unwrap_or(ErrorCode::InternalError);
         let status = self.status.unwrap_or_else(|| status_of(code));
         let id = HeaderValue::from_str(&self.request_id);
+        let retry_after = self.retry_after;
         let mut response = response(status, JSON, one_line(&Line::Error(self)));
         if code == ErrorCode::Unauthenticated {
             let challenge = HeaderValue::from_static("Bearer realm=\"tenantry admin\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(wait) = retry_after {
+            let seconds = HeaderValue::from(wait.as_secs() + 1);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
         }
         if let Ok(id) = id {
             response.headers_mut().insert(REQUEST_ID, id);

@@ -11,7 +11,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -21,7 +21,7 @@ use super::routes::{self, Access, Found, HEALTH, IMPORT, Route};
 use super::{JSON, NDJSON, OPERATOR, Options, SOCKET, import, message};
 use crate::admin::{Admin, Error, Import, Progress, with_cause};
 use crate::audit::{Actor, RequestId};
-use crate::auth::{self, Role};
+use crate::auth::{self, Origin, Role};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 
@@ -31,9 +31,6 @@ const MAX_BODY: usize = 64 << 10;
 const WAITING_LINES: usize = 16;
 /// Longest login name that is recorded, in characters.
 const MAX_NAME: usize = 64;
-/// How long whoever shows no valid token waits for the answer: so they neither guess quickly nor fill
-/// the audit log.
-const REFUSAL_DELAY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Where a request came in.
 #[derive(Clone, Copy, Debug)]
@@ -196,33 +193,13 @@ impl Service {
             }
             Door::Network(peer) => {
                 let peer = peer.ip().to_string();
-                let found = self.manager.auth().authenticate_operator(bearer(headers)).await;
-                let code = match found {
-                    Ok(operator) => {
-                        let admin = admin(operator.operator_id, peer);
-                        if let Some(role) = operator.role {
-                            return Ok((admin, role));
-                        }
-                        // Of a later version.
-                        let code = ErrorCode::Forbidden;
-                        let message = "the token's role is not known here".to_owned();
-                        return Err(refuse(admin, "admin.connect", code, message, request_id).await);
-                    }
-                    Err(auth::Error::Vault(error)) => {
-                        tracing::error!(error.code = %error.code(), "an operator's token was not checked");
-                        ErrorCode::InternalError
-                    }
-                    Err(error) => error.code(),
-                };
-                let admin = Admin::of(Arc::clone(&self.manager), Actor::Anonymous)
-                    .for_request(request_id.clone(), Some(peer));
-                let is_unknown = code == ErrorCode::Unauthenticated;
-                let message =
-                    if is_unknown { "an operator's token is required" } else { code.message() };
-                let message = message.to_owned();
-                let refusal = refuse(admin, "admin.connect", code, message, request_id).await;
-                sleep(REFUSAL_DELAY).await;
-                Err(refusal)
+                let origin =
+                    Origin { request_id: Some(request_id.clone()), peer: Some(peer.clone()) };
+                let auth = self.manager.auth();
+                match auth.authenticate_operator(bearer(headers), origin).await {
+                    Ok((operator_id, role)) => Ok((admin(operator_id, peer), role)),
+                    Err(error) => Err(not_admitted(&error, request_id)),
+                }
             }
         }
     }
@@ -316,6 +293,26 @@ async fn refuse(
         Ok(Ok(())) => Refusal::new(code, message, request_id),
         Ok(Err(error)) => Refusal::plain(error.code(), request_id),
         Err(_) => Refusal::plain(ErrorCode::InternalError, request_id),
+    }
+}
+
+/// The answer to who was not let in, which is in the audit log.
+fn not_admitted(error: &auth::Error, request_id: &RequestId) -> Refusal {
+    let because = |message| Refusal::new(error.code(), message, request_id);
+    match error {
+        auth::Error::Forbidden => because("the token's role is not known here"),
+        auth::Error::Throttled { retry_after } => {
+            Refusal::plain(error.code(), request_id).with_wait(*retry_after)
+        }
+        auth::Error::Unauthenticated => because("an operator's token is required"),
+        auth::Error::Vault(error) => {
+            tracing::error!(error.code = %error.code(), "an operator's token was not checked");
+            Refusal::plain(ErrorCode::InternalError, request_id)
+        }
+        auth::Error::Audit(_)
+        | auth::Error::InsufficientScope { .. }
+        | auth::Error::Randomness
+        | auth::Error::Sealed => Refusal::plain(error.code(), request_id),
     }
 }
 

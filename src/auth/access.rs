@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::{Actor, RequestId};
+use crate::audit::{Actor, Attempt, RequestId};
 use crate::clock::Clock;
 use crate::tenant::{Permissions, TenantId};
 
@@ -17,6 +17,19 @@ pub struct Origin {
     pub request_id: Option<RequestId>,
     /// Address of the peer.
     pub peer: Option<String>,
+}
+
+impl Origin {
+    /// What `actor` tried from there.
+    pub(super) fn attempt(
+        self,
+        actor: Actor,
+        action: &'static str,
+        tenant: Option<TenantId>,
+    ) -> Attempt {
+        let request_id = self.request_id.unwrap_or_else(RequestId::random);
+        Attempt { request_id, actor, peer: self.peer, action, tenant }
+    }
 }
 
 /// Someone whose token is valid.

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::audit::{self, Actor, Attempt, Log, RequestId};
+use crate::audit::{self, Actor, Log};
 use crate::clock::Clock;
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
@@ -110,8 +110,8 @@ pub enum Error {
     /// The refusal could not be recorded.
     #[error(transparent)]
     Audit(#[from] audit::Error),
-    /// The path names a tenant that is not the token's.
-    #[error("the token is for another tenant")]
+    /// The path names a tenant that is not the token's, or the token a role that is not known.
+    #[error("the token is not for this")]
     Forbidden,
     /// The token has no scope for this.
     #[error("the token does not allow {needed}")]
@@ -231,13 +231,7 @@ impl Auth {
             Err(Error::Sealed | Error::Vault(vault::Error::Sealed)) => Error::Sealed,
             Err(error) => return Err(error),
         };
-        let attempt = Attempt {
-            request_id: origin.request_id.unwrap_or_else(RequestId::random),
-            actor: Actor::Anonymous,
-            peer: origin.peer,
-            action: "authenticate",
-            tenant: None,
-        };
+        let attempt = origin.attempt(Actor::Anonymous, "authenticate", None);
         Err(self.refuse(attempt, None, refusal).await)
     }
 
@@ -258,13 +252,7 @@ impl Auth {
             _ if caller.endpoint.admits(path_tenant) => return Ok(TenantAccess { caller }),
             _ => Error::Unauthenticated,
         };
-        let attempt = Attempt {
-            request_id: caller.origin.request_id.unwrap_or_else(RequestId::random),
-            actor: caller.actor,
-            peer: caller.origin.peer,
-            action: "connect",
-            tenant: Some(caller.tenant),
-        };
+        let attempt = caller.origin.attempt(caller.actor, "connect", Some(caller.tenant));
         Err(self.refuse(attempt, path_tenant, refusal).await)
     }
 
@@ -285,14 +273,8 @@ impl Auth {
         if !is_subject || access.permissions().include(needed) {
             return Ok(());
         }
-        let origin = access.origin();
-        let attempt = Attempt {
-            request_id: origin.request_id.clone().unwrap_or_else(RequestId::random),
-            actor: access.actor().clone(),
-            peer: origin.peer.clone(),
-            action,
-            tenant: Some(access.tenant().clone()),
-        };
+        let tenant = Some(access.tenant().clone());
+        let attempt = access.origin().clone().attempt(access.actor().clone(), action, tenant);
         Err(self.refuse(attempt, None, Error::InsufficientScope { needed }).await)
     }
 

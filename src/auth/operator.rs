@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{Auth, Error, Token};
+use super::{Auth, Error, Origin, Token};
+use crate::audit::Actor;
 use crate::memory::SecretText;
-use crate::vault::OperatorRecord;
+use crate::vault::{self, OperatorRecord};
 
 const PREFIX: &str = "tno_";
 
@@ -88,13 +89,34 @@ impl Auth {
         Ok(self.vault.remove_operators()?)
     }
 
-    /// Whose operator's token `text` is. A read of the store, each time: what is revoked or expired
-    /// is nobody's at once. Nothing is recorded here.
+    /// Whose operator's token `text` is, and what it allows. A read of the store, each time: what is
+    /// revoked or expired is nobody's at once.
     ///
     /// # Errors
     ///
-    /// [`Error::Sealed`], [`Error::Unauthenticated`], [`Error::Vault`].
-    pub async fn authenticate_operator(&self, text: Option<&str>) -> Result<OperatorInfo, Error> {
+    /// [`Error::Unauthenticated`], [`Error::Sealed`] whatever the token is, and [`Error::Forbidden`] for
+    /// a role that this version does not know; all recorded. [`Error::Throttled`] in place of the first
+    /// and the last, after many of them.
+    pub async fn authenticate_operator(
+        &self,
+        text: Option<&str>,
+        origin: Origin,
+    ) -> Result<(String, Role), Error> {
+        let (actor, refusal) = match self.find_operator(text).await {
+            Ok(OperatorInfo { operator_id, role: Some(role), .. }) => {
+                return Ok((operator_id, role));
+            }
+            Ok(info) => (Actor::Operator { name: info.operator_id }, Error::Forbidden),
+            Err(error @ (Error::Sealed | Error::Unauthenticated)) => (Actor::Anonymous, error),
+            // It was sealed a moment ago.
+            Err(Error::Vault(vault::Error::Sealed)) => (Actor::Anonymous, Error::Sealed),
+            Err(error) => return Err(error),
+        };
+        let attempt = origin.attempt(actor, "admin.connect", None);
+        Err(self.refuse(attempt, None, refusal).await)
+    }
+
+    async fn find_operator(&self, text: Option<&str>) -> Result<OperatorInfo, Error> {
         if self.vault.is_sealed() {
             return Err(Error::Sealed);
         }

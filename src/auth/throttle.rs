@@ -1,7 +1,7 @@
 //! How many failures an address or a token may have before it is told no more.
 //!
 //! ```text
-//! a failure --> bucket of its source (address, or IPv6 /64; token where it is known)
+//! a failure --> bucket of its source (address, or IPv6 /64, at a door; token where it is known)
 //!                  |  room there, and in the bucket of all: an entry of the audit log by itself
 //!                  |  room there only:                      counted
 //!                  `- none:                                 counted, and answered 429
@@ -40,7 +40,8 @@ struct Key {
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 enum Source {
-    Address(IpAddr),
+    /// By what it tries there: what fails at the admin API is no failure of the endpoint's clients.
+    Address(IpAddr, &'static str),
     /// A token, or a subject of an issuer, as it is told.
     Caller(String),
     /// No address is known.
@@ -52,21 +53,22 @@ impl Source {
         if attempt.actor != Actor::Anonymous {
             return Self::Caller(attempt.actor.to_string());
         }
-        match attempt.peer.as_deref().and_then(|peer| peer.parse::<IpAddr>().ok()) {
+        let address = match attempt.peer.as_deref().and_then(|peer| peer.parse::<IpAddr>().ok()) {
             Some(IpAddr::V6(address)) => match address.to_ipv4_mapped() {
-                Some(address) => Self::Address(address.into()),
+                Some(address) => address.into(),
                 // What one customer of a provider has.
-                None => Self::Address(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into()),
+                None => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
             },
-            Some(address) => Self::Address(address),
-            None => Self::Elsewhere,
-        }
+            Some(address) => address,
+            None => return Self::Elsewhere,
+        };
+        Self::Address(address, attempt.action)
     }
 
     fn peer(&self) -> Option<String> {
         match self {
-            Self::Address(address @ IpAddr::V4(_)) => Some(address.to_string()),
-            Self::Address(address @ IpAddr::V6(_)) => Some(format!("{address}/64")),
+            Self::Address(address @ IpAddr::V4(_), _) => Some(address.to_string()),
+            Self::Address(address @ IpAddr::V6(_), _) => Some(format!("{address}/64")),
             Self::Caller(_) | Self::Elsewhere => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod issuer;
 mod oauth;
+mod operator;
 
 use std::collections::BTreeMap;
 
