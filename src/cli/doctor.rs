@@ -117,7 +117,17 @@ fn endpoint(context: &Context, attention: &mut Attention) -> Value {
         };
         attention.needs(ABOUT, &finding, "replace its file; a running service takes it up");
     }
-    json!({ "tls": handle.is_tls(), "certificate_expires_at": expires_at })
+    let list = handle.client_crl_due();
+    if let Some((due, file)) = list.as_ref().filter(|(due, _)| *due <= SystemClock.now()) {
+        let finding = format!("{} was to be replaced at {due}", file.display());
+        let way_out = "get a newer list: certificates that were revoked since are served";
+        attention.needs(ABOUT, &finding, way_out);
+    }
+    json!({
+        "tls": handle.is_tls(),
+        "certificate_expires_at": expires_at,
+        "client_crl_due_at": list.map(|(due, _)| due),
+    })
 }
 
 fn directory(path: &Path, attention: &mut Attention) -> Value {

@@ -85,6 +85,8 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
     /// PEM file of the authorities of clients' certificates. Default none: clients show none.
     pub client_ca: Option<PathBuf>,
+    /// Files of lists of clients' certificates that were revoked, PEM or DER. Default none.
+    pub client_crls: Vec<PathBuf>,
     /// Whether clients have to show one: `required` or `optional`. Default `required`.
     pub client_certificates: ClientCertificatesSetting,
     /// The URI by which a certificate names its tenant, such as
@@ -210,6 +212,9 @@ impl HttpSettings {
         if tls.certificate.is_none() && tls.client_ca.is_some() {
             return refuse("tls.client_ca", "needs http.tls.certificate and http.tls.key");
         }
+        if tls.client_ca.is_none() && !tls.client_crls.is_empty() {
+            return refuse("tls.client_crls", "needs http.tls.client_ca");
+        }
         if let Some(uri) = &tls.client_tenant_uri {
             if tls.client_ca.is_none() {
                 return refuse("tls.client_tenant_uri", "needs http.tls.client_ca");
@@ -277,6 +282,7 @@ impl TlsSettings {
     fn options(&self) -> Option<http::TlsOptions> {
         let clients = self.client_ca.clone().map(|authorities| http::ClientCertificates {
             authorities,
+            revocation_lists: self.client_crls.clone(),
             is_required: matches!(self.client_certificates, ClientCertificatesSetting::Required),
             // Whether it is one has been checked.
             tenant_uri: self.client_tenant_uri.as_deref().and_then(|uri| uri.parse().ok()),

@@ -107,6 +107,10 @@ fn tls_of_its_own_is_enough_beyond_loopback_and_its_settings_have_to_fit_togethe
     let options = tls(&format!("{clients}client_tenant_uri = \"spiffe://x/{{tenant}}\"\n"));
     let options = options.unwrap().http_options().tls.unwrap();
     assert!(options.is_1_3_only && options.clients.unwrap().is_required);
+    let listed = tls(&format!("{clients}client_crls = [\"a.crl\", \"b.crl\"]\n")).unwrap();
+    let clients = listed.http_options().tls.unwrap().clients.unwrap();
+    assert_eq!(clients.revocation_lists, ["a.crl", "b.crl"].map(PathBuf::from));
+    tls(&format!("{both}client_crls = [\"a.crl\"]\n")).unwrap_err();
     load("[http.tls]\nclient_ca = \"ca.pem\"\n").unwrap_err();
     load("[http.tls]\nmin_version = \"1.1\"\n").unwrap_err();
     let explained = settings.explain(None);

@@ -14,7 +14,7 @@ use crate::error::ErrorCode;
 
 /// How often files of TLS are looked at for changes.
 const LOOKED_AT_EVERY: Duration = Duration::from_mins(1);
-/// How often it is said that the certificate ends.
+/// How often it is said that a file is to be replaced.
 const REMINDED_EVERY: Duration = Duration::from_hours(24);
 /// A certificate that ends sooner is told of.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
@@ -129,12 +129,18 @@ impl Handle {
         self.current().identity.as_ref().map(|identity| identity.expires_at())
     }
 
+    /// When the first list of clients' revoked certificates is to be replaced, and its file, where there
+    /// are lists.
+    pub fn client_crl_due(&self) -> Option<(Timestamp, PathBuf)> {
+        self.current().identity.as_ref().and_then(|identity| identity.list_due().cloned())
+    }
+
     pub(super) fn current(&self) -> Arc<Current> {
         // Nothing panics while it is held.
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes up files of TLS that changed, and reminds of a certificate that ends, for as long as
+    /// Takes up files of TLS that changed, and reminds of those that are to be replaced, for as long as
     /// it is polled.
     pub(super) async fn follow_files(&self) -> std::convert::Infallible {
         self.remind();
@@ -173,6 +179,10 @@ impl Handle {
             tracing::error!(%expires_at, "the certificate has expired; clients refuse it");
         } else if expires_at.duration_since(now).unsigned_abs() < EXPIRES_SOON {
             tracing::warn!(%expires_at, "the certificate expires soon; replace its file");
+        }
+        if let Some((due, file)) = self.client_crl_due().filter(|(due, _)| *due <= now) {
+            tracing::warn!(%due, file = %file.display(), "a list of clients' revoked certificates is \
+                out of date: those revoked since are served; replace its file");
         }
     }
 }

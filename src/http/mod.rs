@@ -33,6 +33,7 @@ mod message;
 mod metadata;
 mod readiness;
 mod refusal;
+mod revocation;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! TLS on the listener, and what a client's certificate says.
 //!
 //! ```text
-//! certificate, key, client_ca --read--> Identity --accept--> stream, ClientIdentity
+//! certificate, key, client_ca, client_crls --read--> Identity --accept--> stream, ClientIdentity
 //! client certificate: URI:spiffe://example.com/tenant/acme001
 //!                                  tenant_uri spiffe://example.com/tenant/{tenant} --> acme001
 //! ```
@@ -9,8 +9,8 @@
 //! A client's certificate is no credential: a token is needed all the same, and the certificate has
 //! to name the token's tenant. So neither a stolen token nor a stolen certificate is enough. TLS 1.3,
 //! and 1.2 with forward secrecy and authenticated encryption unless it is switched off. Where clients
-//! show certificates no session is resumed: each connection shows one that is valid now. Certificates
-//! are not looked up in lists of revoked ones: revoke the token.
+//! show certificates no session is resumed: each connection shows one that is valid now, and that no
+//! list of its authority revokes, where there are lists (`revocation`).
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -33,9 +33,11 @@ use x509_cert::Certificate;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::time::Time;
 use zeroize::Zeroizing;
 
 use super::handle::Error;
+use super::revocation::{self, Due};
 
 /// Longest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -66,6 +68,9 @@ pub struct TlsOptions {
 pub struct ClientCertificates {
     /// PEM file of the authorities that issue them.
     pub authorities: PathBuf,
+    /// Files of lists of those that were revoked, PEM or DER. When there are any, each authority that
+    /// issues needs one.
+    pub revocation_lists: Vec<PathBuf>,
     /// Whether clients without one are not served.
     pub is_required: bool,
     /// How a certificate names its tenant; without, each is good for every tenant.
@@ -133,6 +138,7 @@ impl ClientIdentity {
 pub(super) struct Identity {
     config: Arc<ServerConfig>,
     expires_at: Timestamp,
+    list_due: Option<Due>,
     tenant_uri: Option<TenantUri>,
     files: Vec<(PathBuf, Option<Stamp>)>,
 }
@@ -145,10 +151,10 @@ impl Identity {
     /// Reads the files. A certificate that has expired is one all the same.
     pub(super) fn read(options: &TlsOptions) -> Result<Self, Error> {
         // Before they are read: what changes meanwhile is seen the next time.
-        let files = [Some(&options.certificate), Some(&options.key)]
+        let clients = options.clients.iter();
+        let files = [&options.certificate, &options.key]
             .into_iter()
-            .chain([options.clients.as_ref().map(|clients| &clients.authorities)])
-            .flatten()
+            .chain(clients.flat_map(|it| [&it.authorities].into_iter().chain(&it.revocation_lists)))
             .map(|path| (path.clone(), stamp(path)))
             .collect();
         let chain = certificates(CERTIFICATE, &options.certificate)?;
@@ -163,18 +169,25 @@ impl Identity {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(|error| refuse(CERTIFICATE, &options.certificate, &error.to_string()))?;
+        let mut list_due = None;
         let builder = match &options.clients {
             None => builder.with_no_client_auth(),
             Some(clients) => {
                 let path = &clients.authorities;
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates(CLIENT_CA, path)? {
-                    roots.add(certificate).map_err(|_| {
+                let authorities = certificates(CLIENT_CA, path)?;
+                for certificate in &authorities {
+                    roots.add(certificate.clone()).map_err(|_| {
                         refuse(CLIENT_CA, path, "a certificate is none of an authority")
                     })?;
                 }
+                let algorithms = provider.signature_verification_algorithms;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let lists = &clients.revocation_lists;
+                let (verifier, due) =
+                    revocation::with_lists(verifier, lists, &authorities, &algorithms)?;
+                list_due = due;
                 let verifier = if clients.is_required {
                     verifier.build()
                 } else {
@@ -199,7 +212,7 @@ impl Identity {
             config.send_tls13_tickets = 0;
         }
         let tenant_uri = options.clients.as_ref().and_then(|clients| clients.tenant_uri.clone());
-        Ok(Self { config: Arc::new(config), expires_at, tenant_uri, files })
+        Ok(Self { config: Arc::new(config), expires_at, list_due, tenant_uri, files })
     }
 
     /// Refuses a certificate that clients would.
@@ -213,6 +226,11 @@ impl Identity {
 
     pub(super) fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+
+    /// When the first of the lists of revoked certificates is to be replaced.
+    pub(super) fn list_due(&self) -> Option<&Due> {
+        self.list_due.as_ref()
     }
 
     /// Whether a file is another than the one that was read.
@@ -257,9 +275,11 @@ fn tenant(uri: &TenantUri, certificate: &CertificateDer<'_>) -> CertificateTenan
 }
 
 fn expires_at(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
-    let certificate = Certificate::from_der(certificate).ok()?;
-    let since_epoch = certificate.tbs_certificate.validity.not_after.to_unix_duration();
-    Timestamp::from_second(i64::try_from(since_epoch.as_secs()).ok()?).ok()
+    timestamp(Certificate::from_der(certificate).ok()?.tbs_certificate.validity.not_after)
+}
+
+pub(super) fn timestamp(time: Time) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(time.to_unix_duration().as_secs()).ok()?).ok()
 }
 
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -283,12 +303,15 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
 }
 
 /// What is in the file at `path`, and its mode.
-fn read(setting: &'static str, path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), Error> {
+pub(super) fn read(setting: &'static str, path: &Path) -> Result<(Zeroizing<Vec<u8>>, u32), Error> {
     let file = || -> io::Result<(Zeroizing<Vec<u8>>, u32)> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.len() > MAX_FILE {
+        if !metadata.is_file() {
             return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if metadata.len() > MAX_FILE {
+            return Err(io::ErrorKind::FileTooLarge.into());
         }
         // Room for all of it: what a vector grows out of is not wiped.
         let room = usize::try_from(metadata.len()).unwrap_or_default();
@@ -304,6 +327,6 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-fn refusal(setting: &'static str, path: &Path, reason: &str) -> Error {
+pub(super) fn refusal(setting: &'static str, path: &Path, reason: &str) -> Error {
     Error::Tls { setting, path: path.to_owned(), reason: reason.to_owned() }
 }

@@ -107,7 +107,7 @@ fn doctor_looks_at_the_certificate_of_the_endpoint() {
     let sandbox = Sandbox::new();
     let (certificate, key) = (sandbox.path("server.pem"), sandbox.path("server.key"));
     let settings = format!("[http.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
-    std::fs::write(sandbox.path("tenantry.toml"), settings).unwrap();
+    std::fs::write(sandbox.path("tenantry.toml"), &settings).unwrap();
     let finding = |answer: &Value| answer["attention"][0]["finding"].as_str().unwrap().to_owned();
     let (code, answer) = doctor(&sandbox, &[]);
     assert_eq!((code, attention(&answer)), (Some(1), vec!["http.tls"]), "{answer}");
@@ -126,5 +126,29 @@ fn doctor_looks_at_the_certificate_of_the_endpoint() {
         assert_eq!(answer["endpoint"]["tls"], true);
         let end = answer["endpoint"]["certificate_expires_at"].as_str().unwrap();
         assert!(end.starts_with(&format!("{year}-12-31")), "{end}");
+    }
+
+    let issuer = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let (authority, list) = (sandbox.path("ca.pem"), sandbox.path("list.pem"));
+    std::fs::write(&authority, params.self_signed(&issuer).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(params, issuer);
+    let clients = format!("{settings}client_ca = {authority:?}\nclient_crls = [{list:?}]\n");
+    std::fs::write(sandbox.path("tenantry.toml"), clients).unwrap();
+    for (year, expected) in [(2021, vec!["http.tls"]), (2099, vec![])] {
+        let crl = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 12, 31),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(&list, crl.signed_by(&issuer).unwrap().pem().unwrap()).unwrap();
+        let (_, answer) = doctor(&sandbox, &[]);
+        assert_eq!(attention(&answer), expected, "{answer}");
+        let due = answer["endpoint"]["client_crl_due_at"].as_str().unwrap();
+        assert!(due.starts_with(&format!("{year}-12-31")), "{due}");
     }
 }

@@ -1,6 +1,7 @@
 //! The listener over real sockets, in front of a few routes of its own.
 
 mod limits;
+mod revocation;
 mod tls;
 
 use std::net::SocketAddr;

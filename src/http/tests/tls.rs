@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    SanType, date_time_ymd,
 };
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -23,18 +23,23 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 const TENANT: &str = "GET /tenant HTTP/1.1\r\nHost: x\r\n\r\n";
 
 /// An authority, and a directory for what it issues.
-struct Authority {
+pub(super) struct Authority {
     directory: TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    pub(super) issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
 }
 
 /// A client's certificate and key.
-type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub(super) type Shown = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
+        Self::named("an authority")
+    }
+
+    pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
@@ -44,12 +49,12 @@ impl Authority {
         Self { directory, issuer: Issuer::new(params, key), certificate }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Issues a certificate for `localhost` that is valid until the end of `year`, and writes it.
-    fn write(&self, year: i32) -> TlsOptions {
+    pub(super) fn write(&self, year: i32) -> TlsOptions {
         let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 12, 31);
@@ -68,7 +73,7 @@ impl Authority {
     }
 
     /// Issues a client's certificate with `uris` among its names.
-    fn client(&self, uris: &[&str], year: i32) -> Shown {
+    pub(super) fn client(&self, uris: &[&str], year: i32) -> Shown {
         let mut params = CertificateParams::new(["client".to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 12, 31);
@@ -108,7 +113,7 @@ impl Authority {
     }
 
     /// The answer to [`TENANT`] for who shows `shown`; nothing for who is not served.
-    async fn tenant(&self, served: &Served, shown: Option<Shown>) -> Option<String> {
+    pub(super) async fn tenant(&self, served: &Served, shown: Option<Shown>) -> Option<String> {
         let mut stream = self.connect(served, &TLS13, "http/1.1", shown).await.ok()?;
         let (status, text) = ask(&mut stream, TENANT).await;
         (status == 200).then_some(text)
@@ -119,7 +124,7 @@ fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn with(tls: TlsOptions) -> Options {
+pub(super) fn with(tls: TlsOptions) -> Options {
     Options { tls: Some(tls), ..Options::default() }
 }
 
@@ -180,6 +185,7 @@ async fn a_certificate_of_a_client_says_which_tenant_the_connection_is_for() {
     let uri = "spiffe://example.com/tenant/{tenant}".parse().unwrap();
     let mut clients = ClientCertificates {
         authorities: authority.path("ca.pem"),
+        revocation_lists: Vec::new(),
         is_required: true,
         tenant_uri: Some(uri),
     };
