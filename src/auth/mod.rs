@@ -85,6 +85,13 @@ struct Issuers {
     list: Vec<Arc<Issuer>>,
 }
 
+/// [`Options`] whose files are read: what [`Auth::adopt`] takes.
+#[derive(Debug)]
+pub struct Prepared {
+    failures_per_minute: u32,
+    issuers: Issuers,
+}
+
 /// A token as it is listed: everything but the secret.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -170,13 +177,22 @@ impl Auth {
         }
     }
 
-    /// Has `options` in force from now on, in place of those before: what was granted for tokens of
-    /// issuers that are not among them ends. May block.
+    /// As [`Self::prepare`] and [`Self::adopt`].
     ///
     /// # Errors
     ///
     /// [`Invalid`]: what was in force still is.
     pub fn configure(&self, options: Options) -> Result<(), Invalid> {
+        self.adopt(self.prepare(options)?);
+        Ok(())
+    }
+
+    /// Reads what `options` name. Changes nothing. May block.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`].
+    pub fn prepare(&self, options: Options) -> Result<Prepared, Invalid> {
         let Options { failures_per_minute, public_url, issuers } = options;
         if public_url.is_none() && !issuers.is_empty() {
             let message = "must be set where issuers are: their tokens are made for it".to_owned();
@@ -194,16 +210,24 @@ impl Auth {
                 None => Issuer::new(options, &self.clock).map(Arc::new),
             }
         });
-        let list: Vec<Arc<Issuer>> = list.collect::<Result<_, Invalid>>()?;
-        let stays = |before: &Arc<Issuer>| list.iter().any(|now| Arc::ptr_eq(now, before));
-        let gone: Vec<_> = before.list.iter().filter(|before| !stays(before)).cloned().collect();
-        let issuers = Arc::new(Issuers { public_url, list });
-        *self.issuers.write().unwrap_or_else(PoisonError::into_inner) = issuers;
-        for issuer in gone {
+        let list = list.collect::<Result<_, Invalid>>()?;
+        Ok(Prepared { failures_per_minute, issuers: Issuers { public_url, list } })
+    }
+
+    /// Has what was prepared in force from now on, in place of what was before: what was granted for
+    /// tokens of issuers that are not in it ends.
+    pub fn adopt(&self, prepared: Prepared) {
+        let Prepared { failures_per_minute, issuers } = prepared;
+        let issuers = Arc::new(issuers);
+        let before = {
+            let mut current = self.issuers.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, Arc::clone(&issuers))
+        };
+        let stays = |before: &Arc<Issuer>| issuers.list.iter().any(|now| Arc::ptr_eq(now, before));
+        for issuer in before.list.iter().filter(|before| !stays(before)) {
             issuer.end();
         }
         self.throttle().set_per_window(failures_per_minute);
-        Ok(())
     }
 
     /// Finds out who sends `token`, the text of a bearer credential.

@@ -51,7 +51,7 @@ impl Reloader {
         }
     }
 
-    /// Reads the settings, and has those take effect that can.
+    /// Reads the settings, and has those take effect that can; says in the log what became of that.
     ///
     /// # Errors
     ///
@@ -59,6 +59,14 @@ impl Reloader {
     pub(super) fn reload(&self) -> Result<Reloaded, String> {
         self.supervisor.reloading();
         let reloaded = self.apply().map_err(|error| error.to_string());
+        match &reloaded {
+            Ok(Reloaded { applied, needs_restart }) => tracing::info!(
+                changed = applied.join(" "),
+                needs_a_restart = needs_restart.join(" "),
+                "the settings were read again"
+            ),
+            Err(reason) => tracing::error!(%reason, "the settings stay as they are"),
+        }
         self.supervisor.ready();
         reloaded
     }
@@ -73,17 +81,21 @@ impl Reloader {
         let has_changed = |section: &str| {
             reloaded.applied.iter().any(|name| name.split('.').next() == Some(section))
         };
-        // First, because they may fail. Also when no setting changed: files that they name may have.
+        // What may fail comes before anything is changed. Also when no setting changed: files that
+        // they name may have.
+        let manager = self.manager.upgrade();
+        let auth = reloaded.settings.auth_options()?;
+        let prepared = manager.as_ref().map(|manager| manager.auth().prepare(auth)).transpose();
+        let prepared = prepared.map_err(config::Error::from)?;
         self.endpoint.reload(reloaded.settings.http_options())?;
-        if let Some(manager) = self.manager.upgrade() {
-            let auth = reloaded.settings.auth_options()?;
-            manager.auth().configure(auth).map_err(config::Error::from)?;
+        if let (Some(manager), Some(prepared)) = (&manager, prepared) {
+            manager.auth().adopt(prepared);
         }
         if has_changed("log") {
             telemetry::set_level(reloaded.settings.log.level.into());
         }
         if has_changed("pool")
-            && let Some(manager) = self.manager.upgrade()
+            && let Some(manager) = &manager
         {
             manager.change_pool_options(&reloaded.settings.pool_options(&self.directory));
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::line;
 use super::reload::Reloader;
 use super::{Context, Failure, Opened, descriptors};
-use crate::admin::{Admin, Reloaded};
+use crate::admin::Admin;
 use crate::audit::Actor;
 use crate::config::{self, Settings};
 use crate::error::ErrorCode;
@@ -172,7 +172,7 @@ pub(super) fn local_handle(settings: &Settings) -> Result<http::Handle, Failure>
     Ok(http::Handle::new(http::Options { max_body_bytes, ..http::Options::default() })?)
 }
 
-/// Reads the settings anew at each of `hangups`, and says in the log what became of that.
+/// Reads the settings anew at each of `hangups`.
 async fn reload_at(mut hangups: Signal, manager: &Arc<TenantMcpManager>) -> Infallible {
     loop {
         if hangups.recv().await.is_none() {
@@ -180,18 +180,8 @@ async fn reload_at(mut hangups: Signal, manager: &Arc<TenantMcpManager>) -> Infa
             std::future::pending::<()>().await;
         }
         let admin = Admin::of(Arc::clone(manager), Actor::Service);
-        match tokio::task::spawn_blocking(move || admin.reload()).await {
-            Ok(Ok(Reloaded { applied, needs_restart })) => {
-                tracing::info!(
-                    changed = applied.join(" "),
-                    needs_a_restart = needs_restart.join(" "),
-                    "the settings were read again"
-                );
-            }
-            Ok(Err(reason)) => tracing::error!(%reason, "the settings stay as they are"),
-            // It panicked, which is in the log.
-            Err(_) => {}
-        }
+        // What became of it is in the log, also when it panicked.
+        let _logged = tokio::task::spawn_blocking(move || admin.reload()).await;
     }
 }
 

@@ -25,7 +25,16 @@ impl Settings {
             (Some(_), Some(_)) => new.http.tls.clone(),
             _ => self.http.tls.clone(),
         };
-        settings.http = HttpSettings { listen: self.http.listen, tls, ..new.http.clone() };
+        settings.http = HttpSettings {
+            listen: self.http.listen,
+            tls,
+            // Those that there are were begun under these.
+            sessions: self.http.sessions,
+            max_sessions: self.http.max_sessions,
+            max_sessions_per_tenant: self.http.max_sessions_per_tenant,
+            session_idle_seconds: self.http.session_idle_seconds,
+            ..new.http.clone()
+        };
         settings.auth = new.auth.clone();
         settings.pool = PoolSettings {
             max_sessions: self.pool.max_sessions,

@@ -36,13 +36,16 @@ async fn what_can_change_changes_and_the_rest_is_named() {
 
     write_settings(
         &tenants,
-        "[http]\nallowed_hosts = [\"mcp.example.com\"]\nlisten = \"127.0.0.1:1\"\n\
+        "[http]\nallowed_hosts = [\"mcp.example.com\"]\nlisten = \"127.0.0.1:1\"\nsessions = true\n\
          [log]\nlevel = \"debug\"\n[pool]\nmax_sessions = 7\nacquire_timeout_ms = 9\n",
     );
     let answer = tenants.sandbox.json(&["reload"]);
     let changed = json!(["pool.acquire_timeout_ms", "http.allowed_hosts", "log.level"]);
     assert_eq!(answer["applied"], changed, "{answer}");
-    assert_eq!(answer["needs_restart"], json!(["pool.max_sessions", "http.listen"]));
+    assert_eq!(
+        answer["needs_restart"],
+        json!(["pool.max_sessions", "http.listen", "http.sessions"])
+    );
     assert_eq!(status(&server, token, "mcp.example.com").await, 200);
     assert_eq!(status(&server, token, "localhost").await, 403);
     // Again: nothing has changed, and what needs a restart still does.
@@ -74,6 +77,12 @@ async fn wrong_settings_change_nothing_and_say_why() {
         ("[http]\nallowed_hosts = [\"other\"]\nmax_body = 1\n", "max_body"),
         ("[http]\nallowed_hosts = [\"other\"]\n[pool]\nmax_sessions = 0\n", "pool.max_sessions"),
         ("[http]\nallowed_hosts = [\"other\"]\nlisten = \"0.0.0.0:80\"\n", "http.listen"),
+        (
+            "[http]\nallowed_hosts = [\"other\"]\npublic_url = \"https://mcp.example.com\"\n\
+             [[auth.issuers]]\nissuer = \"https://idp.example.com\"\njwks_file = \"nothing.json\"\n\
+             algorithms = [\"ES256\"]\ntenant_claim = \"tenant\"\n",
+            "auth.issuers",
+        ),
         ("[http\n", "TOML parse error at line 1"),
     ];
     for (toml, named) in wrong {
