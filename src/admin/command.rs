@@ -100,13 +100,8 @@ pub enum Command {
     TenantShow { tenant: String },
     /// [`Admin::unseal_tenant`](super::Admin::unseal_tenant). Secrets: the proof's.
     TenantUnseal { proof: Proof, tenant: String },
-    /// [`Admin::create_token`](super::Admin::create_token). No scopes are all that read.
-    TokenCreate {
-        tenant: String,
-        #[serde(default)]
-        scopes: Vec<String>,
-        expires_at: Option<Timestamp>,
-    },
+    /// [`Admin::create_token`](super::Admin::create_token). Without `scopes` all that read.
+    TokenCreate { tenant: String, scopes: Option<Vec<String>>, expires_at: Option<Timestamp> },
     /// [`Admin::tokens`](super::Admin::tokens), and those that do not open: the ones after `cursor`, up to `limit`.
     TokenList { cursor: Option<String>, limit: Option<u32> },
     /// [`Admin::revoke_token`](super::Admin::revoke_token).
@@ -332,7 +327,7 @@ mod tests {
             },
             Command::TokenCreate {
                 tenant: "tenant001".to_owned(),
-                scopes: Vec::new(),
+                scopes: None,
                 expires_at: Some(Timestamp::UNIX_EPOCH),
             },
         ];

@@ -234,7 +234,8 @@ pub(super) fn removed(tenants: &[String], certificates: &[Certificate]) -> Value
 
 /// What an import came to.
 pub(crate) fn imported(imported: &Imported) -> Value {
-    let Imported { changes, privileged, warnings, unknown_roles, is_refused } = imported;
+    let Imported { changes, privileged, warnings, unknown_roles, is_refused, is_dry_run } =
+        imported;
     let changes = changes.iter().map(|change| {
         let (word, fields) = match &change.kind {
             ChangeKind::Added => ("added", Vec::new()),
@@ -250,6 +251,7 @@ pub(crate) fn imported(imported: &Imported) -> Value {
     };
     json!({
         "imported": !is_refused,
+        "dry_run": is_dry_run,
         "changes": changes.collect::<Vec<_>>(),
         "privileged": of("findings", privileged),
         "warnings": of("message", warnings),

@@ -9,6 +9,7 @@ use super::command::MISSING;
 use super::page::Page;
 use super::{Admin, Command, Error, Progress, describe};
 use crate::audit::Filter;
+use crate::clock::{Clock as _, SystemClock};
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::tenant::{IdRule, Permission, Permissions, TenantId};
@@ -56,6 +57,7 @@ impl Admin {
                 Ok(describe::report(&self.check(&proof.unlock(secrets)?, progress)?))
             }
             Command::OperatorCreate { role, expires_at } => {
+                check_expiry(*expires_at)?;
                 let (token, info) = self.create_operator(role, *expires_at)?;
                 Ok(describe::created_operator(&token, &info))
             }
@@ -127,7 +129,8 @@ impl Admin {
                 Ok(json!({ "tenant_id": tenant, "sealed": false }))
             }
             Command::TokenCreate { tenant, scopes, expires_at } => {
-                let permissions = parse_scopes(scopes)?;
+                let permissions = parse_scopes(scopes.as_deref())?;
+                check_expiry(*expires_at)?;
                 let (token, info) =
                     self.create_token(&parse_id(tenant)?, permissions, *expires_at)?;
                 Ok(describe::created_token(&token, &info))
@@ -224,9 +227,17 @@ fn audit_filter(
     Ok(Filter { code, tenant: tenant.map(parse_id).transpose()?, since, after: 0 })
 }
 
-fn parse_scopes(names: &[String]) -> Result<Permissions, Error> {
+fn check_expiry(expires_at: Option<Timestamp>) -> Result<(), Error> {
+    if expires_at.is_some_and(|expires_at| expires_at <= SystemClock.now()) {
+        return Err(Error::InvalidCommand("expires_at is over"));
+    }
+    Ok(())
+}
+
+fn parse_scopes(names: Option<&[String]>) -> Result<Permissions, Error> {
+    let Some(names) = names else { return Ok(Permissions::READ) };
     if names.is_empty() {
-        return Ok(Permissions::READ);
+        return Err(Error::InvalidCommand("a token without a scope allows nothing; name one"));
     }
     let unknown = Error::InvalidCommand("a scope is one of list, query, metadata, write");
     let permissions: Option<Permissions> =

@@ -55,6 +55,8 @@ pub struct Imported {
     pub unknown_roles: u64,
     /// Nothing was taken in, for the privileged roles.
     pub is_refused: bool,
+    /// Nothing was to be.
+    pub is_dry_run: bool,
 }
 
 impl Admin {
@@ -78,6 +80,7 @@ impl Admin {
             warnings: Vec::new(),
             unknown_roles: 0,
             is_refused: false,
+            is_dry_run: import.dry_run,
         };
         let mut places: Vec<usize> = (0..candidates.len()).collect();
         if import.check_roles {

@@ -1,11 +1,11 @@
 //! Where operators come in: the socket, and an address where one is set.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -13,18 +13,21 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::patience::{PATIENCE, Patient};
-use super::service::{Door, Service};
+use super::service::{Door, Service, Visit};
 use super::{Options, SOCKET};
 use crate::manager::TenantMcpManager;
 use crate::unix_socket::{Peer, Socket};
 
-/// Most connections of a door at a time whose requests are executed. As many again are told that the
-/// service is busy, and further ones are closed.
-const MAX_CONNECTIONS: usize = 8;
+/// Most connections of a door at a time. The next takes the place of the one that has been silent for
+/// longest: who has no token cannot keep out who has.
+const MAX_CONNECTIONS: usize = 64;
+/// Most requests of a door at a time, once it is known who asks; more are told that the service is busy.
+const MAX_REQUESTS: usize = 8;
 /// How long accepting rests after it failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Most headers of a request, and most bytes of its head.
@@ -58,21 +61,21 @@ impl Listeners {
     /// Executes what operators send, until `stopping`; then what is under way is finished first.
     pub async fn serve(self, manager: Arc<TenantMcpManager>, stopping: CancellationToken) {
         let service = Arc::new(Service::new(manager, self.options, stopping.clone()));
-        let (mut local, mut remote) = (JoinSet::new(), JoinSet::new());
+        let (mut local, mut remote) = (Visits::new(), Visits::new());
         loop {
             let accepted = tokio::select! {
                 () = stopping.cancelled() => break,
-                Some(_) = local.join_next() => Ok(()),
-                Some(_) = remote.join_next() => Ok(()),
+                Some(_) = local.tasks.join_next() => Ok(()),
+                Some(_) = remote.tasks.join_next() => Ok(()),
                 accepted = self.socket.accept() => accepted.map(|(stream, peer)| {
                     let door = match peer {
                         Peer { is_known: true, user } => Door::Socket(user),
                         Peer { is_known: false, user } => Door::Stranger(user),
                     };
-                    admit(&mut local, &service, stream, door, &stopping);
+                    local.admit(&service, stream, door, &stopping);
                 }),
                 accepted = accept(self.network.as_ref()) => accepted.map(|(stream, peer)| {
-                    admit(&mut remote, &service, stream, Door::Network(peer), &stopping);
+                    remote.admit(&service, stream, Door::Network(peer), &stopping);
                 }),
             };
             if let Err(error) = accepted {
@@ -80,8 +83,8 @@ impl Listeners {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        while local.join_next().await.is_some() {}
-        while remote.join_next().await.is_some() {}
+        while local.tasks.join_next().await.is_some() {}
+        while remote.tasks.join_next().await.is_some() {}
         service.finish().await;
     }
 }
@@ -104,34 +107,48 @@ async fn accept(listener: Option<&TcpListener>) -> io::Result<(tokio::net::TcpSt
     }
 }
 
-fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    connections: &mut JoinSet<()>,
-    service: &Arc<Service>,
-    stream: S,
-    door: Door,
-    stopping: &CancellationToken,
-) {
-    if connections.len() >= 2 * MAX_CONNECTIONS {
-        return;
+/// The connections of a door.
+struct Visits {
+    tasks: JoinSet<()>,
+    /// Those that may not have asked for anything yet, the oldest first.
+    silent: VecDeque<(Arc<Visit>, AbortHandle)>,
+    places: Arc<Semaphore>,
+}
+
+impl Visits {
+    fn new() -> Self {
+        let places = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Self { tasks: JoinSet::new(), silent: VecDeque::new(), places }
     }
-    let is_busy = connections.len() >= MAX_CONNECTIONS;
-    let (service, stopping) = (Arc::clone(service), stopping.clone());
-    connections.spawn(converse(service, stream, door, is_busy, stopping));
+
+    fn admit<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &mut self,
+        service: &Arc<Service>,
+        stream: S,
+        door: Door,
+        stopping: &CancellationToken,
+    ) {
+        self.silent.retain(|(visit, task)| !visit.has_asked() && !task.is_finished());
+        if self.tasks.len() >= MAX_CONNECTIONS {
+            let Some((_, longest)) = self.silent.pop_front() else { return };
+            longest.abort();
+        }
+        let visit = Arc::new(Visit::new(door, Arc::clone(&self.places)));
+        let conversation =
+            converse(Arc::clone(service), stream, Arc::clone(&visit), stopping.clone());
+        let task = self.tasks.spawn(conversation);
+        self.silent.push_back((visit, task));
+    }
 }
 
 /// One request and its answer.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
     service: Arc<Service>,
     stream: S,
-    door: Door,
-    is_busy: bool,
+    visit: Arc<Visit>,
     stopping: CancellationToken,
 ) {
-    let has_begun = AtomicBool::new(false);
-    let answer = service_fn(|request| {
-        has_begun.store(true, Ordering::Release);
-        Arc::clone(&service).answer(request, door, is_busy)
-    });
+    let answer = service_fn(|request| Arc::clone(&service).answer(request, Arc::clone(&visit)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
@@ -144,7 +161,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin>(
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
             // Who has said nothing yet is not waited for.
-            if !has_begun.load(Ordering::Acquire) {
+            if !visit.has_asked() {
                 return;
             }
             connection.await

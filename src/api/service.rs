@@ -2,14 +2,16 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +27,10 @@ use crate::auth::{self, Origin, Role};
 use crate::error::ErrorCode;
 use crate::manager::TenantMcpManager;
 
+/// As what a request is recorded that comes to no route.
+const CONNECT: &str = "admin.connect";
+/// As what an import is recorded that is only tried.
+const PLAN: &str = "tenant.plan";
 /// Longest body of a command.
 const MAX_BODY: usize = 64 << 10;
 /// Most lines of progress that wait for a client; more are left out.
@@ -41,6 +47,34 @@ pub(super) enum Door {
     Socket(u32),
     /// The socket, from a user who may not.
     Stranger(u32),
+}
+
+/// A connection, and what has come of it.
+#[derive(Debug)]
+pub(super) struct Visit {
+    door: Door,
+    /// Those that the door has for requests.
+    places: Arc<Semaphore>,
+    /// Taken once it is known who asks, and kept until the connection is over.
+    place: OnceLock<OwnedSemaphorePermit>,
+    has_asked: AtomicBool,
+}
+
+impl Visit {
+    pub(super) fn new(door: Door, places: Arc<Semaphore>) -> Self {
+        Self { door, places, place: OnceLock::new(), has_asked: AtomicBool::new(false) }
+    }
+
+    /// Whether the head of a request has arrived.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Acquire)
+    }
+
+    /// Takes a place, if there is one.
+    fn take_place(&self) -> bool {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.is_ok_and(|place| self.place.set(place).is_ok())
+    }
 }
 
 /// What answers requests. One for all doors.
@@ -80,27 +114,33 @@ impl Service {
     pub(super) async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-        door: Door,
-        is_busy: bool,
+        visit: Arc<Visit>,
     ) -> Result<Response<Body>, Infallible> {
+        visit.has_asked.store(true, Ordering::Release);
         let request_id = RequestId::random();
-        let answer = if is_busy {
-            Err(Refusal::new(ErrorCode::PoolExhausted, "other requests are under way", &request_id))
-        } else {
-            self.respond(request, door, &request_id).await
-        };
+        let answer = self.respond(request, &visit, &request_id).await;
         Ok(answer.unwrap_or_else(Refusal::into_response))
     }
 
     async fn respond(
         &self,
         request: Request<Incoming>,
-        door: Door,
+        visit: &Visit,
         request_id: &RequestId,
     ) -> Result<Response<Body>, Refusal> {
+        let door = visit.door;
         let (head, body) = request.into_parts();
-        if matches!(door, Door::Network(_)) {
-            check_site(&head.headers, request_id)?;
+        if let Door::Network(peer) = door
+            && let Err(message) = check_site(&head)
+        {
+            return Err(
+                match self.manager.auth().refuse_operator(origin(peer, request_id)).await {
+                    auth::Error::Forbidden => {
+                        Refusal::new(ErrorCode::Forbidden, message, request_id)
+                    }
+                    error => not_admitted(&error, request_id),
+                },
+            );
         }
         let found = routes::find(head.method.as_str(), head.uri.path());
         if matches!(&found, Found::Route(route, _) if route.command == HEALTH)
@@ -109,16 +149,22 @@ impl Service {
             return Ok(answer::health(self.manager.is_sealed(), request_id));
         }
         let (admin, role) = self.caller(door, &head.headers, request_id).await?;
+        if !visit.take_place() {
+            let (code, message) = (ErrorCode::PoolExhausted, "other requests are under way");
+            return Err(refuse(admin, CONNECT, code, message.to_owned(), request_id).await);
+        }
         let (route, parts) = match found {
             Found::Route(route, parts) => (route, parts),
             Found::OtherMethod => {
-                let message = "the path takes another method; docs/admin-api.md";
-                let refusal = Refusal::new(ErrorCode::InvalidArgument, message, request_id);
+                let message = "the path takes another method; docs/admin-api.md".to_owned();
+                let code = ErrorCode::InvalidArgument;
+                let refusal = refuse(admin, CONNECT, code, message, request_id).await;
                 return Err(refusal.with_status(StatusCode::METHOD_NOT_ALLOWED));
             }
             Found::Nothing => {
-                let message = "no such path; docs/admin-api.md has those there are";
-                return Err(Refusal::new(ErrorCode::ResourceNotFound, message, request_id));
+                let message = "no such path; docs/admin-api.md has those there are".to_owned();
+                let code = ErrorCode::ResourceNotFound;
+                return Err(refuse(admin, CONNECT, code, message, request_id).await);
             }
         };
         let is_local = matches!(door, Door::Socket(_));
@@ -189,15 +235,15 @@ impl Service {
                 let admin = admin(format!("?({user})"), SOCKET.to_owned());
                 let message = "another user's service; the attempt was recorded".to_owned();
                 let code = ErrorCode::Forbidden;
-                Err(refuse(admin, "admin.connect", code, message, request_id).await)
+                Err(refuse(admin, CONNECT, code, message, request_id).await)
             }
             Door::Network(peer) => {
-                let peer = peer.ip().to_string();
-                let origin =
-                    Origin { request_id: Some(request_id.clone()), peer: Some(peer.clone()) };
                 let auth = self.manager.auth();
+                let origin = origin(peer, request_id);
                 match auth.authenticate_operator(bearer(headers), origin).await {
-                    Ok((operator_id, role)) => Ok((admin(operator_id, peer), role)),
+                    Ok((operator_id, role)) => {
+                        Ok((admin(operator_id, peer.ip().to_string()), role))
+                    }
                     Err(error) => Err(not_admitted(&error, request_id)),
                 }
             }
@@ -209,7 +255,7 @@ impl Service {
         route: &Route,
         head: &Parts,
         body: Incoming,
-        work: Work,
+        mut work: Work,
     ) -> Result<Response<Body>, Refusal> {
         let options = check_content(head, NDJSON).and_then(|()| {
             let members = message::read_query(head.uri.query().unwrap_or_default(), route)?;
@@ -219,6 +265,9 @@ impl Service {
         let request_id = work.request_id.clone();
         let spooled = match options {
             Ok(options) => {
+                if options.dry_run {
+                    work.action = PLAN;
+                }
                 let vault = Arc::clone(self.manager.vault());
                 let spooled =
                     import::receive(vault, body, self.options.id_rule, &self.stopping).await;
@@ -280,6 +329,10 @@ impl Service {
     }
 }
 
+fn origin(peer: SocketAddr, request_id: &RequestId) -> Origin {
+    Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) }
+}
+
 /// Records that an attempt was refused, and answers it.
 async fn refuse(
     admin: Admin,
@@ -330,19 +383,19 @@ fn not_allowed(route: &Route, role: Role, is_local: bool) -> Option<&'static str
 }
 
 /// Refuses what a web page in an operator's browser might send.
-fn check_site(headers: &HeaderMap, request_id: &RequestId) -> Result<(), Refusal> {
-    let refused = |message| Refusal::new(ErrorCode::Forbidden, message, request_id);
-    if headers.contains_key(header::ORIGIN) {
-        return Err(refused("the admin API is not for web pages"));
+fn check_site(head: &Parts) -> Result<(), &'static str> {
+    if head.headers.contains_key(header::ORIGIN) {
+        return Err("the admin API is not for web pages");
     }
-    let mut hosts = headers.get_all(header::HOST).iter();
+    let mut hosts = head.headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return Err(refused("one Host header is required"));
+        return Err("one Host header is required");
     };
-    if is_loopback(host.to_str().unwrap_or_default()) {
+    let named = head.uri.authority().map(Authority::as_str);
+    if named.into_iter().chain([host.to_str().unwrap_or_default()]).all(is_loopback) {
         Ok(())
     } else {
-        Err(refused("the Host header has to name the loopback address that is listened at"))
+        Err("the Host header has to name the loopback address that is listened at")
     }
 }
 

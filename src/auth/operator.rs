@@ -116,6 +116,13 @@ impl Auth {
         Err(self.refuse(attempt, None, refusal).await)
     }
 
+    /// Records an attempt that is refused whoever makes it; what to answer: [`Error::Forbidden`], or
+    /// [`Error::Throttled`] after many of them.
+    pub async fn refuse_operator(&self, origin: Origin) -> Error {
+        let attempt = origin.attempt(Actor::Anonymous, "admin.connect", None);
+        self.refuse(attempt, None, Error::Forbidden).await
+    }
+
     async fn find_operator(&self, text: Option<&str>) -> Result<OperatorInfo, Error> {
         if self.vault.is_sealed() {
             return Err(Error::Sealed);

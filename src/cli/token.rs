@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let expires_at = expires.map(|text| from_now(&text)).transpose()?;
             let command = admin::Command::TokenCreate {
                 tenant: tenant.to_string(),
-                scopes: scope,
+                scopes: Some(scope).filter(|scope| !scope.is_empty()),
                 expires_at,
             };
             let answer = context.operate(&command, &[])?;

@@ -500,3 +500,62 @@ fn clear_text_beyond_loopback_is_refused() {
     serve.env("TENANTRY_ADMIN__LISTEN", "0.0.0.0:8643");
     crate::support::finish(&mut serve).failed(2, &["admin.listen", "loopback", "ssh"]);
 }
+
+#[tokio::test]
+async fn who_connects_and_says_nothing_keeps_nobody_out() {
+    let listening = Listening::new();
+    let (_, token) = listening.operator("auditor");
+    let connect = || TcpStream::connect(listening.address).unwrap();
+    let mut silent: Vec<TcpStream> = (0..64).map(|_| connect()).collect();
+    for _ in 0..3 {
+        assert_eq!(listening.ask(Some(&token), "GET", "/status", "").0, 200);
+    }
+    // The one that was silent for longest has made room.
+    let mut nothing = [0];
+    assert_eq!(silent[0].read(&mut nothing).unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn what_comes_to_no_route_is_in_the_audit_log() {
+    let listening = Listening::new();
+    let (_, token) = listening.operator("operator");
+    let status = String::from_utf8(listening.request(Some(&token), "GET", "/status", "")).unwrap();
+    let page = status.replacen("\r\n", "\r\nOrigin: http://evil.example\r\n", 1);
+    let elsewhere = status.replacen("GET ", "GET http://evil.example", 1);
+    let nothing = status.replacen("/status", "/nothing", 1);
+    let method = status.replacen("GET", "DELETE", 1);
+    let refused = [(page, 403), (elsewhere, 403), (nothing, 404), (method, 405)];
+    let expected = ["FORBIDDEN", "FORBIDDEN", "RESOURCE_NOT_FOUND", "INVALID_ARGUMENT"];
+    let mut ids = Vec::new();
+    for (request, status) in &refused {
+        let (answered, answer) = listening.send(request.as_bytes());
+        assert_eq!(answered, *status, "{answer}");
+        ids.push(answer["error"]["request_id"].clone());
+    }
+    let here = format!("GET http://{}", listening.address);
+    assert_eq!(listening.send(status.replacen("GET ", &here, 1).as_bytes()).0, 200);
+    let entries = listening.tenants.sandbox.audit(&[]);
+    for (id, code) in ids.iter().zip(expected) {
+        let entry = entries.iter().find(|entry| entry["request_id"] == *id);
+        let entry = entry.unwrap_or_else(|| unreachable!("{id} is not in {entries:?}"));
+        assert_eq!((&entry["action"], &entry["code"]), (&json!("admin.connect"), &json!(code)));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_made_for_what_was_named_and_not_for_nothing() {
+    let listening = Listening::new();
+    let (_, token) = listening.operator("operator");
+    let make = |body: &str| listening.ask(Some(&token), "POST", "/tokens", body);
+    for body in [
+        r#"{"tenant":"tenant001","scopes":[]}"#,
+        r#"{"tenant":"tenant001","expires_at":"2001-01-01T00:00:00Z"}"#,
+    ] {
+        let (status, answer) = make(body);
+        assert_eq!((status, code(&answer)), (400, "INVALID_ARGUMENT"), "{answer}");
+    }
+    assert_eq!(make(r#"{"tenant":"tenant001"}"#).1["scopes"], json!(["list", "query", "metadata"]));
+    let one =
+        make(r#"{"tenant":"tenant001","scopes":["list"],"expires_at":"2100-01-01T00:00:00Z"}"#);
+    assert_eq!(one.1["scopes"], json!(["list"]));
+}

@@ -120,7 +120,7 @@ fn commands() -> Vec<(Command, Vec<&'static str>)> {
         (
             Command::TokenCreate {
                 tenant: tenant(),
-                scopes: vec!["list".to_owned()],
+                scopes: Some(vec!["list".to_owned()]),
                 expires_at: Some(jiff::Timestamp::UNIX_EPOCH),
             },
             vec![],
