@@ -6,6 +6,8 @@
 //! write; its flush reaches the disk here only because this program carries our `sync_file_range`
 //! (`store/durable.rs`).
 //!
+//! At the end, how long a commit waits while the store is rewritten.
+//!
 //! `./dev bench --bench store -- scale [TENANTS...]`: import, opening, listing and the check at 100,
 //! 10,000 and 1,000,000 tenants, each in a process of its own for its most memory, as the table of
 //! docs/performance.md. A million takes minutes and 10 GB of disk.
@@ -57,6 +59,7 @@ fn against_limits() {
     for pairs in [10_000, 100_000] {
         opening(pairs);
     }
+    rewriting(40_000);
 }
 
 /// Three ways to keep pairs, in directories of their own.
@@ -212,6 +215,48 @@ fn opening(count: usize) {
         contestants = Contestants { parent: kept, directory, ours, sled: new_sled.unwrap(), raw };
     }
     report(&format!("open and check {count} pairs, per s"), &turns);
+}
+
+/// How long commits take while `count` pairs are rewritten, and before.
+fn rewriting(count: usize) {
+    let contestants = Contestants::new();
+    for pairs in random_pairs(count).chunks(BATCH) {
+        contestants.ours(pairs);
+    }
+    let commit = || {
+        let pairs = random_pairs(1);
+        let began = Instant::now();
+        contestants.ours(&pairs);
+        1e3 * began.elapsed().as_secs_f64()
+    };
+    for turn in 1..=TURNS {
+        let quiet: Vec<f64> = (0..500).map(|_| commit()).collect();
+        let (mut during, mut seconds) = (Vec::new(), 0.0);
+        thread::scope(|scope| {
+            let rewriting = scope.spawn(|| {
+                let began = Instant::now();
+                contestants.ours.rewrite().unwrap();
+                began.elapsed().as_secs_f64()
+            });
+            while !rewriting.is_finished() {
+                during.push(commit());
+            }
+            seconds = rewriting.join().unwrap();
+        });
+        let told = |commits: Vec<f64>| {
+            let longest = commits.iter().copied().fold(0.0, f64::max);
+            format!(
+                "{} commits of {:.1} ms, longest {longest:.0} ms",
+                commits.len(),
+                median(commits)
+            )
+        };
+        println!(
+            "rewriting {count} pairs, {turn}: {seconds:.1} s, {} (before it: {})",
+            told(during),
+            told(quiet)
+        );
+    }
 }
 
 /// Waits until the threads of an engine that was closed have let go of its files.

@@ -2,7 +2,7 @@
 //!
 //! What is counted is in memory first. A process that is killed loses what came after the last
 //! saving, of half a second at most and as long as a commit takes, or as long as another change holds
-//! the vault: an import, a rewriting of the store.
+//! the vault: an import.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

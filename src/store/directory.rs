@@ -305,21 +305,30 @@ pub(super) fn put_in_place(
     path: &Path,
     exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,
 ) -> io::Result<()> {
+    let nameless = rename_over(new, path, exchange)?;
+    erase_file(new)?;
+    nameless.map_or(Ok(()), |mut former| overwrite(&mut former))
+}
+
+/// Gives the file at `new` the name `path`, durably. The file that had it is to be erased: it is
+/// called `new` then, or has no name any more and is returned.
+pub(super) fn rename_over(
+    new: &Path,
+    path: &Path,
+    exchange: impl FnOnce(&Path, &Path) -> io::Result<bool>,
+) -> io::Result<Option<File>> {
+    // Else a power failure could leave zeros under the file's own name.
     let sync = || path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all());
     // A link is replaced; what it leads to is not ours.
     let replaced = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
     if replaced && exchange(new, path)? {
-        // Else a power failure could leave the zeros under the file's own name.
-        sync()?;
-        erase_file(new)?;
-        return Ok(());
+        return sync().map(|()| None);
     }
     // Held open, so that it can be overwritten once nothing leads to it. A crash right after the
     // renaming leaves its bytes in free blocks.
-    let old = replaced.then(|| OpenOptions::new().write(true).open(path)).transpose()?;
+    let former = replaced.then(|| OpenOptions::new().write(true).open(path)).transpose()?;
     fs::rename(new, path)?;
-    sync()?;
-    old.map_or(Ok(()), |mut old| overwrite(&mut old))
+    sync().map(|()| former)
 }
 
 /// Makes the names in the directory at `path` durable.

@@ -18,15 +18,21 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// What of a long file waits for the disk at most: whoever else syncs waits for it too.
+pub(super) const UNSYNCED: u64 = 4 << 20;
 
 /// Overwrites all of `file`, from its beginning, and waits until that is on the disk. The length
 /// stays: cutting it would free the blocks first.
 pub(super) fn overwrite(file: &mut File) -> io::Result<()> {
-    let mut left = file.metadata()?.len();
-    while left > 0 {
-        let now = usize::try_from(left).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+    let length = file.metadata()?.len();
+    let mut written = 0;
+    while written < length {
+        let now = usize::try_from(length - written).map_or(ZEROS.len(), |it| it.min(ZEROS.len()));
         file.write_all(&ZEROS[..now])?;
-        left -= now as u64;
+        written += now as u64;
+        if written.is_multiple_of(UNSYNCED) {
+            file.sync_data()?;
+        }
     }
     file.sync_all()
 }

@@ -49,12 +49,22 @@ impl Space {
     ///
     /// [`Error::Full`].
     pub(super) fn admit(&mut self, bytes: u64) -> Result<(), Error> {
+        self.check(bytes.saturating_mul(AMPLIFICATION))?;
+        self.take_ballast()
+    }
+
+    /// Whether there is room for so many bytes beside the reserve.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`].
+    pub(super) fn check(&self, bytes: u64) -> Result<(), Error> {
         let disk = self.disk()?;
-        let reserve = disk.reserve().saturating_add(bytes.saturating_mul(AMPLIFICATION));
+        let reserve = disk.reserve().saturating_add(bytes);
         if disk.free < reserve || disk.is_out_of_files {
             return Err(Error::Full { free: disk.free, reserve });
         }
-        self.take_ballast()
+        Ok(())
     }
 
     /// Gives up the ballast if there is too little room to open a store.

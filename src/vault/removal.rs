@@ -51,8 +51,8 @@ impl TenantCredentialVault {
     /// stored. One that was removed before has its removal completed.
     ///
     /// An import does not bring them back, unless it says so. The store is rewritten as a whole,
-    /// during which writes wait and reads go on (`./dev bench --bench vault`: some seconds for
-    /// 40,000 records).
+    /// which takes some seconds for 40,000 records (`./dev bench --bench vault`); other writes and
+    /// reads go on.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::super::erase::erase_file;
+use super::super::erase::{UNSYNCED, erase_file};
 use super::super::integrity::{IntegrityKey, Manifest, STORE_VERSION, State, Unreadable};
 use super::super::pairs::{PairsReader, PairsWriter, UnreadablePairs};
 use super::super::{Error, Pair, Tree};
@@ -131,7 +131,8 @@ fn write(
     erase_file(path).map_err(io())?;
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path).map_err(io())?;
-    let mut writer = PairsWriter::new(BufWriter::with_capacity(BUFFER, file)).map_err(io())?;
+    let file = BufWriter::with_capacity(BUFFER, Paced { file, unsynced: 0 });
+    let mut writer = PairsWriter::new(file).map_err(io())?;
     let mut state = State::default();
     for pair in pairs {
         let (tree, (pair_key, value)) = pair?;
@@ -143,8 +144,30 @@ fn write(
     }
     let mut writer = writer.finish(&manifest.encode(key)?).map_err(io())?;
     writer.flush().map_err(io())?;
-    let file = writer.get_ref();
+    let file = &writer.get_ref().file;
     file.sync_all().and_then(|()| file.metadata()).map(|it| it.len()).map_err(io())
+}
+
+/// A file that is on the disk but for its last 4 MiB.
+struct Paced {
+    file: File,
+    unsynced: u64,
+}
+
+impl Write for Paced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.unsynced >= UNSYNCED {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
+        let written = self.file.write(bytes)?;
+        self.unsynced += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn unreadable(path: &Path, error: UnreadablePairs) -> Error {

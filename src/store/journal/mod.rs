@@ -6,7 +6,8 @@
 //! journal/00000000000004d2.log  the next, once that has 16 MiB; named by its first commit
 //!
 //! append:  frame -> fdatasync
-//! rewrite: base.new -> fsync -> base -> new segment -> zeros over the segments before, removed
+//! rewrite: new segment -> base.new -> fsync -> base -> zeros over what is before it, removed
+//!          (appends go on in the new segment)
 //! ```
 //!
 //! Each frame's MAC takes in the one before, so nothing between two frames can be altered, missing or
@@ -20,7 +21,6 @@
 //! | a segment is begun | a part of its beginning | reports it as torn |
 //! | a base is written | part or whole `base.new` | goes on without, erases it |
 //! | it takes its place | the new base; the former, or zeros, as `base.new` | goes on from the base |
-//! | the segment behind it is begun | a part of its beginning | reports it as torn |
 //! | the former segments are erased | some of them, or zeros | erases them |
 //! | a part that a backup has is released | it, or zeros, as `discarded` | goes on, erases it |
 
@@ -30,6 +30,7 @@ mod frames;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
 mod inspection;
+mod rewriting;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ use segment::{HEADER, Segment};
 pub(super) use base::Base;
 pub(super) use frame::MAX_ENTRIES;
 pub(super) use inspection::{Damage, Inspection};
+pub(super) use rewriting::{Former, NewBase};
 
 /// What is being erased and may not be taken for what it was.
 const DISCARDED: &str = "discarded";
@@ -258,10 +260,15 @@ impl Journal {
     fn make_room(&mut self, frame: u64) -> Result<(), Error> {
         let length = self.segments.last().map_or(0, |segment| segment.length);
         if length > HEADER as u64 && length + frame > self.segment_bytes {
-            let (segment, file) = Segment::create(&self.directory, &self.key, &self.newest)?;
-            self.segments.push(segment);
-            self.file = file;
+            self.begin_segment()?;
         }
+        Ok(())
+    }
+
+    fn begin_segment(&mut self) -> Result<(), Error> {
+        let (segment, file) = Segment::create(&self.directory, &self.key, &self.newest)?;
+        self.segments.push(segment);
+        self.file = file;
         Ok(())
     }
 
@@ -279,37 +286,6 @@ impl Journal {
             .map_err(Error::io(format!("write {}", segment.path.display())))?;
         segment.length += frame.len() as u64;
         Ok(())
-    }
-
-    /// Destroys what was removed or replaced: `pairs`, all that there are after the last commit, each
-    /// once, become the base, and every frame is overwritten and removed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Damaged`] when `pairs` are other pairs, and errors of `pairs`: the journal is as it
-    /// was. [`Error::Io`]; if a part was done, it takes nothing more.
-    pub(super) fn rewrite(
-        &mut self,
-        pairs: impl IntoIterator<Item = Result<(Tree, Pair), Error>>,
-    ) -> Result<(), Error> {
-        if self.has_failed {
-            return Err(Error::ReadOnly);
-        }
-        let length = base::write_new(&self.directory, &self.key, &self.newest, pairs)?;
-        let number = self.newest.state.number;
-        // From here on what is appended to a former segment is superseded by the base.
-        self.has_failed = true;
-        let base = put_base_in_place(&self.directory, number, length)?;
-        // One without a frame is the segment behind the base already.
-        if let Some(last) = self.segments.pop_if(|segment| segment.first > number) {
-            self.segments = vec![last];
-        } else {
-            let (segment, file) = Segment::create(&self.directory, &self.key, &self.newest)?;
-            (self.segments, self.file) = (vec![segment], file);
-        }
-        self.origin = Origin::Base(base);
-        self.has_failed = false;
-        erase_former(&self.directory, number)
     }
 
     /// Removes the base and the segments that have nothing after commit `number`. The segment that is

@@ -24,11 +24,10 @@ use super::super::erase::exchange;
 use super::super::integrity::{IntegrityKey, Manifest, State};
 use super::super::journal::Journal;
 use super::super::large::Spool;
-use super::super::migrate;
 use super::super::space::Space;
-use super::super::{Error, Pair, Snapshot, Tree};
-use super::engine::Engine;
-use super::rewrite::Places;
+use super::super::{Changed, Error, Pair, Snapshot, Tree};
+use super::engine::{Engine, damaged};
+use super::rewrite::{Copy, Exchanged, Places, not_rewritten};
 use super::walk::{Passage, WalkId};
 use super::watchdog::Watchdog;
 use super::{CACHE_BYTES, Command, Commit, Shared};
@@ -47,7 +46,6 @@ const IDLE: Duration = Duration::from_millis(100);
 /// Everything that writing takes. The engine is shared with those who read.
 pub(super) struct Committer {
     pub(super) path: PathBuf,
-    pub(super) exports_path: PathBuf,
     pub(super) key: IntegrityKey,
     pub(super) shared: Arc<Shared>,
     pub(super) journal: Journal,
@@ -93,7 +91,17 @@ impl Committer {
                     drop(spool);
                     drop(done.send(result));
                 }
-                Command::Rewrite { done } => drop(done.send(self.rewrite())),
+                Command::Exchange { id, copy, done } => {
+                    self.watchdog.begin(self.shared.engine().size());
+                    let result = self.exchange(id, *copy);
+                    self.watchdog.end();
+                    drop(done.send(result));
+                }
+                Command::PutBase { base, done } => {
+                    let result = self.writable().and_then(|()| self.journal.put_base(&base));
+                    self.publish();
+                    drop(done.send(result));
+                }
                 Command::Release { number, done } => {
                     let result = self.writable().and_then(|()| self.journal.release(number));
                     self.publish();
@@ -103,6 +111,7 @@ impl Committer {
                     self.walks.insert(id, Passage::default());
                 }
                 Command::WalkNext { id, done } => drop(done.send(self.walk_next(id))),
+                Command::WalkChanges { id, done } => drop(done.send(self.walk_changes(id))),
                 Command::WalkFinish { id, done } => drop(done.send(self.walk_finish(id))),
                 Command::WalkEnd { id } => drop(self.walks.remove(&id)),
                 Command::Answer { done } => drop(done.send(())),
@@ -238,34 +247,41 @@ impl Committer {
         self.watchdog.end();
     }
 
-    /// Replaces the engine by a copy of what is live in it, begins the journal anew on it, and
-    /// erases what both had before.
-    fn rewrite(&mut self) -> Result<(), Error> {
-        self.writable()?;
+    /// Makes of `copy`, which walk `id` filled, the store's engine, and begins the rewriting of the
+    /// journal. One that fails is the last, unless it is [`Error::NotRewritten`].
+    fn exchange(&mut self, id: WalkId, copy: Copy) -> Result<Exchanged, Error> {
         let path = self.path.clone();
         let places = Places::of(&path);
-        places.copy(&self.shared.engine())?;
-        let replaced = self.replace_engine(&places);
+        let walked = self.walk_finish(id);
+        walked
+            .and_then(|walked| copy.finish(&places, &self.key, &walked.changes, &self.manifest))
+            .map_err(|error| not_rewritten(&error))?;
+        let exchanged = self.replace_engine(&places);
         // What is written now could be lost, or what was removed could stay.
-        replaced.inspect_err(|error| self.shared.fail(error))
+        exchanged.inspect_err(|error| self.shared.fail(error))
     }
 
-    fn replace_engine(&mut self, places: &Places<'_>) -> Result<(), Error> {
-        let old = places.swap(exchange)?;
+    fn replace_engine(&mut self, places: &Places<'_>) -> Result<Exchanged, Error> {
+        let former_path = places.swap(exchange)?.to_owned();
         let engine = Engine::open(&self.path, CACHE_BYTES)?;
+        let manifest = engine.manifest()?.map(|manifest| Manifest::decode(&self.key, &manifest));
+        if manifest != Some(Ok(self.manifest)) {
+            return Err(damaged(&self.path, "the copy has lost its last commit".to_owned()));
+        }
         self.unflushed = 0;
-        self.shared.replace(engine).close(old)?;
-        places.clear()?;
-        let shared = Arc::clone(&self.shared);
-        self.journal.rewrite(shared.engine().pairs())?;
-        migrate::erase_exports(&self.exports_path)?;
-        self.publish();
-        Ok(())
+        let former = self.shared.replace(engine);
+        let base = self.journal.begin_rewriting()?;
+        Ok(Exchanged { former, path: former_path, base })
     }
 
     fn walk_next(&mut self, id: WalkId) -> Result<Vec<(Tree, Pair)>, Error> {
         let passage = self.walks.get_mut(&id).ok_or(Error::ReadOnly)?;
         passage.next(&self.key, &self.shared.engine())
+    }
+
+    fn walk_changes(&mut self, id: WalkId) -> Result<Vec<Changed>, Error> {
+        let passage = self.walks.get_mut(&id).ok_or(Error::ReadOnly)?;
+        passage.changes(&self.shared.engine())
     }
 
     fn walk_finish(&mut self, id: WalkId) -> Result<Snapshot, Error> {

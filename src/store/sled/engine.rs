@@ -29,8 +29,8 @@ const OPEN_BASE: Duration = Duration::from_mins(1);
 const OPEN_RATE: u64 = 50_000_000;
 /// How long a flush takes when somebody should ask for another one.
 const WAKE: Duration = Duration::from_secs(1);
-const RELEASE_ATTEMPTS: u32 = 500;
-const RELEASE_PAUSE: Duration = Duration::from_millis(10);
+const RELEASE_ATTEMPTS: u32 = 5_000;
+const RELEASE_PAUSE: Duration = Duration::from_millis(1);
 /// In the engine's default tree: how often the store was opened, u64 big endian. A store without it
 /// was never completely created, or has lost its contents.
 const OPENINGS: &[u8] = b"openings";

@@ -1,7 +1,8 @@
 //! The store on disk: a journal, `sled` 0.34 as its index, and an anchor; written by one thread.
 //!
 //! ```text
-//! apply, rewrite, walk --bounded channel--> committer: journal -> anchor -> engine -> answer all
+//! apply, walk ----------bounded channel---> committer: journal -> anchor -> engine -> answer all
+//! rewrite: a copy by a walk, then ---------> exchange
 //! get, scan ------------------------------> engine
 //! open: journal, engine, anchor --which commit has each seen?--> replay, rebuild, repair or refuse
 //! ```
@@ -31,16 +32,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::{self, JoinHandle};
 
 use super::integrity::{IntegrityKey, State};
+use super::journal::{Former, NewBase};
 use super::large::Spool;
 use super::migrate::MIGRATIONS;
 use super::space::Space;
 use super::{
-    Batch, Condition, DataDir, Error, LargeBatch, Options, Pair, Repair, Snapshot, Store, Tree,
-    Walk,
+    Batch, Changed, Condition, DataDir, Error, LargeBatch, Options, Pair, Repair, Snapshot, Store,
+    Tree, Walk,
 };
 use committer::Committer;
 use engine::Engine;
 use recovery::{Parts, Recovered};
+use rewrite::{Copy, Exchanged, Rewriter};
 use walk::{SledWalk, WalkId};
 use watchdog::Watchdog;
 
@@ -66,6 +69,8 @@ pub struct SledStore {
     /// The only sender that says when to stop; walks have others.
     commands: SyncSender<Command>,
     walks: AtomicU64,
+    /// One at a time.
+    rewriter: Mutex<Rewriter>,
     committer: Option<JoinHandle<()>>,
     checker: Option<JoinHandle<()>>,
 }
@@ -100,10 +105,7 @@ impl Shared {
     /// No write after one that failed.
     fn fail(&self, error: &Error) {
         self.is_read_only.store(true, Ordering::Release);
-        let reason = match std::error::Error::source(error) {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
+        let reason = told(error);
         tracing::error!(%reason, "the store takes no writes until it is opened again");
         self.condition().read_only.get_or_insert(reason);
     }
@@ -127,13 +129,23 @@ impl Shared {
     }
 }
 
+/// An error with its cause.
+fn told(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
 enum Command {
     Commit(Commit),
     CommitLarge { spool: Arc<Spool>, done: Sender<Result<(), Error>> },
-    Rewrite { done: Sender<Result<(), Error>> },
+    Exchange { id: WalkId, copy: Box<Copy>, done: Sender<Result<Exchanged, Error>> },
+    PutBase { base: NewBase, done: Sender<Result<Former, Error>> },
     Release { number: u64, done: Sender<Result<(), Error>> },
     WalkBegin { id: WalkId },
     WalkNext { id: WalkId, done: Sender<Result<Vec<(Tree, Pair)>, Error>> },
+    WalkChanges { id: WalkId, done: Sender<Result<Vec<Changed>, Error>> },
     WalkFinish { id: WalkId, done: Sender<Result<Snapshot, Error>> },
     WalkEnd { id: WalkId },
     Answer { done: Sender<()> },
@@ -227,7 +239,6 @@ impl SledStore {
         shared.set_commit(&manifest.state, journal.bytes());
         let committer = Committer {
             path: directory.store_path(),
-            exports_path: directory.exports_path(),
             key: key.clone(),
             shared: Arc::clone(&shared),
             journal,
@@ -246,6 +257,12 @@ impl SledStore {
             shared,
             commands,
             walks: AtomicU64::new(0),
+            rewriter: Mutex::new(Rewriter {
+                store: directory.store_path(),
+                exports: directory.exports_path(),
+                key: key.clone(),
+                space: Space::new(directory.path(), 0),
+            }),
             committer: Some(committer),
             checker: None,
         };
@@ -274,6 +291,15 @@ impl SledStore {
                 drop(Box::new(walk).finish());
             })
             .map_err(Error::io("start a thread to check the store"))
+    }
+
+    /// Rewrites the store, after whoever asked for it before, and does `between` between its steps.
+    fn rewrite_with(&self, between: &mut dyn FnMut()) -> Result<(), Error> {
+        let rewriter = self.rewriter.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.is_read_only() {
+            return Err(Error::ReadOnly);
+        }
+        rewriter.rewrite(&self.shared, self.begin_walk()?, between)
     }
 
     fn begin_walk(&self) -> Result<SledWalk, Error> {
@@ -333,7 +359,7 @@ impl Store for SledStore {
     }
 
     fn rewrite(&self) -> Result<(), Error> {
-        self.send(|done| Command::Rewrite { done })
+        self.rewrite_with(&mut || {})
     }
 
     fn walk(&self) -> Result<Box<dyn Walk>, Error> {

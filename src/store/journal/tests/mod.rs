@@ -119,6 +119,18 @@ impl Case {
     }
 }
 
+impl Journal {
+    /// Rewrites it, and nobody appends meanwhile.
+    fn rewrite(
+        &mut self,
+        pairs: impl IntoIterator<Item = Result<(Tree, Pair), Error>>,
+    ) -> Result<(), Error> {
+        let mut base = self.begin_rewriting()?;
+        base.write(pairs)?;
+        self.put_base(&base)?.erase()
+    }
+}
+
 fn key_of_store() -> IntegrityKey {
     IntegrityKey::new(&[7; 32])
 }

@@ -1,7 +1,5 @@
 //! Journals whose beginning is replaced or removed.
 
-use std::ffi::OsStr;
-
 use super::*;
 
 #[test]
@@ -39,44 +37,70 @@ fn a_rewritten_journal_has_nothing_of_what_was_removed() {
 }
 
 #[test]
-fn a_rewriting_that_is_cut_off_anywhere_loses_nothing() {
+fn a_rewriting_that_is_cut_off_anywhere_loses_nothing_also_of_what_is_appended_meanwhile() {
     let mut case = Case::new(700);
     case.commit_to(9);
-    let before = case.copy();
-    let former = case.segments();
-    let pairs = case.model.pairs();
-    case.journal().rewrite(pairs).unwrap();
-    let base = fs::read(case.path().join("base")).unwrap();
-    let next = case.segments().pop().unwrap();
-    let begun = fs::read(&next.path).unwrap();
-    let next = next.path.file_name().unwrap();
-    let at = |name: &OsStr| before.path().join(name);
-
-    // While base.new is written.
-    for length in [0, 1, base.len() / 2, base.len()] {
-        fs::write(at("base.new".as_ref()), &base[..length]).unwrap();
-        case.check_copy(before.path());
-    }
-    // Once it is in place, with zeros as what was there before it.
-    fs::write(at("base".as_ref()), &base).unwrap();
-    fs::write(at("base.new".as_ref()), vec![0; base.len()]).unwrap();
-    case.check_copy(before.path());
+    let (former, before, pairs) = (case.segments(), case.copy(), case.model.pairs());
+    let mut base = case.journal().begin_rewriting().unwrap();
     // While the next segment is begun.
+    let next = case.segments().pop().unwrap().path;
+    let begun = fs::read(&next).unwrap();
     for length in 0..=begun.len() {
-        fs::write(at(next), &begun[..length]).unwrap();
+        fs::write(before.path().join(next.file_name().unwrap()), &begun[..length]).unwrap();
         let inspection = inspect(before.path());
         assert_eq!(inspection.torn.is_some(), length < begun.len(), "{length}");
         assert_eq!(inspection.newest.unwrap().state, case.model.state);
     }
     case.check_copy(before.path());
+
+    // While base.new is written.
+    case.commit_to(14);
+    let begun = case.copy();
+    base.write(pairs).unwrap();
+    let bytes = fs::read(case.path().join("base.new")).unwrap();
+    for length in [0, 1, bytes.len() / 2, bytes.len()] {
+        fs::write(begun.path().join("base.new"), &bytes[..length]).unwrap();
+        case.check_copy(begun.path());
+    }
+    // Once it is in place, with zeros as what was there before it.
+    case.commit_to(16);
+    let superseded = case.journal().put_base(&base).unwrap();
+    case.check_copy(case.path());
+    fs::write(case.path().join("base.new"), vec![0; bytes.len()]).unwrap();
+    case.check_copy(case.path());
     // While the former segments are erased.
+    let put = case.copy();
     for segment in former {
-        let path = at(segment.path.file_name().unwrap());
+        let path = put.path().join(segment.path.file_name().unwrap());
         let length = usize::try_from(segment.length).unwrap();
         fs::write(&path, vec![0; length]).unwrap();
-        case.check_copy(before.path());
+        case.check_copy(put.path());
         fs::remove_file(&path).unwrap();
-        case.check_copy(before.path());
+        case.check_copy(put.path());
+    }
+    superseded.erase().unwrap();
+    assert_eq!(case.journal().bytes(), size_of(case.path()));
+    assert_eq!(case.segments()[0].first, 10);
+    case.check(case.path());
+}
+
+#[test]
+fn what_a_backup_takes_over_during_a_rewriting_leaves_no_gap() {
+    for (released, is_complete) in [(5, true), (9, true), (13, false)] {
+        let mut case = Case::new(1);
+        case.commit_to(9);
+        let pairs = case.model.pairs();
+        let mut base = case.journal().begin_rewriting().unwrap();
+        case.commit_to(14);
+        case.journal().release(released).unwrap();
+        base.write(pairs).unwrap();
+        case.journal().put_base(&base).unwrap().erase().unwrap();
+        assert_eq!(case.journal().is_complete(), is_complete, "{released}");
+        let inspection = case.inspect();
+        assert_eq!((&inspection.damage, inspection.is_complete), (&None, is_complete));
+        assert_eq!(inspection.newest.unwrap().state, case.model.state);
+        assert_eq!(case.journal().bytes(), size_of(case.path()));
+        assert!(!case.path().join("base.new").exists());
     }
 }
 
