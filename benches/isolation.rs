@@ -33,6 +33,10 @@ const TURN: Duration = Duration::from_secs(4);
 const QUIET: &str = "quiet001";
 /// A nuisance on the server of the quiet tenant.
 const BESIDE: &str = "beside09";
+/// A tenant that is not served.
+const DISABLED: &str = "disabled";
+/// What the quiet one's p99 may be, in times of what it is alone.
+const GOAL: f64 = 2.0;
 /// Counts for minutes.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
@@ -101,6 +105,13 @@ impl Engine {
                     Self::Postgres { .. } => "SELECT pg_read_file('/etc/passwd')",
                 },
                 code: "QUERY_REFUSED",
+            },
+            Nuisance {
+                does: "disabled, asks on",
+                tenant: DISABLED,
+                connections: 4,
+                sql: "SELECT 1",
+                code: "TENANT_DISABLED",
             },
             Nuisance {
                 does: "its database is not there",
@@ -201,7 +212,7 @@ async fn main() {
     run(Engine::Sqlite, "SQLite").await;
     let (quiet, nuisance) = (PostgresServer::start(0), PostgresServer::start(19));
     run(Engine::Postgres { quiet, nuisance }, "PostgreSQL").await;
-    println!("\ngoal: p99 below 2 times the quiet value");
+    println!("\ngoal: p99 at most {GOAL} times the quiet value");
 }
 
 async fn run(engine: Engine, name: &str) {
@@ -212,6 +223,7 @@ async fn run(engine: Engine, name: &str) {
     let once = json!({ "quotas": { "max_queries_per_hour": 1 } });
     engine.add_tenant(&sandbox, "greedy03", &once).await;
     engine.add_tenant(&sandbox, "hostile4", &json!({})).await;
+    engine.add_tenant(&sandbox, DISABLED, &json!({})).await;
     let mut lock = None;
     if let Engine::Postgres { nuisance, .. } = &engine {
         engine.add_tenant(&sandbox, BESIDE, &short).await;
@@ -230,6 +242,7 @@ async fn run(engine: Engine, name: &str) {
         sandbox.write_config(&format!("{tenant}.json"), &file.to_string());
     }
     sandbox.import();
+    sandbox.run(&["tenant", "disable", DISABLED]).ok();
     let words: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let is_chosen = |nuisance: &Nuisance| {
@@ -276,11 +289,16 @@ async fn measure(endpoint: &str, quiet: &str, nuisance: &Nuisance, token: &str) 
         median(beside.iter().map(|times| times.0)),
         median(beside.iter().map(|times| times.1)),
     ];
+    let ratio = beside_99 / alone_99;
+    let verdict = match nuisance.tenant {
+        BESIDE => "no goal".to_owned(),
+        _ if ratio <= GOAL => format!("<= {GOAL} ok"),
+        _ => "NOT MET".to_owned(),
+    };
     println!(
-        "{:54} {beside_50:>9.2} {beside_99:>9.2} {:>9.2} {:>9.2}   {told} {}",
+        "{:54} {beside_50:>9.2} {beside_99:>9.2} {:>9.2} {ratio:>9.2}   {verdict:7}   {told} {}",
         nuisance.does,
         beside_50 / alone_50,
-        beside_99 / alone_99,
         nuisance.code,
     );
 }

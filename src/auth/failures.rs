@@ -20,19 +20,14 @@ impl Auth {
     ///
     /// What was to be recorded is lost, as the log will tell; what was to be saved is tried again.
     pub fn keep(&self, at_once: bool) -> Result<(), Error> {
+        // Held to the end: who finds nothing to save then knows that it is saved.
+        let mut saved_at = self.saved_at.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.boot();
         let summaries = self.throttle().summaries(now, at_once);
         let recorded: Result<Vec<()>, _> =
             summaries.into_iter().map(|summary| self.record(summary)).collect();
-        let is_due = {
-            let mut saved_at = self.saved_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_due = at_once || now.saturating_sub(*saved_at) >= SAVE_INTERVAL;
-            if is_due {
-                *saved_at = now;
-            }
-            is_due
-        };
-        if is_due {
+        if at_once || now.saturating_sub(*saved_at) >= SAVE_INTERVAL {
+            *saved_at = now;
             self.save_uses()?;
         }
         recorded?;

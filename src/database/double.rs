@@ -46,8 +46,12 @@ pub(crate) trait Answers: fmt::Debug + Send {
 #[derive(Debug)]
 pub(crate) struct Double<A>(pub(crate) A);
 
-fn ready<'a, T: Send + 'a>(answer: Result<T, Error>) -> BoxFuture<'a, Result<T, Error>> {
-    Box::pin(std::future::ready(answer))
+/// Not at once, as no server does.
+fn later<'a, T: Send + 'a>(answer: Result<T, Error>) -> BoxFuture<'a, Result<T, Error>> {
+    Box::pin(async {
+        tokio::task::yield_now().await;
+        answer
+    })
 }
 
 impl<A: Answers> Database for Double<A> {
@@ -60,7 +64,7 @@ impl<A: Answers> Database for Double<A> {
         _: &'a Query,
         _: &'a Limits,
     ) -> BoxFuture<'a, Result<QueryResult, Error>> {
-        ready(self.0.query())
+        later(self.0.query())
     }
 
     fn write<'a>(
@@ -68,11 +72,11 @@ impl<A: Answers> Database for Double<A> {
         _: &'a Write,
         _: &'a Limits,
     ) -> BoxFuture<'a, Result<WriteResult, Error>> {
-        ready(self.0.write())
+        later(self.0.write())
     }
 
     fn catalogue<'a>(&'a mut self, _: &'a Access) -> BoxFuture<'a, Result<Arc<Catalogue>, Error>> {
-        ready(self.0.catalogue().map(Arc::new))
+        later(self.0.catalogue().map(Arc::new))
     }
 
     fn describe<'a>(
@@ -80,7 +84,7 @@ impl<A: Answers> Database for Double<A> {
         _: &'a Access,
         names: &'a [RelationName],
     ) -> BoxFuture<'a, Result<Vec<Relation>, Error>> {
-        ready(self.0.describe(names))
+        later(self.0.describe(names))
     }
 
     fn explain<'a>(
@@ -88,15 +92,15 @@ impl<A: Answers> Database for Double<A> {
         _: &'a Query,
         _: &'a Limits,
     ) -> BoxFuture<'a, Result<PlanNode, Error>> {
-        ready(self.0.explain())
+        later(self.0.explain())
     }
 
     fn server_version(&mut self) -> BoxFuture<'_, Result<String, Error>> {
-        ready(Ok("none".to_owned()))
+        later(Ok("none".to_owned()))
     }
 
     fn excess_privileges(&mut self) -> BoxFuture<'_, Result<Vec<ExcessPrivilege>, Error>> {
-        ready(Ok(Vec::new()))
+        later(Ok(Vec::new()))
     }
 
     fn ping(&mut self) -> BoxFuture<'_, Result<(), Error>> {

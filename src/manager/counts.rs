@@ -93,13 +93,15 @@ pub(super) async fn keep(
     }
 }
 
-/// Saves what was counted since the last time. May block.
+/// Saves what was counted until now; what somebody else is saving is saved when this returns. May
+/// block.
 ///
 /// # Errors
 ///
 /// [`vault::Error::Store`]: it is still to be saved. While the vault is sealed nothing is saved, and
 /// that is no error.
 pub(super) fn save(vault: &TenantCredentialVault, limiter: &Limiter) -> Result<(), vault::Error> {
+    let _saving = limiter.saving();
     let changed = limiter.take_changed();
     let mut batches = changed.chunks(BATCH);
     while let Some(meters) = batches.next() {
@@ -112,7 +114,7 @@ pub(super) fn save(vault: &TenantCredentialVault, limiter: &Limiter) -> Result<(
     Ok(())
 }
 
-fn save_batch(
+pub(super) fn save_batch(
     vault: &TenantCredentialVault,
     limiter: &Limiter,
     meters: &[Arc<Meter>],

@@ -26,7 +26,7 @@ use crate::database;
 use crate::error::ErrorCode;
 use crate::pool::{self, Lease, McpConnectionPool, PoolStats, PooledInstances};
 use crate::quota::Limiter;
-use crate::server::{Dispatch, McpHandler, Stays, Subscriptions};
+use crate::server::{Dispatch, McpHandler, Refusals, Stays, Subscriptions};
 use crate::tenant::{IdRule, InvalidTenantId, Permissions, TenantId};
 use crate::vault::backup::Schedule;
 use crate::vault::{self, TenantCredentialVault};
@@ -80,6 +80,7 @@ pub struct TenantMcpManager {
     log: Log,
     clock: Arc<dyn Clock>,
     stays: Stays,
+    refusals: Arc<Refusals>,
     sweeper: AbortHandle,
     counter: AbortHandle,
     resealer: OnceLock<AbortHandle>,
@@ -133,8 +134,10 @@ impl TenantMcpManager {
         let pool =
             McpConnectionPool::new(Arc::clone(&vault), Arc::clone(&limiter), log.clone(), options);
         let stays = staying::nobody(&vault);
+        let refusals = Arc::<Refusals>::default();
+        let sweeper = sweep(Arc::downgrade(&vault), stays.clone(), Arc::clone(&refusals));
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
-        let sweeper = tokio::spawn(sweep(Arc::downgrade(&vault), stays.clone())).abort_handle();
+        let sweeper = tokio::spawn(sweeper).abort_handle();
         let counter =
             counts::keep(Arc::downgrade(&vault), Arc::downgrade(&limiter), Arc::downgrade(&auth));
         #[expect(clippy::disallowed_methods, reason = "aborted when the manager is dropped")]
@@ -149,6 +152,7 @@ impl TenantMcpManager {
             log,
             clock,
             stays,
+            refusals,
             sweeper,
             counter,
             resealer,
@@ -286,7 +290,7 @@ impl TenantMcpManager {
         Ok(Dispatch::new(handler, self.pool.call_timeout()))
     }
 
-    /// Records that `access` led nowhere, and why.
+    /// Records that `access` led nowhere, and why. Says so later when that happens again and again.
     async fn refuse(&self, access: &TenantAccess, error: pool::Error) -> Error {
         let origin = access.origin();
         let pending = self.log.begin(Attempt {
@@ -297,10 +301,9 @@ impl TenantMcpManager {
             tenant: Some(access.tenant().clone()),
         });
         let outcome = Outcome { code: Some(error.code()), ..Outcome::default() };
-        match pending.complete(outcome).await {
-            Ok(()) => error.into(),
-            Err(audit) => audit.into(),
-        }
+        let recorded = pending.complete(outcome).await;
+        self.refusals.wait(access.tenant()).await;
+        recorded.map_or_else(Error::from, |()| error.into())
     }
 
     /// Checks tokens, and makes them.
@@ -333,10 +336,10 @@ impl TenantMcpManager {
         self.pool.cleanup_idle_instances()
     }
 
-    /// Ends everything, in this order: what runs in the background, once what it is at is done;
-    /// leases, of which there are no new ones, and which have up to `deadline` to come back; sessions
-    /// with databases, whose servers are told; then what was counted is saved, and what was opened
-    /// is wiped. Says how many leases had not come back; they end when they do.
+    /// Ends everything, in this order: what runs in the background, of which a step that is under way
+    /// ends by itself; leases, of which there are no new ones, and which have up to `deadline` to come
+    /// back; sessions with databases, whose servers are told; then what was counted is saved, and what
+    /// was opened is wiped. Says how many leases had not come back; they end when they do.
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         self.stop_background();
         self.stays.close();
@@ -378,12 +381,13 @@ impl Drop for TenantMcpManager {
 
 /// Wipes credentials at their deadline, not when they are next touched, and tells who stays when
 /// their tenant is not what it was.
-async fn sweep(vault: Weak<TenantCredentialVault>, stays: Stays) {
+async fn sweep(vault: Weak<TenantCredentialVault>, stays: Stays, refusals: Arc<Refusals>) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
         let Some(vault) = vault.upgrade() else { return };
         vault.sweep();
+        refusals.sweep();
         staying::tell(&vault, &stays).await;
     }
 }

@@ -40,7 +40,8 @@ impl TenantMcpManager {
         self.reloading.0.get().map(|reload| reload())
     }
 
-    /// Has the pool work with other options, but for `max_sessions` and `database`, which stay.
+    /// Has the pool work with other options, but for `max_sessions`, `min_idle` and `database`, which
+    /// stay.
     pub fn change_pool_options(&self, options: &pool::Options) {
         self.pool.change_options(options);
     }

@@ -16,7 +16,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::entry::{Entry, IdleInstance, Listing};
+use super::entry::Entry;
+use super::session::Instance;
+use super::stock::{Idle, Listing};
 use super::{Pool, Shared};
 
 /// How soon a change in the vault is noticed where nobody calls.
@@ -62,7 +64,7 @@ impl Lists {
     }
 
     /// Takes the instance that has been idle longest from its tenant. To be dropped.
-    pub(super) fn take_oldest(&self) -> Option<IdleInstance> {
+    pub(super) fn take_oldest(&self) -> Option<Idle<Box<Instance>>> {
         // As long as the list is locked, every idle instance is to be found on it.
         let mut heap = self.idle.lock();
         let mut left = Vec::new();
@@ -71,13 +73,13 @@ impl Lists {
             && let Some(Reverse(watched)) = heap.pop()
         {
             let Some(entry) = watched.entry.upgrade() else { continue };
-            let mut state = entry.state();
+            let mut state = entry.stock.state();
             let deadline = state.oldest().map(|oldest| oldest.since + entry.idle_timeout);
             let is_later = deadline.is_some_and(|deadline| {
                 deadline > watched.deadline
                     && heap.peek().is_some_and(|Reverse(other)| other.deadline < deadline)
             });
-            oldest = if is_later { None } else { entry.take_spare(&mut state) };
+            oldest = if is_later { None } else { state.take_spare() };
             match state.oldest().map(|next| next.since + entry.idle_timeout) {
                 Some(deadline) => {
                     let watched = Reverse(Watched { deadline, entry: watched.entry });
@@ -125,13 +127,13 @@ impl Pool {
     }
 
     /// What is due of the next tenant; nothing when none is.
-    fn take_due(&self, now: Instant) -> Option<Vec<IdleInstance>> {
+    fn take_due(&self, now: Instant) -> Option<Vec<Idle<Box<Instance>>>> {
         let mut heap = self.shared.lists.idle.lock();
         let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
         let watched = if is_due { heap.pop() } else { None }?.0;
         let Some(entry) = watched.entry.upgrade() else { return Some(Vec::new()) };
-        let mut state = entry.state();
-        let (taken, next) = entry.take_due(&mut state, now);
+        let mut state = entry.stock.state();
+        let (taken, next) = state.take_due(now, entry.idle_timeout, entry.min_idle);
         match next {
             Some(deadline) => heap.push(Reverse(Watched { deadline, entry: watched.entry })),
             None => state.left_idle_list(),
@@ -152,7 +154,7 @@ impl Pool {
         let is_due = heap.peek().is_some_and(|Reverse(watched)| watched.deadline <= now);
         let Some(Reverse(watched)) = (if is_due { heap.pop() } else { None }) else { return false };
         let Some(entry) = watched.entry.upgrade() else { return true };
-        let mut state = entry.state();
+        let mut state = entry.stock.state();
         state.left_empty_list();
         let until = entry.empty_until();
         if state.is_empty() && until > now {
@@ -161,10 +163,13 @@ impl Pool {
         } else if state.is_empty() {
             drop(state);
             drop(heap);
-            if !self.tenants.forget_unused(&entry) {
+            if self.tenants.forget_unused(&entry) {
+                // Its last instance may have gone in another way than by being idle for its time.
+                self.vault.forget_tenant(entry.tenant());
+            } else {
                 // Somebody has it at this moment, perhaps to wait: it is looked at again.
                 entry.touch();
-                let listing = entry.state().list();
+                let listing = entry.stock.state().list();
                 self.shared.lists.watch(&entry, listing);
             }
         }

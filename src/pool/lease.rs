@@ -24,7 +24,7 @@ impl Lease {
     /// A lease that has the instance that was used last, and since when nobody had that;
     /// or none, if none is idle.
     pub(super) fn begin(place: Place) -> (Self, Option<Instant>) {
-        let idle = place.entry.enter();
+        let idle = place.entry.stock.enter();
         let since = idle.as_ref().map(|idle| idle.since);
         let instance = idle.map(|idle| idle.instance);
         (Self { instance, place }, since)
@@ -32,7 +32,7 @@ impl Lease {
 
     /// A lease that is to have a new instance.
     pub(super) fn without_instance(place: Place) -> Self {
-        place.entry.enter_without_instance();
+        place.entry.stock.enter_without_instance();
         Self { instance: None, place }
     }
 

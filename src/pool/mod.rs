@@ -30,6 +30,7 @@ mod opening;
 mod revocable;
 mod session;
 mod sharing;
+mod stock;
 mod tally;
 mod tenants;
 mod warm;
@@ -63,7 +64,7 @@ use session::Sessions;
 use tally::Tally;
 use tenants::Tenants;
 
-/// What [`sharing`] is built of; the model has others.
+/// What [`sharing`] and [`stock`] are built of; the model has others.
 mod sync {
     pub(super) use std::sync::atomic::{AtomicU32, Ordering};
     pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -190,7 +191,7 @@ pub struct PoolStats {
     pub total_created: u64,
     /// Instances that live, leased or idle.
     pub current_pool_size: u64,
-    /// Tenants with at least one.
+    /// Tenants with at least one, or with calls that are to have one.
     pub active_tenants: u64,
     /// Of the instances that live, those that nobody has.
     pub idle: u64,
@@ -259,7 +260,7 @@ impl McpConnectionPool {
     ///
     /// Every variant of [`Error`].
     pub async fn lease(&self, access: &TenantAccess) -> Result<Lease, Error> {
-        // From when something has to be waited for; of time a hot lease asks nothing.
+        // From when something has to be waited for, which a hot lease has not to.
         let mut deadline = None;
         let mut deadline = || {
             let timeout = || self.pool.shared.options().acquire_timeout;
@@ -330,8 +331,8 @@ impl McpConnectionPool {
         let counters = &self.pool.shared.counters;
         let (mut active_tenants, mut idle) = (0, 0);
         for entry in self.pool.tenants.all() {
-            let (own, is_leased) = entry.count();
-            active_tenants += u64::from(own > 0 || is_leased);
+            let (own, out) = entry.stock.count();
+            active_tenants += u64::from(own > 0 || out > 0);
             idle += own as u64;
         }
         PoolStats {

@@ -78,7 +78,7 @@ impl McpConnectionPool {
                 if let Some(replaced) = replaced {
                     replaced.end();
                 }
-                let listing = entry.state().list();
+                let listing = entry.stock.state().list();
                 entry.shared.lists.watch(&entry, listing);
             }
             drop(turn);
@@ -106,7 +106,7 @@ impl McpConnectionPool {
         if is_alive {
             lease.fill(instance);
         } else {
-            drop((instance, lease.entry().take_idle_before(since)));
+            drop((instance, lease.entry().stock.take_idle_before(since)));
         }
         is_alive
     }

@@ -11,7 +11,7 @@
 //!
 //! No call of this waits. All state is under one lock, which is taken when sessions are opened or
 //! closed, and for those that come back while somebody waits. What the model of
-//! `tests/sharing_model.rs` explores is this file.
+//! `tests/model.rs` explores is this file.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;

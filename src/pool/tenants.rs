@@ -78,7 +78,7 @@ impl Tenants {
         let mut awake = self.shard(entry.tenant()).write();
         let is_there = awake.has(entry);
         // Here and with the caller. Others get it from here only, for which they need the lock.
-        let is_unused = Arc::strong_count(entry) == 2 && entry.state().is_empty();
+        let is_unused = Arc::strong_count(entry) == 2 && entry.stock.state().is_empty();
         if is_there && is_unused {
             awake.entries.remove(entry.tenant());
         }
@@ -159,6 +159,6 @@ impl Pool {
 
     /// Whether instances of `entry` may be leased: it is current, and was not closed.
     pub(super) fn is_usable(&self, entry: &Entry) -> Result<bool, Error> {
-        Ok(self.is_current(entry)? && !entry.is_closed())
+        Ok(self.is_current(entry)? && !entry.stock.is_closed())
     }
 }

@@ -85,7 +85,7 @@ impl McpConnectionPool {
     /// Cancellation: what is open stays.
     pub(super) async fn warm(&self, tenant: &TenantId) -> Result<(), Error> {
         let entry = self.entry(tenant).await?;
-        drop(entry.take_broken());
+        drop(entry.stock.take_broken());
         while entry.is_cold() {
             let Ok(()) = entry.try_place() else { break };
             let mut lease = Lease::without_instance(Place { entry: Arc::clone(&entry) });

@@ -19,7 +19,7 @@ const DENIED: &str = "max_denied_per_hour";
 /// Callers of one tenant whose refused attempts are counted apart; more share a window.
 pub(super) const MAX_CALLERS: usize = 16;
 /// Bytes of a caller's name that tell it from others.
-pub(super) const MAX_CALLER: usize = 40;
+pub const MAX_CALLER: usize = 40;
 /// After so long no window has anything left of what it had, in seconds.
 const FORGOTTEN_AFTER: u64 = 97 * 900;
 
@@ -394,7 +394,7 @@ fn exceeded<const SLOTS: usize, const STEP: u64>(
     Some(Exceeded { quota, limit, retry_after })
 }
 
-/// What a caller is known by.
+/// What a caller is known by. One with a longer name has to have seen to it that this tells it apart.
 fn name_of(caller: &str) -> &str {
     &caller[..caller.floor_char_boundary(MAX_CALLER)]
 }

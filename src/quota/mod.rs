@@ -42,7 +42,7 @@ use crate::clock::Clock;
 use crate::error::ErrorCode;
 use crate::tenant::TenantId;
 
-pub use meter::{Meter, Permit};
+pub use meter::{MAX_CALLER, Meter, Permit};
 pub use saved::Malformed;
 
 /// Has the meter of every tenant that is in use.
@@ -50,6 +50,7 @@ pub use saved::Malformed;
 pub struct Limiter {
     shared: Arc<Shared>,
     meters: Mutex<HashMap<TenantId, Arc<Meter>>>,
+    saving: Mutex<()>,
 }
 
 /// What all meters share.
@@ -99,7 +100,7 @@ impl Limiter {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let boot_id = clock.boot_id();
         let shared = Shared { clock, boot_id, changed: Mutex::default() };
-        Self { shared: Arc::new(shared), meters: Mutex::default() }
+        Self { shared: Arc::new(shared), meters: Mutex::default(), saving: Mutex::default() }
     }
 
     /// The meter of `tenant`, which was first imported at `born`: one that was removed and came back
@@ -120,6 +121,13 @@ impl Limiter {
     /// The meter of `tenant`, if it is in memory.
     pub fn existing(&self, tenant: &TenantId) -> Option<Arc<Meter>> {
         self.meters().get(tenant).cloned()
+    }
+
+    /// To be held from [`Self::take_changed`] until those are saved or put back: who finds nothing to
+    /// save then knows that all of it is saved, not that somebody is about to.
+    pub fn saving(&self) -> MutexGuard<'_, ()> {
+        // There is nothing in it.
+        self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those that have counted since they were [saved](Meter::save), for whoever saves them now.

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::meter::{CONCURRENT, MAX_CALLER, MAX_CALLERS};
+use super::meter::{CONCURRENT, MAX_CALLERS};
 use super::saved::Saved;
 use super::window::Slots;
 use super::*;

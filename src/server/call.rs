@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use super::TenantContext;
 use super::tools::{self, Audience, ColumnInfo, MetadataAnswer, QuotaUsage};
 use super::{Caller, Error, Failure, Instances, QueryAnswer, QueryArguments, Retry, ScopedServer};
-use crate::audit::{Actor, Attempt, Outcome, Pending, RequestId};
+use crate::audit::{Attempt, Outcome, Pending, RequestId};
 use crate::database::{self, Query};
 use crate::error::ErrorCode;
 use crate::quota::{Exceeded, Permit};
@@ -63,7 +63,7 @@ impl TenantContext {
             action,
             tenant: Some(self.tenant().clone()),
         };
-        let barred = self.meter.check_denied(&self.config.quotas, name_of(caller)).err();
+        let barred = self.meter.check_denied(&self.config.quotas, &caller.name()).err();
         let pending = self.log.begin(attempt);
         Call { context: self, caller, pending, barred, needs, audience: tools::audience(action) }
     }
@@ -159,7 +159,7 @@ impl TenantContext {
             server_version: self.server_version.get().cloned(),
             quotas: self
                 .meter
-                .usage(&config.quotas, name_of(caller))
+                .usage(&config.quotas, &caller.name())
                 .into_iter()
                 .map(|usage| (usage.quota, QuotaUsage::from(usage)))
                 .collect(),
@@ -247,8 +247,8 @@ impl Call<'_> {
         let request_id = self.pending.request_id();
         if let Err(error) = &result
             && is_denial(error.code())
-            && let (quotas, caller) = (&self.context.config.quotas, name_of(self.caller))
-            && let Err(exceeded) = self.context.meter.deny(quotas, caller)
+            && let (quotas, caller) = (&self.context.config.quotas, self.caller.name())
+            && let Err(exceeded) = self.context.meter.deny(quotas, &caller)
         {
             // One more would have been told why.
             result = Err(exceeded.into());
@@ -307,18 +307,6 @@ fn is_denial(code: ErrorCode) -> bool {
             | ErrorCode::QueryRefused
             | ErrorCode::ResourceNotFound
     )
-}
-
-/// What a caller's refused attempts are counted by.
-pub(super) fn name_of(caller: &Caller) -> &str {
-    match &caller.actor {
-        Actor::Anonymous => "anonymous",
-        Actor::Embedder => "embedder",
-        Actor::Operator { name } => name,
-        Actor::Service => "service",
-        Actor::Subject { subject, .. } => subject,
-        Actor::Token { id } => id,
-    }
 }
 
 /// The error with its position, which is one in `sql`, as one in `text`.

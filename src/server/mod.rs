@@ -15,6 +15,7 @@
 
 mod attachment;
 mod call;
+mod caller;
 mod completion;
 mod content;
 mod describe;
@@ -42,18 +43,20 @@ use std::sync::{Arc, OnceLock};
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use crate::audit::{Actor, Log, RequestId};
+use crate::audit::{Actor, Log};
 use crate::database::{self, Database, Dialect, Unavailable};
 use crate::quota::Meter;
 use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
 
 pub use attachment::Attachment;
 pub use call::AdmittedQuery;
+pub use caller::Caller;
 pub use dispatch::Dispatch;
 pub use error::{Error, Failure};
 pub use handler::McpHandler;
 pub use listing::{ListAnswer, ResourceInfo};
 pub use needs::needed;
+pub use pacing::Refusals;
 pub use stay::{Full, Kind as StayKind, Look, Mark, Stay, Stays, Who};
 pub use subscription::Subscriptions;
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
@@ -85,20 +88,6 @@ pub struct ApiKey {
     pub set_at: Timestamp,
     /// Changes with the key, tells nothing about it.
     pub fingerprint: String,
-}
-
-/// Who calls, as far as a tenant's server needs to know.
-#[derive(Clone, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "made by the pool from a TenantAccess")]
-pub struct Caller {
-    /// For the audit log.
-    pub actor: Actor,
-    /// What it may do here.
-    pub permissions: Permissions,
-    /// Where from.
-    pub peer: Option<String>,
-    /// The request that this call is; `None` makes each call a request of its own.
-    pub request_id: Option<RequestId>,
 }
 
 /// Where a call gets an instance from.

@@ -8,10 +8,13 @@
 //! its quota is used up or its database is away, would take the processors from other tenants. Who
 //! waits for an answer does not ask. What succeeds is never held up.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::tenant::TenantId;
 
 /// How many failures a tenant may have at once, and in a second.
 const AT_ONCE: f64 = 50.0;
@@ -32,26 +35,68 @@ impl Default for Pacing {
     }
 }
 
+/// Counts what is refused of each tenant before there is a [`TenantContext`](super::TenantContext) to
+/// count it: because it is disabled, or the vault is sealed.
+#[derive(Debug, Default)]
+pub struct Refusals(Mutex<HashMap<TenantId, Pacing>>);
+
 impl Pacing {
     /// Counts a failure, and waits for as long as its answer has to.
     pub(super) async fn wait(&self) {
-        let delay = self.delay();
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
+        wait(self.delay()).await;
     }
 
     fn delay(&self) -> Duration {
-        // Whole after any panic: nothing here panics while it holds the lock.
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.left();
         let now = Instant::now();
-        let (before, since) = *left;
-        let freed = now.duration_since(since).as_secs_f64() * PER_SECOND;
-        let available = (before + freed).min(AT_ONCE);
+        let available = available(*left, now);
         let is_early = available < 1.0;
         *left = (if is_early { available } else { available - 1.0 }, now);
         if is_early { DELAY } else { Duration::ZERO }
     }
+
+    /// Whether it is as if there had been no failure.
+    fn is_rested(&self, now: Instant) -> bool {
+        available(*self.left(), now) >= AT_ONCE
+    }
+
+    fn left(&self) -> MutexGuard<'_, (f64, Instant)> {
+        // Whole after any panic: nothing here panics while it holds the lock.
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Refusals {
+    /// Counts a refusal of `tenant`, and waits for as long as its answer has to.
+    pub async fn wait(&self, tenant: &TenantId) {
+        wait(self.delay(tenant)).await;
+    }
+
+    /// Forgets tenants that were not refused lately. To be called every second: nothing else does.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        self.tenants().retain(|_, pacing| !pacing.is_rested(now));
+    }
+
+    fn delay(&self, tenant: &TenantId) -> Duration {
+        self.tenants().entry(tenant.clone()).or_default().delay()
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, HashMap<TenantId, Pacing>> {
+        // Whole after any panic, too.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn wait(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// How many may be answered at once `now`, of what was left then.
+fn available((left, then): (f64, Instant), now: Instant) -> f64 {
+    (left + now.duration_since(then).as_secs_f64() * PER_SECOND).min(AT_ONCE)
 }
 
 #[cfg(test)]
@@ -74,5 +119,25 @@ mod tests {
             assert_eq!(pacing.delay(), Duration::ZERO);
         }
         assert_eq!(pacing.delay(), DELAY);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tenant_that_is_refused_often_waits_alone_and_is_forgotten_when_it_has_rested() {
+        let tenant = |text| TenantId::parse(text, crate::tenant::IdRule::Alphanumeric).unwrap();
+        let (often, once) = (tenant("tenant001"), tenant("tenant002"));
+        let refusals = Refusals::default();
+        let began = Instant::now();
+        for _ in 0..50 {
+            refusals.wait(&often).await;
+        }
+        refusals.wait(&once).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        refusals.wait(&often).await;
+        assert_eq!(began.elapsed(), DELAY);
+        refusals.sweep();
+        assert_eq!(refusals.tenants().keys().collect::<Vec<_>>(), [&often]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        refusals.sweep();
+        assert!(refusals.tenants().is_empty());
     }
 }

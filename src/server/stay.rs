@@ -18,7 +18,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Caller;
-use super::call::name_of;
 use crate::tenant::TenantId;
 
 /// Most subscriptions in all, of one tenant, and of one credential.
@@ -78,7 +77,7 @@ pub struct Who {
 impl Who {
     /// `caller`, at `tenant`.
     pub fn new(tenant: TenantId, caller: &Caller) -> Self {
-        Self { tenant, credential: name_of(caller).to_owned() }
+        Self { tenant, credential: caller.name().into_owned() }
     }
 }
 

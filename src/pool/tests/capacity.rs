@@ -1,11 +1,12 @@
-//! Too many tenants for the sessions, too many calls for the instances, and calls that give up.
+//! Too many tenants for the sessions, too many calls for the instances.
 
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::pin;
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
 
 use super::*;
 
-fn small(max_instances_per_tenant: u32, max_sessions: u32) -> Fixture {
+pub(super) fn small(max_instances_per_tenant: u32, max_sessions: u32) -> Fixture {
     fixture_with(|options| {
         options.max_instances_per_tenant = max_instances_per_tenant;
         options.max_sessions = max_sessions;
@@ -111,72 +112,24 @@ async fn many_first_calls_open_the_record_once() {
     assert!(fixture.pool.pool.openings.lock().unwrap().is_empty());
 }
 
-/// Polls `future` so many times at most, whenever it wants to be; none when that was too few.
-async fn poll_times<F: Future>(mut future: Pin<&mut F>, times: u32) -> Option<F::Output> {
-    let mut polled = 0;
-    std::future::poll_fn(|context| {
-        if polled == times {
-            return Poll::Ready(None);
-        }
-        polled += 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if polled == times => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
-/// Gives up a lease of `tenant001` at every point where it waits, while one of `holder` comes back,
-/// and returns how many points there are.
-async fn give_up_everywhere(fixture: &Fixture, holder: Option<&str>) -> u32 {
-    for times in 0.. {
-        fixture.pool.close_all();
-        fixture.vault.forget_opened();
-        let held = match holder {
-            Some(tenant) => Some(fixture.lease(tenant).await),
-            None => None,
-        };
-        let access = access("tenant001");
-        let is_complete = {
-            let lease = pin!(fixture.pool.lease(&access));
-            let back = async {
-                tokio::task::yield_now().await;
-                drop(held);
-            };
-            tokio::join!(poll_times(lease, times), back).0.is_some()
-        };
-        let stats = fixture.pool.stats();
-        assert_eq!((stats.leased(), stats.waiting), (0, 0), "after {times}");
-        assert_eq!(
-            u64::from(fixture.pool.pool.shared.sessions.held()),
-            stats.idle,
-            "after {times}"
-        );
-        assert!(!fixture.pool.pool.shared.sessions.is_contended(), "after {times}");
-        assert!(fixture.pool.pool.openings.lock().unwrap().is_empty(), "after {times}");
-        for tenant in ["tenant001", "tenant002", "tenant001"] {
-            fixture.lease(tenant).await;
-        }
-        if is_complete {
-            return times;
-        }
-    }
-    0
-}
-
 #[tokio::test]
-async fn a_lease_given_up_anywhere_leaves_nothing_behind() {
-    let fixture = small(1, 1);
-    // The record, the credentials, the session.
-    assert!(give_up_everywhere(&fixture, None).await > 0);
-    // A place before; then the instance that came back, or a session.
-    assert!(give_up_everywhere(&fixture, Some("tenant001")).await > 0);
-    // The session that another tenant has.
-    assert!(give_up_everywhere(&fixture, Some("tenant002")).await > 0);
-    let fixture = small(2, 1);
-    assert!(give_up_everywhere(&fixture, Some("tenant001")).await > 0);
+async fn many_first_calls_wait_for_who_opens_the_credentials_and_find_them_opened() {
+    let fixture = fixture(5);
+    let entry = fixture.pool.entry(&id("tenant001")).await.unwrap();
+    let turn = entry.opening.lock().await;
+    let access = access("tenant001");
+    let mut leases: FuturesUnordered<_> = (0..5).map(|_| fixture.pool.lease(&access)).collect();
+    // Time moves once nothing else does.
+    tokio::time::pause();
+    let waited = tokio::time::timeout(Duration::from_secs(1), leases.next()).await;
+    waited.unwrap_err();
+    tokio::time::resume();
+    assert_eq!(fixture.pool.pool.shared.sessions.held(), 5, "they wait for nothing else");
+    let opened = fixture.vault.credentials(entry.tenant()).unwrap();
+    drop(turn);
+    let leases: Vec<_> = leases.try_collect().await.unwrap();
+    assert_eq!(leases.len(), 5);
+    assert!(Arc::ptr_eq(&opened, &fixture.vault.credentials(entry.tenant()).unwrap()));
 }
 
 /// Calls of two tenants, each of which could do with all three sessions. Says how many were opened.

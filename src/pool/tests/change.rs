@@ -50,8 +50,12 @@ async fn idle_instances_of_a_tenant_that_changed_close_without_a_call() {
         fixture.lease(tenant).await;
     }
     fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
-    while fixture.stats().2 > 1 {
-        fixture.pool.pool.shared.counters.closed.notified().await;
+    loop {
+        let closed = fixture.pool.pool.shared.counters.closed.notified();
+        if fixture.stats().2 == 1 {
+            break;
+        }
+        closed.await;
     }
     assert_eq!(fixture.pool.stats().active_tenants, 1, "the other one's stays");
 }

@@ -1,5 +1,6 @@
 //! The pool on a real vault and real SQLite files, with time that stands until it is moved.
 
+mod cancellation;
 mod capacity;
 mod change;
 mod model;
@@ -80,6 +81,30 @@ impl Fixture {
             access: Access::default(),
             limits: Limits::default(),
             quotas,
+            features: std::collections::BTreeMap::new(),
+        };
+        let tenant = ResolvedTenant { config, credentials: Credentials::default() };
+        self.vault.import(vec![tenant]).unwrap();
+    }
+
+    /// One whose server is at `port` of this machine.
+    fn import_postgres(&self, tenant: &str, port: u16) {
+        let config = TenantConfig {
+            id: id(tenant),
+            connection: Connection::Postgres(PostgresTarget {
+                host: "127.0.0.1".to_owned(),
+                port,
+                database: "none".to_owned(),
+                user: "nobody".to_owned(),
+                tls: TlsMode::Disable,
+                root_certificates: None,
+                client_certificate: None,
+                schema: "public".to_owned(),
+                tenant_variable: None,
+            }),
+            access: Access::default(),
+            limits: Limits::default(),
+            quotas: Quotas::default(),
             features: std::collections::BTreeMap::new(),
         };
         let tenant = ResolvedTenant { config, credentials: Credentials::default() };
@@ -316,26 +341,7 @@ async fn a_database_that_does_not_answer_is_left_alone_for_a_while() {
     let fixture = fixture(5);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let config = TenantConfig {
-        id: id("tenant003"),
-        connection: Connection::Postgres(PostgresTarget {
-            host: "127.0.0.1".to_owned(),
-            port,
-            database: "none".to_owned(),
-            user: "nobody".to_owned(),
-            tls: TlsMode::Disable,
-            root_certificates: None,
-            client_certificate: None,
-            schema: "public".to_owned(),
-            tenant_variable: None,
-        }),
-        access: Access::default(),
-        limits: Limits::default(),
-        quotas: Quotas::default(),
-        features: std::collections::BTreeMap::new(),
-    };
-    let tenant = ResolvedTenant { config, credentials: Credentials::default() };
-    fixture.vault.import(vec![tenant]).unwrap();
+    fixture.import_postgres("tenant003", port);
     let dialled = async {
         let mut dialled = 0;
         for _ in 0..10 {

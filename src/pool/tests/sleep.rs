@@ -46,6 +46,20 @@ async fn a_tenant_whose_database_is_gone_is_forgotten_too() {
 }
 
 #[tokio::test]
+async fn credentials_are_wiped_when_the_last_instance_went_before_its_time() {
+    let fixture = fixture_with(|options| options.max_sessions = 1);
+    fixture.lease("tenant001").await;
+    let opened = Arc::downgrade(&fixture.vault.credentials(&id("tenant001")).unwrap());
+    // It makes room.
+    fixture.lease("tenant002").await;
+    assert_eq!(fixture.stats().2, 1);
+    assert!(opened.upgrade().is_some(), "they may be needed again soon");
+    tokio::time::pause();
+    tokio::time::sleep(LONG).await;
+    assert!(opened.upgrade().is_none());
+}
+
+#[tokio::test]
 async fn so_many_instances_stay_warm_as_the_setting_says_unless_others_need_the_sessions() {
     let fixture = fixture_with(|options| {
         options.max_sessions = 3;
@@ -81,7 +95,7 @@ async fn tenants_that_were_last_used_at_once_do_not_close_at_once() {
 
 /// A server that never gives a sign of life.
 #[derive(Debug)]
-struct Mute;
+pub(super) struct Mute;
 
 impl Answers for Mute {
     fn ping(&mut self) -> Poll<Result<(), database::Error>> {

@@ -1,5 +1,7 @@
 //! Listing and reading over a database that is made up.
 
+mod cancellation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex as Lock;
 
