@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use tenantry::database::{self, AddressPolicy, Query};
+use tenantry::database::{self, AddressPolicy, Query, RowsRead};
 use tenantry::memory::SecretText;
 use tenantry::tenant::{
     Access, Connection, Credentials, IdRule, Limits, PostgresTarget, Quotas, Resource,
@@ -86,7 +86,7 @@ async fn main() {
     let access = Access::default();
     let statement =
         database::check(SQL, session.dialect(), &Resource::Database, &access, "public").unwrap();
-    let query = Query { statement, params: vec![], limit: None };
+    let query = Query { statement, params: vec![], limit: None, read: RowsRead::default() };
 
     let mut times: [Vec<f64>; 4] = Default::default();
     for _ in 0..TURNS {

@@ -23,7 +23,7 @@ use proptest::test_runner::TestRunner;
 use super::guard::is_function_allowed;
 use super::{
     AddressPolicy, Database, Dialect, Error, GuardedSql, GuardedWrite, Options, Query, QueryResult,
-    Write, check, connect,
+    RowsRead, Write, check, connect,
 };
 use crate::memory::SecretText;
 use crate::tenant::{
@@ -105,7 +105,12 @@ async fn ask(
     statement_timeout: Duration,
 ) -> Result<QueryResult, Error> {
     let limits = Limits { statement_timeout, ..Limits::default() };
-    session.query(&Query { statement, params: vec![], limit: None }, &limits).await
+    session
+        .query(
+            &Query { statement, params: vec![], limit: None, read: RowsRead::default() },
+            &limits,
+        )
+        .await
 }
 
 fn config(connection: Connection, access: Access) -> TenantConfig {

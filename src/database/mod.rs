@@ -54,7 +54,7 @@ pub use error::{Error, Unavailable};
 pub use guard::{Dialect, GuardedSql, GuardedWrite, Refusal, check, check_write};
 pub use plan::PlanNode;
 pub use postgres::AddressPolicy;
-pub use rows::Rows;
+pub use rows::{Rows, RowsRead};
 
 /// What every session needs to know that no tenant decides.
 #[derive(Clone, Debug)]
@@ -76,6 +76,8 @@ pub struct Query {
     pub params: Vec<Value>,
     /// Most rows wanted; the tenant's limit holds beside it.
     pub limit: Option<u32>,
+    /// Counts the rows while they are read.
+    pub read: RowsRead,
 }
 
 /// An answer: rows as JSON, in the order of `columns`, whose names may repeat.

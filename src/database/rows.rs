@@ -10,6 +10,8 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -95,17 +97,34 @@ pub(super) struct Collector {
     /// Length of `json` that is not exceeded.
     limit: usize,
     truncated: bool,
+    read: RowsRead,
+}
+
+/// How many rows of an answer were read so far, for whoever waits for it. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct RowsRead(Arc<AtomicUsize>);
+
+impl RowsRead {
+    /// How many by now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set(&self, count: usize) {
+        self.0.store(count, Ordering::Relaxed);
+    }
 }
 
 impl Collector {
     pub(super) fn new(query: &Query, limits: &Limits) -> Self {
         let rows = query.limit.unwrap_or(u32::MAX).min(limits.max_rows);
-        Self::of(rows, limits.max_result_bytes)
+        Self { read: query.read.clone(), ..Self::of(rows, limits.max_result_bytes) }
     }
 
     pub(super) fn of(rows: u32, bytes: u32) -> Self {
         let (rows_left, limit) = (rows as usize, bytes as usize);
-        Self { json: Vec::new(), count: 0, rows_left, limit, truncated: false }
+        let read = RowsRead::default();
+        Self { json: Vec::new(), count: 0, rows_left, limit, truncated: false, read }
     }
 
     /// Whether the next row would be kept, as far as one can tell without it.
@@ -145,6 +164,7 @@ impl Collector {
                 self.json.push(b',');
                 self.rows_left -= 1;
                 self.count += 1;
+                self.read.set(self.count);
                 Ok(())
             }
             Err(reason) => {

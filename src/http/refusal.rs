@@ -66,6 +66,12 @@ impl Refused {
         Self { allow: Some(allow), ..refused }
     }
 
+    /// A session has one stream.
+    pub(super) fn second_stream() -> Self {
+        let message = "the session has its stream already; end that one first";
+        Self::invalid(StatusCode::CONFLICT, message)
+    }
+
     /// The body is longer than `limit`.
     pub(super) fn too_long(limit: usize) -> Self {
         let message =

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! initialize --> id (128 random bits), bound to tenant and credential --> until DELETE, idle, evicted,
-//!                                                     revoked, changed tenant, seal, stop
+//!                                                     revoked, disabled tenant, seal, stop
+//! POST       --> the answer, with the notice that the handler left for it
+//! GET        --> what the client is told by itself: one stream, which is as good as use
 //! ```
 //!
 //! Protects against: a session id in the hands of another, to whom it is as unknown as any other word;
@@ -15,17 +17,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::Stream;
-use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _, stream};
+use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage, ServerNotification};
 use rmcp::transport::streamable_http_server::session::local::{
     LocalSessionManager, LocalSessionManagerError,
 };
 use rmcp::transport::streamable_http_server::session::{
     ServerSseMessage, SessionId, SessionManager,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::server::{Mark, Stay, StayKind, Stays, Who};
+use crate::server::{Mark, McpSession, Stay, StayKind, Stays, Who};
+
+/// An id of a request that there is none of.
+const NO_REQUEST: u64 = u64::MAX;
 
 /// Bounds on sessions.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +68,9 @@ struct Session {
     /// The higher, the later.
     used: u64,
     stay: Stay,
+    lent: McpSession,
+    /// One place, for the one stream.
+    stream: Arc<Semaphore>,
 }
 
 impl Sessions {
@@ -113,8 +123,7 @@ impl Table {
     }
 }
 
-/// The sessions as one caller has them: others' are not there.
-#[derive(Debug)]
+/// The sessions as one request of a caller has them: others' are not there.
 pub(super) struct OwnSessions {
     sessions: Arc<Sessions>,
     owner: Who,
@@ -122,27 +131,88 @@ pub(super) struct OwnSessions {
     mark: Option<Mark>,
     /// How long the caller's credential is good for.
     at_most: Option<Duration>,
-    /// Ends the session that this request begins.
+    /// Whether the request is of a session that there is.
+    is_known: bool,
+    /// Ends that, or the one that the request begins.
     ended: CancellationToken,
+    lent: McpSession,
+    stream: Arc<Semaphore>,
+    /// What the stream tells that the request opens.
+    news: Mutex<Option<News>>,
 }
 
+/// What a client is told by itself, and the place that it has for that.
+type News = (BoxStream<'static, ServerNotification>, OwnedSemaphorePermit);
+
 impl OwnSessions {
+    /// For a request that names the session `id`, or none.
     pub(super) fn new(
         sessions: Arc<Sessions>,
         owner: Who,
+        id: Option<&str>,
         mark: Option<Mark>,
         at_most: Option<Duration>,
         cut_off: &CancellationToken,
     ) -> Self {
-        Self { sessions, owner, mark, at_most, ended: cut_off.child_token() }
+        let named = id.and_then(|id| {
+            let mut table = sessions.table();
+            let session = table.use_own(&id.into(), &owner)?;
+            let (ended, lent) = (session.stay.ended().clone(), session.lent.of_next_request());
+            Some((ended, lent, Arc::clone(&session.stream)))
+        });
+        let is_known = named.is_some();
+        let (ended, lent, stream) = named.unwrap_or_else(|| {
+            (cut_off.child_token(), McpSession::default(), Arc::new(Semaphore::new(1)))
+        });
+        let news = Mutex::default();
+        Self { sessions, owner, mark, at_most, is_known, ended, lent, stream, news }
     }
 
-    /// What ends the caller's session `id`, or the one that is begun. `None` when it has no such one.
-    pub(super) fn ended(&self, id: Option<&str>) -> Option<CancellationToken> {
-        let Some(id) = id else { return Some(self.ended.clone()) };
-        let mut table = self.sessions.table();
-        Some(table.use_own(&id.into(), &self.owner)?.stay.ended().clone())
+    /// Whether the request names a session of the caller's.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known
     }
+
+    /// What ends the session of the request, or the one that it begins.
+    pub(super) fn ended(&self) -> &CancellationToken {
+        &self.ended
+    }
+
+    /// What the handler is lent.
+    pub(super) fn lent(&self) -> &McpSession {
+        &self.lent
+    }
+
+    /// The place for the session's stream, if it is free.
+    pub(super) fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.stream).try_acquire_owned().ok()
+    }
+
+    /// Has the stream that the request opens tell `news`.
+    pub(super) fn tell(
+        &self,
+        news: BoxStream<'static, ServerNotification>,
+        place: OwnedSemaphorePermit,
+    ) {
+        *self.news.lock().unwrap_or_else(PoisonError::into_inner) = Some((news, place));
+    }
+
+    /// Keeps session `id` from being idle, and tells nothing.
+    async fn keep(&self, id: &SessionId) -> impl Stream<Item = ServerSseMessage> + Send + 'static {
+        let handle = self.sessions.local.sessions.read().await.get(id).cloned();
+        let often = self.sessions.options.idle_timeout / 2;
+        let kept = stream::unfold(handle, move |handle| async move {
+            tokio::time::sleep(often).await;
+            handle.as_ref()?.close_request_wise_channel(NO_REQUEST).await.ok()?;
+            Some((None, handle))
+        });
+        kept.filter_map(std::future::ready)
+    }
+}
+
+/// `Last-Event-ID` of a stream that was the answer to a request, not the session's own.
+pub(super) fn is_of_answer(event_id: &str) -> bool {
+    event_id.contains('/')
 }
 
 /// Why a session was not begun or used.
@@ -170,7 +240,13 @@ impl SessionManager for OwnSessions {
                 let in_the_way = table.in_the_way(&self.owner, &sessions.options);
                 if in_the_way.is_none() {
                     table.uses += 1;
-                    let session = Session { owner: self.owner.clone(), used: table.uses, stay };
+                    let session = Session {
+                        owner: self.owner.clone(),
+                        used: table.uses,
+                        stay,
+                        lent: self.lent.clone(),
+                        stream: Arc::clone(&self.stream),
+                    };
                     table.sessions.insert(id.clone(), session);
                     break;
                 }
@@ -209,7 +285,12 @@ impl SessionManager for OwnSessions {
         id: &SessionId,
         message: ClientJsonRpcMessage,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Error> {
-        Ok(self.sessions.local.create_stream(id, message).await?)
+        let answer = self.sessions.local.create_stream(id, message).await?;
+        let lent = self.lent.clone();
+        Ok(answer.flat_map(move |event| {
+            let notice = if event.message.is_some() { lent.take_notice() } else { None };
+            stream::iter(notice.map(notification).into_iter().chain([event]))
+        }))
     }
 
     async fn accept_message(
@@ -224,7 +305,17 @@ impl SessionManager for OwnSessions {
         &self,
         id: &SessionId,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Error> {
-        Ok(self.sessions.local.create_standalone_stream(id).await?)
+        // What a handler says to its peer, which a tenant's does not.
+        let said = self.sessions.local.create_standalone_stream(id).await?;
+        let kept = self.keep(id).await;
+        let news = self.news.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let told = stream::iter(news).flat_map(|(news, place)| {
+            news.map(move |news| {
+                let _held = &place;
+                notification(news)
+            })
+        });
+        Ok(shared(stream::select(stream::select(told, said), kept).boxed()))
     }
 
     async fn resume(
@@ -232,6 +323,21 @@ impl SessionManager for OwnSessions {
         id: &SessionId,
         last_event_id: String,
     ) -> Result<impl Stream<Item = ServerSseMessage> + Send + Sync + 'static, Error> {
-        Ok(self.sessions.local.resume(id, last_event_id).await?)
+        if is_of_answer(&last_event_id) {
+            return Ok(shared(self.sessions.local.resume(id, last_event_id).await?.boxed()));
+        }
+        Ok(shared(self.create_standalone_stream(id).await?.boxed()))
     }
+}
+
+fn notification(news: ServerNotification) -> ServerSseMessage {
+    ServerSseMessage::from_message(ServerJsonRpcMessage::notification(news))
+}
+
+/// `stream` as `rmcp` wants it, though nobody shares it.
+fn shared<T: 'static>(stream: BoxStream<'static, T>) -> impl Stream<Item = T> + Send + Sync {
+    let mut stream = Mutex::new(stream);
+    stream::poll_fn(move |context| {
+        stream.get_mut().unwrap_or_else(PoisonError::into_inner).poll_next_unpin(context)
+    })
 }

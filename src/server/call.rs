@@ -175,6 +175,10 @@ impl Call<'_> {
         self.context
     }
 
+    pub(super) fn caller(&self) -> &Caller {
+        self.caller
+    }
+
     pub(super) fn request_id(&self) -> RequestId {
         self.pending.request_id()
     }
@@ -233,8 +237,8 @@ impl Call<'_> {
             &context.config.access,
             context.schema(),
         )?;
-        let query = Query { statement, params: arguments.params, limit: arguments.limit };
-        let (uri, text) = (arguments.resource_uri, arguments.query);
+        let QueryArguments { resource_uri: uri, query: text, limit, params, read } = arguments;
+        let query = Query { statement, params, limit, read };
         Ok(AdmittedQuery { uri, text, query, _permit: permit })
     }
 

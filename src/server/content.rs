@@ -129,10 +129,7 @@ impl TenantContext {
         kind: Option<RelationKind>,
     ) -> Result<Relation, Error> {
         let _permit = call.acquire_permit()?;
-        let name = RelationName {
-            schema: name.schema.clone().filter(|schema| schema != self.schema()),
-            name: name.name.clone(),
-        };
+        let name = self.listed_name(name);
         let names = std::slice::from_ref(&name);
         let access = &self.config.access;
         let mut retry = Retry::default();

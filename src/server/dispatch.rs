@@ -13,6 +13,7 @@
 #![expect(deprecated, reason = "methods that older clients still use")]
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -32,12 +33,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::error::REFUSED;
+use super::handler::said;
 use crate::error::ErrorCode;
 
 /// Where the name and version of a server stand in an answer.
 const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 
 /// A handler with everything around its calls that is the same for all.
+///
+/// A transport that keeps one for a whole session lends each request its own, in an [`Arc`]: what was granted
+/// to that one.
 #[derive(Clone, Debug)]
 pub struct Dispatch<H> {
     handler: H,
@@ -63,6 +68,11 @@ impl<H: ServerHandler> Dispatch<H> {
     /// Serves `handler`; no request takes longer than `call_timeout`, subscriptions aside.
     pub fn new(handler: H, call_timeout: Duration) -> Self {
         Self { handler, call_timeout }
+    }
+
+    /// What it is around.
+    pub fn handler(&self) -> &H {
+        &self.handler
     }
 
     /// The same around what `change` makes of the handler.
@@ -208,7 +218,9 @@ macro_rules! dispatched {
             context: RequestContext<RoleServer>,
         ) -> Result<$result, ErrorData> {
             let request = Request::new($method, &context);
-            self.run(request, self.handler.$name(params, context)).await
+            let current = said::<Arc<Self>>(&context).cloned();
+            let current = current.as_deref().unwrap_or(self);
+            current.run(request, current.handler.$name(params, context)).await
         })*
     };
 }

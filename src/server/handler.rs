@@ -9,7 +9,9 @@ use rmcp::model::{
     InitializeRequestParams, InitializeResult, ListPromptsResult, ListResourceTemplatesResult,
     ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
     ReadResourceResponse, ReadResourceResult, Resource as McpResource, ResourceContents,
-    ServerCapabilities, ServerConfig, SubscriptionFilter, Tool,
+    ServerCapabilities, ServerConfig, SetLevelRequestMethod, SubscribeRequestMethod,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestMethod,
+    UnsubscribeRequestParams,
 };
 use rmcp::service::{RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
@@ -22,9 +24,11 @@ use super::describe::DESCRIBE;
 use super::explain::EXPLAIN;
 use super::tools::{self, LIST, ListArguments, METADATA, NoArguments, QUERY, TOOLS, WRITE};
 use super::{
-    Attachment, Caller, Error, Failure, Instances, QueryAnswer, Subscriptions, TenantContext,
+    Attachment, Caller, Error, Failure, Instances, McpSession, QueryAnswer, QueryArguments,
+    Subscriptions, TenantContext,
 };
 use super::{logging, progress, subscription};
+use crate::database::RowsRead;
 use crate::error::ErrorCode;
 
 const INSTRUCTIONS: &str = "This server gives access to one tenant's own database. Call \
@@ -42,16 +46,16 @@ const MAX_ECHO: usize = 2_048;
 
 /// One caller's view of one tenant over MCP, to be served inside a [`Dispatch`].
 ///
-/// It holds the one [`TenantContext`] that a request, or the first one of a session, was granted, so
-/// there is no other tenant to mix it up with. What a transport says about a request of its own, a
-/// [`Caller`] and an [`Attachment`] for its answer, stands in the extensions of its HTTP head.
+/// It holds the one [`TenantContext`] that a request was granted, so there is no other tenant to mix it up
+/// with. What a transport lends for a request, an [`Attachment`] for its answer and the [`McpSession`] that
+/// it is of, stands in the extensions of its HTTP head.
 ///
 /// [`Dispatch`]: super::Dispatch
 #[derive(Clone, Debug)]
 pub struct McpHandler<I> {
     pub(super) context: Arc<TenantContext>,
     pub(super) instances: I,
-    caller: Caller,
+    pub(super) caller: Caller,
     pub(super) subscriptions: Option<Subscriptions>,
 }
 
@@ -67,17 +71,12 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
         Self { subscriptions: Some(subscriptions), ..self }
     }
 
-    /// Who makes this request.
-    pub(super) fn caller<'a>(&'a self, context: &'a RequestContext<RoleServer>) -> &'a Caller {
-        said(context).unwrap_or(&self.caller)
-    }
-
     async fn call(
         &self,
         request: CallToolRequestParams,
         rpc: &RequestContext<RoleServer>,
     ) -> Result<CallToolResult, ErrorData> {
-        let (context, caller) = (&self.context, self.caller(rpc));
+        let (context, caller) = (&self.context, &self.caller);
         let mut instances = self.instances.clone();
         match &*request.name {
             LIST => {
@@ -85,14 +84,15 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
                 tool_result(context.list(&mut instances, caller, LIST, arguments).await)
             }
             QUERY => {
-                let arguments = tools::arguments(request.arguments);
+                let arguments = tools::arguments::<QueryArguments>(request.arguments);
+                let read = arguments.as_ref().map(|it| it.read.clone()).unwrap_or_default();
                 let query = context.query(&mut instances, caller, arguments);
-                query_result(progress::reported(rpc, query).await, said(rpc))
+                query_result(progress::reported(rpc, &read, query).await, said(rpc))
             }
             WRITE => {
                 let arguments = tools::arguments(request.arguments);
                 let write = context.write(&mut instances, caller, arguments);
-                tool_result(progress::reported(rpc, write).await)
+                tool_result(progress::reported(rpc, &RowsRead::default(), write).await)
             }
             METADATA => {
                 let arguments = tools::arguments::<NoArguments>(request.arguments).map(|_| ());
@@ -121,6 +121,7 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
             .enable_tool_list_changed()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .enable_prompts()
             .enable_completions()
             .build();
@@ -138,12 +139,15 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     ) -> Result<InitializeResult, ErrorData> {
         context.peer.set_peer_info(request.clone());
         let mut result = self.negotiate_initialize(&request)?;
-        // Older clients are told of no change: without a session there is no way to.
+        if said::<McpSession>(&context).is_some() {
+            return Ok(result);
+        }
+        // Without a session there is no way to tell older clients of a change.
         if let Some(tools) = &mut result.capabilities.tools {
             tools.list_changed = None;
         }
         if let Some(resources) = &mut result.capabilities.resources {
-            resources.list_changed = None;
+            (resources.list_changed, resources.subscribe) = (None, None);
         }
         // Nor can they say for each request what they want to be told.
         result.capabilities.logging = None;
@@ -163,11 +167,10 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     async fn list_tools(
         &self,
         request: Option<PaginatedRequestParams>,
-        context: RequestContext<RoleServer>,
+        _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         only_page(request)?;
-        let caller = self.caller(&context);
-        let tools = TOOLS.iter().filter(|offered| self.context.offers(offered.to, caller));
+        let tools = TOOLS.iter().filter(|offered| self.context.offers(offered.to, &self.caller));
         let tools = tools.map(|offered| offered.tool.clone()).collect();
         Ok(ListToolsResult::with_all_items(tools)
             .with_ttl_ms(SETTLED_MS)
@@ -194,13 +197,13 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     async fn list_resources(
         &self,
         request: Option<PaginatedRequestParams>,
-        context: RequestContext<RoleServer>,
+        _context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let arguments = ListArguments {
             cursor: request.and_then(|request| request.cursor),
             ..ListArguments::default()
         };
-        let (mut instances, caller) = (self.instances.clone(), self.caller(&context));
+        let (mut instances, caller) = (self.instances.clone(), &self.caller);
         let listed = self.context.list(&mut instances, caller, "resources/list", Ok(arguments));
         let page = listed.await.map_err(Failure::into_rpc_error)?;
         let resources = page.resources.into_iter().map(|info| {
@@ -228,6 +231,41 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
             .with_cache_scope(CacheScope::Private))
     }
 
+    #[expect(deprecated, reason = "where a client asks for it, it is given")]
+    async fn set_level(
+        &self,
+        request: rmcp::model::SetLevelRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = said::<McpSession>(&context);
+        let session = session.ok_or_else(ErrorData::method_not_found::<SetLevelRequestMethod>)?;
+        session.set_level(request.level);
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = said::<McpSession>(&context);
+        let session = session.ok_or_else(ErrorData::method_not_found::<SubscribeRequestMethod>)?;
+        let added = self.add_resource(session, &request.uri).await;
+        added.map_err(|failure| about(failure.into_rpc_error(), &request.uri))
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let session = said::<McpSession>(&context);
+        let session =
+            session.ok_or_else(ErrorData::method_not_found::<UnsubscribeRequestMethod>)?;
+        session.wanted().remove(&request.uri);
+        Ok(())
+    }
+
     /// None; clients ask all the same.
     async fn list_prompts(
         &self,
@@ -251,7 +289,7 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     async fn complete(
         &self,
         request: CompleteRequestParams,
-        context: RequestContext<RoleServer>,
+        _context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
         let schema = request.context.as_ref().and_then(|known| known.get_argument("schema"));
         let template = request.r#ref.as_resource_uri();
@@ -264,7 +302,7 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
         let completing = completing.ok_or_else(|| {
             Error::Argument("there are no prompts; complete a ref/resource".to_owned())
         });
-        let (mut instances, caller) = (self.instances.clone(), self.caller(&context));
+        let (mut instances, caller) = (self.instances.clone(), &self.caller);
         let found = self.context.complete(&mut instances, caller, completing).await;
         Ok(CompleteResult::new(found.map_err(Failure::into_rpc_error)?))
     }
@@ -272,9 +310,9 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        context: RequestContext<RoleServer>,
+        _context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let (mut instances, caller) = (self.instances.clone(), self.caller(&context));
+        let (mut instances, caller) = (self.instances.clone(), &self.caller);
         let content = self.context.read(&mut instances, caller, &request.uri).await;
         let content = content.map_err(|failure| about(failure.into_rpc_error(), &request.uri))?;
         let contents = ResourceContents::text(content.to_string(), request.uri)
@@ -299,8 +337,8 @@ impl<I: Instances + Clone + Sync + 'static> ServerHandler for McpHandler<I> {
     }
 }
 
-/// What the transport says about a request.
-fn said<T: Send + Sync + 'static>(context: &RequestContext<RoleServer>) -> Option<&T> {
+/// What the transport lends for a request.
+pub(super) fn said<T: Send + Sync + 'static>(context: &RequestContext<RoleServer>) -> Option<&T> {
     context.extensions.get::<Parts>()?.extensions.get()
 }
 

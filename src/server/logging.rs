@@ -1,4 +1,5 @@
-//! What became of a call, for a client that asks to be told with a `logLevel` of the request.
+//! What became of a call, for a client that asks to be told: with a `logLevel` of the request, or with
+//! `logging/setLevel` in a session.
 //!
 //! One message, just before the answer, about that call and nothing else. Over HTTP the answer becomes
 //! an event stream then. The protocol has deprecated this; clients that show it are in use.
@@ -11,6 +12,9 @@ use rmcp::model::{CallToolResult, LoggingLevel, LoggingMessageNotificationParam}
 use rmcp::service::RequestContext;
 use serde_json::{Value, json};
 
+use super::McpSession;
+use super::handler::said;
+
 const LOGGER: &str = "tenantry";
 
 /// Tells the client how the call of `tool` ended, if it wants to know of such an end.
@@ -20,7 +24,9 @@ pub(super) async fn tell(
     result: &CallToolResult,
     took: Duration,
 ) {
-    let Some(wanted) = context.meta.log_level() else { return };
+    let asks = context.meta.log_level();
+    let session = said::<McpSession>(context).filter(|_| asks.is_none());
+    let Some(wanted) = asks.or_else(|| session?.level()) else { return };
     let content = result.structured_content.as_ref().unwrap_or(&Value::Null);
     let level = if result.is_error == Some(true) {
         LoggingLevel::Error
@@ -40,8 +46,11 @@ pub(super) async fn tell(
         }
     }
     let message = LoggingMessageNotificationParam::new(level, data).with_logger(LOGGER);
-    // A client that is gone has no use for it.
-    let _told = context.peer.notify_logging_message(message).await;
+    match session {
+        Some(session) => session.leave_notice(message),
+        // A client that is gone has no use for it.
+        None => drop(context.peer.notify_logging_message(message).await),
+    }
 }
 
 /// As RFC 5424 orders them, the other way round.

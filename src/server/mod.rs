@@ -25,9 +25,11 @@ mod explain;
 mod handler;
 mod listing;
 mod logging;
+mod lookout;
 mod needs;
 mod pacing;
 mod progress;
+mod session;
 mod stay;
 mod subscription;
 #[cfg(test)]
@@ -46,7 +48,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use crate::audit::{Actor, Log};
 use crate::database::{self, Database, Dialect, Unavailable};
 use crate::quota::Meter;
-use crate::tenant::{Connection, Permissions, Scope, TenantConfig, TenantId};
+use crate::tenant::{Connection, Permissions, RelationName, Scope, TenantConfig, TenantId};
 
 pub use attachment::Attachment;
 pub use call::AdmittedQuery;
@@ -57,6 +59,7 @@ pub use handler::McpHandler;
 pub use listing::{ListAnswer, ResourceInfo};
 pub use needs::needed;
 pub use pacing::Refusals;
+pub use session::McpSession;
 pub use stay::{Full, Kind as StayKind, Look, Mark, Stay, Stays, Who};
 pub use subscription::Subscriptions;
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
@@ -188,6 +191,12 @@ impl TenantContext {
             Connection::Postgres(_) => Dialect::Postgres,
             Connection::Sqlite { .. } => Dialect::Sqlite,
         }
+    }
+
+    /// `name` as a catalogue has it: without a schema when it is in the tenant's own.
+    fn listed_name(&self, name: &RelationName) -> RelationName {
+        let schema = name.schema.clone().filter(|schema| schema != self.schema());
+        RelationName { schema, name: name.name.clone() }
     }
 
     /// The schema in which unqualified names are looked up.

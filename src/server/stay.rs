@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Caller;
+use super::lookout::{Lookout, Lookouts};
 use crate::tenant::TenantId;
 
 /// Most subscriptions in all, of one tenant, and of one credential.
@@ -36,6 +37,7 @@ pub type Look = dyn Fn(&TenantId) -> Option<Mark> + Send + Sync;
 pub struct Stays {
     open: Arc<Mutex<Open>>,
     look: Arc<Look>,
+    lookouts: Lookouts,
 }
 
 #[derive(Debug, Default)]
@@ -85,9 +87,9 @@ impl Who {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "both kinds")]
 pub enum Kind {
-    /// Ends when its tenant changes: it has what was there before. Whoever makes them bounds them.
+    /// Whoever makes them bounds them.
     Session,
-    /// Is told when its tenant changes. So many and no more.
+    /// So many and no more.
     Subscription,
 }
 
@@ -127,12 +129,17 @@ impl Drop for Stay {
 impl Stays {
     /// Nobody; `look` is asked for the states of tenants, and has to answer at once.
     pub fn new(look: Arc<Look>) -> Self {
-        Self { open: Arc::default(), look }
+        Self { open: Arc::default(), look, lookouts: Lookouts::default() }
     }
 
     /// The state that `tenant` is in: to be taken before anything of it is read that stays.
     pub fn mark(&self, tenant: &TenantId) -> Option<Mark> {
         (self.look)(tenant)
+    }
+
+    /// Where changes in the database of `tenant` are seen.
+    pub(super) fn lookout(&self, tenant: &TenantId) -> Arc<Lookout> {
+        self.lookouts.of(tenant)
     }
 
     /// Lets `who` stay, for `at_most` that long, with what was read after its tenant had `mark`;
@@ -183,10 +190,7 @@ impl Stays {
         let entries = open.entries.values_mut();
         for entry in entries.filter(|it| it.who.tenant == *tenant && it.mark != now) {
             entry.mark = now;
-            match entry.kind {
-                Kind::Session => entry.ended.cancel(),
-                Kind::Subscription => entry.changed.notify_one(),
-            }
+            entry.changed.notify_one();
         }
     }
 
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_is_told_to_subscriptions_once_and_ends_sessions_that_began_before() {
+    async fn a_change_is_told_once_to_who_came_before_and_ends_nothing() {
         let version = Arc::new(AtomicU8::new(1));
         let now = Arc::clone(&version);
         let stays = Stays::new(Arc::new(move |tenant| {
@@ -300,22 +304,21 @@ mod tests {
             (version > 0).then_some([version; 24])
         }));
         let listens = enter(&stays, who("tenant001", "a"), Kind::Subscription).unwrap();
-        let session = enter(&stays, who("tenant001", "a"), Kind::Session).unwrap();
-        let other = enter(&stays, who("tenant002", "a"), Kind::Session).unwrap();
+        let other = enter(&stays, who("tenant002", "a"), Kind::Subscription).unwrap();
         let tenant = who("tenant001", "").tenant;
         assert!(stays.outdated().is_empty());
         stays.tell(&tenant);
-        assert!(listens.changed().now_or_never().is_none() && !session.ended().is_cancelled());
+        assert!(listens.changed().now_or_never().is_none());
         version.store(2, Relaxed);
-        let later = enter(&stays, who("tenant001", "a"), Kind::Session).unwrap();
+        let later = enter(&stays, who("tenant001", "a"), Kind::Subscription).unwrap();
         assert_eq!(stays.outdated(), BTreeSet::from([tenant.clone()]));
         stays.tell(&tenant);
         stays.tell(&tenant);
         listens.changed().await;
-        assert!(listens.changed().now_or_never().is_none());
+        for stay in [&listens, &other, &later] {
+            assert!(stay.changed().now_or_never().is_none() && !stay.ended().is_cancelled());
+        }
         assert!(stays.outdated().is_empty());
-        let ended = [&session, &listens, &other, &later].map(|stay| stay.ended().is_cancelled());
-        assert_eq!(ended, [true, false, false, false]);
         // One that may not be used is outdated for as long as anybody stays.
         version.store(0, Relaxed);
         assert_eq!(stays.outdated(), BTreeSet::from([tenant]));

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{Error, describe, explain};
-use crate::database::{Column, Rows};
+use crate::database::{Column, Rows, RowsRead};
 use crate::quota::Usage;
 use crate::tenant::{Access, Limits};
 
@@ -276,13 +276,16 @@ pub struct QueryArguments {
     /// Values for the statement's placeholders.
     #[serde(default)]
     pub params: Vec<Value>,
+    /// Counts the rows while they are read.
+    #[serde(skip)]
+    pub read: RowsRead,
 }
 
 impl QueryArguments {
     /// A statement without placeholders.
     pub fn new(resource_uri: &str, query: &str, limit: Option<u32>) -> Self {
         let (resource_uri, query) = (resource_uri.to_owned(), query.to_owned());
-        Self { resource_uri, query, limit, params: Vec::new() }
+        Self { resource_uri, query, limit, params: Vec::new(), read: RowsRead::default() }
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tenantry::database::{
-    self, AddressPolicy, Database, Error, Options, Query, QueryResult, Relation, check,
+    self, AddressPolicy, Database, Error, Options, Query, QueryResult, Relation, RowsRead, check,
 };
 use tenantry::tenant::{
     Access, ColumnName, Connection, Credentials, IdRule, Limits, Quotas, RelationName, Resource,
@@ -76,7 +76,7 @@ fn guarded(session: &dyn Database, sql: &str, access: &Access, params: Vec<Value
     };
     let statement = check(sql, session.dialect(), &Resource::Database, access, schema)
         .unwrap_or_else(|refusal| panic!("{sql}: {refusal}"));
-    Query { statement, params, limit: None }
+    Query { statement, params, limit: None, read: RowsRead::default() }
 }
 
 /// All that there is to read, described.

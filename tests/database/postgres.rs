@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
-use tenantry::database::{Database, Error, Query, RelationKind, Unavailable, check};
+use tenantry::database::{Database, Error, Query, RelationKind, RowsRead, Unavailable, check};
 use tenantry::error::ErrorCode;
 use tenantry::memory::SecretText;
 use tenantry::tenant::{
@@ -490,7 +490,7 @@ async fn every_word_that_passes_as_a_name_is_one() {
             else {
                 continue;
             };
-            let query = Query { statement, params: vec![], limit: None };
+            let query = Query { statement, params: vec![], limit: None, read: RowsRead::default() };
             let answer = session.query(&query, &limits).await;
             assert_eq!(answer.unwrap().rows, [[json!(42)]], "{sql}");
             names += 1;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::json;
-use tenantry::database::{Database, Error, Query, QueryResult, check};
+use tenantry::database::{Database, Error, Query, QueryResult, RowsRead, check};
 use tenantry::tenant::{Access, Connection, Limits, PostgresTarget, Resource};
 
 use super::connect;
@@ -38,7 +38,12 @@ async fn open() -> Box<dyn Database> {
 async fn run(session: &mut dyn Database, sql: &str) -> Result<QueryResult, Error> {
     let access = Access::default();
     let statement = check(sql, session.dialect(), &Resource::Database, &access, "kinds")?;
-    session.query(&Query { statement, params: vec![], limit: None }, &Limits::default()).await
+    session
+        .query(
+            &Query { statement, params: vec![], limit: None, read: RowsRead::default() },
+            &Limits::default(),
+        )
+        .await
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures_util::poll;
 use serde_json::json;
-use tenantry::database::{Database, Dialect, Error, Query, Unavailable, Write, check, check_write};
+use tenantry::database::{
+    Database, Dialect, Error, Query, RowsRead, Unavailable, Write, check, check_write,
+};
 use tenantry::error::ErrorCode;
 use tenantry::tenant::{Access, AccessMode, Connection, Limits, PostgresTarget, Resource, TlsMode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -65,7 +67,7 @@ async fn count(schema: &str, sql: &str) -> i64 {
 async fn read(session: &mut dyn Database, schema: &str, sql: &str) -> String {
     let access = Access::default();
     let statement = check(sql, Dialect::Postgres, &Resource::Database, &access, schema).unwrap();
-    let query = Query { statement, params: vec![], limit: None };
+    let query = Query { statement, params: vec![], limit: None, read: RowsRead::default() };
     session.query(&query, &Limits::default()).await.unwrap().rows.into_json()
 }
 

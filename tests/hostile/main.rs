@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tenantry::database::{
-    self, AddressPolicy, Database, Error, Options, Query, QueryResult, check,
+    self, AddressPolicy, Database, Error, Options, Query, QueryResult, RowsRead, check,
 };
 use tenantry::tenant::{
     Access, Connection, Credentials, IdRule, Limits, Quotas, Resource, TenantConfig, TenantId,
@@ -59,7 +59,9 @@ async fn ask_within(
 ) -> Result<QueryResult, Error> {
     let access = Access::default();
     let statement = check(sql, session.dialect(), &Resource::Database, &access, schema)?;
-    session.query(&Query { statement, params: vec![], limit: None }, limits).await
+    session
+        .query(&Query { statement, params: vec![], limit: None, read: RowsRead::default() }, limits)
+        .await
 }
 
 fn rows(answer: &QueryResult) -> Vec<Vec<Value>> {

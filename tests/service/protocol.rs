@@ -56,7 +56,7 @@ pub(crate) fn legacy(server: &Server, token: &str, method: &str, params: &Value)
         .json(&body)
 }
 
-async fn answer(request: RequestBuilder) -> Value {
+pub(crate) async fn answer(request: RequestBuilder) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
@@ -66,7 +66,10 @@ fn endless() -> Value {
 }
 
 /// Reads an event stream until `is_last` says so of a message, or to its end.
-async fn messages(response: &mut Response, is_last: impl Fn(&Value) -> bool) -> Vec<Value> {
+pub(crate) async fn messages(
+    response: &mut Response,
+    is_last: impl Fn(&Value) -> bool,
+) -> Vec<Value> {
     let (mut text, mut messages) = (String::new(), Vec::new());
     while let Some(chunk) = response.chunk().await.unwrap() {
         text.push_str(std::str::from_utf8(&chunk).unwrap());
@@ -142,6 +145,7 @@ async fn every_revision_since_the_first_is_spoken() {
         // It cannot be told, so it is not promised to be.
         assert_eq!(began["result"]["capabilities"]["tools"], json!({}));
         assert_eq!(began["result"]["capabilities"]["resources"], json!({}));
+        assert_eq!(began["result"]["capabilities"]["logging"], Value::Null);
     }
     let discovered = modern(&server, &tenants.tokens[0], "server/discover", json!({}), &json!({}));
     let discovered = answer(discovered).await;
@@ -173,6 +177,10 @@ async fn what_is_not_there_is_an_error_of_the_protocol() {
     assert_eq!(ask("logging/setLevel", json!({ "level": "info" })).await["code"], -32601);
 }
 
+fn progress(signs: &[Value]) -> Vec<f64> {
+    signs.iter().map(|it| it["params"]["progress"].as_f64().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn a_long_call_gives_signs_of_life_to_who_asked_for_them() {
     let sandbox = Sandbox::new();
@@ -187,10 +195,19 @@ async fn a_long_call_gives_signs_of_life_to_who_asked_for_them() {
     let told = messages(&mut { asks }, |message| message["result"].is_object()).await;
     let (result, signs) = told.split_last().unwrap();
     assert_eq!(result["result"]["structuredContent"]["error_code"], "QUERY_TIMEOUT");
-    let seconds: Vec<_> =
-        signs.iter().map(|it| it["params"]["progress"].as_f64().unwrap()).collect();
-    assert_eq!(seconds, [1.0, 2.0], "{signs:?}");
+    assert_eq!(progress(signs), [1.0, 2.0], "{signs:?}");
     assert!(signs.iter().all(|it| it["params"]["progressToken"] == "mine"));
+    // Where rows come one by one, they are counted.
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+        SELECT i FROM n WHERE i % 20000 = 0";
+    let arguments = json!({ "resource_uri": "mcp://tenant001/database", "query": rows });
+    let reads = json!({ "name": "query_tenant_data", "arguments": arguments });
+    let asks = modern(&server, &token, "tools/call", reads, &meta).send().await.unwrap();
+    let told = messages(&mut { asks }, |message| message["result"].is_object()).await;
+    let (_, signs) = told.split_last().unwrap();
+    assert!(progress(signs).is_sorted_by(|before, now| before < now), "{signs:?}");
+    let said = signs.last().unwrap()["params"]["message"].as_str().unwrap();
+    assert!(said.contains(" rows read in "), "{signs:?}");
     // Who does not ask has one document, and so has who asks and does not wait long.
     let quiet = modern(&server, &token, "tools/call", endless(), &json!({})).send().await.unwrap();
     assert_eq!(quiet.headers()["content-type"], "application/json");
@@ -335,6 +352,35 @@ async fn who_subscribed_is_told_of_a_changed_tenant_and_of_new_tables_and_nobody
     let told = messages(&mut others, |_| false).await;
     assert_eq!(told.len(), 1, "the final result and nothing else: {told:?}");
     assert!(told[0]["result"].is_object(), "{told:?}");
+}
+
+#[tokio::test]
+async fn who_subscribed_to_a_table_is_told_when_it_is_another_and_nobody_to_a_foreign_one() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve();
+    let table = "mcp://tenant001/database/table/customers";
+    let subscribe = async |token: &str| {
+        let params = json!({ "notifications": { "resourceSubscriptions": [table] } });
+        modern(&server, token, "subscriptions/listen", params, &json!({})).send().await.unwrap()
+    };
+    let mut foreign = subscribe(&tenants.tokens[1]).await;
+    let told = messages(&mut foreign, |message| message["error"].is_object()).await;
+    assert_eq!(told.last().unwrap()["error"]["data"]["error_code"], "FORBIDDEN", "{told:?}");
+    assert_eq!(tenants.sandbox.audit(&["--code", "FORBIDDEN"]).len(), 1);
+
+    let mut own = subscribe(&tenants.tokens[0]).await;
+    let told = messages(&mut own, |_| true).await;
+    let accepted = &told[0]["params"]["notifications"]["resourceSubscriptions"];
+    assert_eq!(*accepted, json!([table]), "{told:?}");
+    // What it is now is known when the call is recorded.
+    let is_recorded = |entry: &Value| entry["action"] == "subscriptions/listen";
+    while !tenants.sandbox.audit(&["--tenant", "tenant001"]).iter().any(is_recorded) {}
+    let file = tenants.sandbox.data_dir().join("databases/tenant001.db");
+    let database = rusqlite::Connection::open(file).unwrap();
+    database.execute_batch("ALTER TABLE customers ADD COLUMN arrived TEXT").unwrap();
+    let told = messages(&mut own, |_| true).await;
+    assert_eq!(told[0]["method"], "notifications/resources/updated", "{told:?}");
+    assert_eq!(told[0]["params"]["uri"], table);
 }
 
 #[tokio::test]

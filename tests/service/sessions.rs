@@ -1,10 +1,12 @@
 //! Sessions of older clients, where an operator wants them.
 
-use reqwest::{Method, StatusCode};
+use std::time::Duration;
+
+use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::TwoTenants;
-use crate::protocol::legacy;
+use crate::protocol::{legacy, messages};
 use crate::support::Server;
 
 const ON: (&str, &str) = ("TENANTRY_HTTP__SESSIONS", "true");
@@ -48,6 +50,27 @@ async fn ask(server: &Server, token: &str, id: &str) -> (StatusCode, String) {
         None => text,
     };
     (status, format!("{headers:?}{text}"))
+}
+
+/// The result or error of a request in session `id`, and what came before it.
+async fn call(
+    server: &Server,
+    token: &str,
+    id: &str,
+    method: &str,
+    params: &Value,
+) -> (Value, Vec<Value>) {
+    let request = legacy(server, token, method, params).header("Mcp-Session-Id", id);
+    let mut response = request.send().await.unwrap();
+    let mut told = messages(&mut response, |message| message["id"] == 1).await;
+    (told.pop().unwrap(), told)
+}
+
+/// The stream of session `id`.
+async fn stream(server: &Server, token: &str, id: &str) -> Response {
+    let request = reqwest::Client::new().get(&server.endpoint).bearer_auth(token);
+    let request = request.header("Accept", "text/event-stream").header("Mcp-Session-Id", id);
+    request.send().await.unwrap()
 }
 
 async fn end(server: &Server, token: &str, id: &str) -> StatusCode {
@@ -117,8 +140,10 @@ async fn a_session_ends_with_its_token_its_tenant_or_the_keys() {
     };
     // A revoked token has nothing any more, its sessions included.
     tenants.sandbox.run(&["token", "revoke", token_id]).ok();
-    // A tenant that changed begins anew, another goes on.
-    tenants.sandbox.run(&["quota", "set", "tenant001", "max_queries_per_day=1000"]).ok();
+    let mut told = stream(&server, one, &first).await;
+    tenants.sandbox.run(&["tenant", "disable", "tenant001"]).ok();
+    assert_eq!(messages(&mut told, |_| false).await, Vec::<Value>::new());
+    tenants.sandbox.run(&["tenant", "enable", "tenant001"]).ok();
     gone(one, &first).await;
     assert_eq!(ask(&server, two, &second).await.0, StatusCode::OK);
     tenants.sandbox.run(&["seal"]).ok();
@@ -142,6 +167,152 @@ async fn the_session_that_was_not_used_for_longest_gives_way_to_the_tenants_next
     for (token, id) in [(one, &first), (one, &third), (two, &others)] {
         assert_eq!(ask(&server, token, id).await.0, StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn a_session_is_told_of_changes_on_its_stream_and_has_them() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let [one, two] = &tenants.tokens;
+    let params = initialize();
+    let began = legacy(&server, one, "initialize", &params).send().await.unwrap();
+    let began = messages(&mut { began }, |_| true).await;
+    let can = &began[0]["result"]["capabilities"];
+    assert_eq!(can["tools"], json!({ "listChanged": true }));
+    assert_eq!(can["resources"], json!({ "listChanged": true, "subscribe": true }));
+    assert_eq!(can["logging"], json!({}));
+
+    let (own, others) = (begin(&server, one).await, begin(&server, two).await);
+    let mut told = stream(&server, one, &own).await;
+    let mut others = stream(&server, two, &others).await;
+    assert_eq!(told.headers()["content-type"], "text/event-stream");
+    let is_about = |what: &str| {
+        let method = format!("notifications/{what}");
+        move |message: &Value| message["method"] == method.as_str()
+    };
+    let tools = async || {
+        let (listed, _) = call(&server, one, &own, "tools/list", &json!({})).await;
+        listed["result"]["tools"].as_array().unwrap().len()
+    };
+    let table = "mcp://tenant001/database/table/customers";
+    let subscribe = async |uri: &str| {
+        call(&server, one, &own, "resources/subscribe", &json!({ "uri": uri })).await.0
+    };
+    assert_eq!(subscribe(table).await["result"], json!({}));
+    for (uri, code) in [
+        ("mcp://tenant002/database/table/customers", "FORBIDDEN"),
+        ("mcp://tenant001/database/table/nothing", "RESOURCE_NOT_FOUND"),
+    ] {
+        let refused = subscribe(uri).await;
+        assert_eq!(refused["error"]["data"]["error_code"], code, "{refused}");
+    }
+
+    // An operator lets the tenant do more: the client is told, and the session has it.
+    let before = tools().await;
+    let file = json!({
+        "tenant_id": "tenant001", "db_engine": "sqlite", "db_path": "tenant001.db",
+        "features": { "advanced_analytics": true },
+    });
+    tenants.sandbox.write_config("tenant001.json", &file.to_string());
+    tenants.sandbox.import();
+    let changed = messages(&mut told, is_about("resources/updated")).await;
+    assert!(changed.iter().any(is_about("tools/list_changed")), "{changed:?}");
+    assert!(changed.iter().any(is_about("resources/list_changed")), "{changed:?}");
+    assert_eq!(tools().await, before + 2);
+
+    let database = tenants.sandbox.data_dir().join("databases/tenant001.db");
+    let database = rusqlite::Connection::open(database).unwrap();
+    database.execute_batch("ALTER TABLE customers ADD COLUMN arrived TEXT").unwrap();
+    let changed = messages(&mut told, is_about("resources/updated")).await;
+    assert_eq!(changed.last().unwrap()["params"]["uri"], table, "{changed:?}");
+    assert!(!changed.iter().any(is_about("resources/list_changed")), "{changed:?}");
+    let (ended, _) =
+        call(&server, one, &own, "resources/unsubscribe", &json!({ "uri": table })).await;
+    assert_eq!(ended["result"], json!({}));
+    drop(server.stop());
+    assert_eq!(messages(&mut others, |_| false).await, Vec::<Value>::new());
+    assert_eq!(messages(&mut told, |_| false).await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_session_has_one_stream_which_ends_with_it() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let token = &tenants.tokens[0];
+    let id = begin(&server, token).await;
+    let first = stream(&server, token, &id).await;
+    let second = stream(&server, token, &id).await;
+    assert_eq!(second.status(), StatusCode::CONFLICT);
+    assert!(second.text().await.unwrap().contains("has its stream already"));
+    let stranger = stream(&server, &tenants.tokens[1], &id).await;
+    assert_eq!(stranger.status(), StatusCode::NOT_FOUND);
+    drop(first);
+    // It is gone once the server has noticed.
+    let mut again = loop {
+        let again = stream(&server, token, &id).await;
+        if again.status() == StatusCode::OK {
+            break again;
+        }
+    };
+    assert_eq!(end(&server, token, &id).await, StatusCode::ACCEPTED);
+    assert_eq!(messages(&mut again, |_| false).await, Vec::<Value>::new());
+    // As many of a token as there may be subscriptions.
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let id = begin(&server, token).await;
+        open.push(stream(&server, token, &id).await);
+        assert_eq!(open.last().unwrap().status(), StatusCode::OK);
+    }
+    let id = begin(&server, token).await;
+    let ninth = stream(&server, token, &id).await;
+    assert_eq!(ninth.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(ninth.text().await.unwrap().contains("QUOTA_EXCEEDED"));
+    assert_eq!(ask(&server, token, &id).await.0, StatusCode::OK, "calls are served");
+}
+
+#[tokio::test]
+async fn a_session_that_listens_is_not_idle() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON, ("TENANTRY_HTTP__SESSION_IDLE_SECONDS", "1")]);
+    let token = &tenants.tokens[0];
+    let (listens, idle) = (begin(&server, token).await, begin(&server, token).await);
+    let mut told = stream(&server, token, &listens).await;
+    let over = messages(&mut told, |_| false);
+    assert!(tokio::time::timeout(Duration::from_secs(3), over).await.is_err());
+    assert_eq!(ask(&server, token, &listens).await.0, StatusCode::OK);
+    assert_eq!(ask(&server, token, &idle).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn who_sets_a_level_in_a_session_is_told_before_each_answer_what_became_of_the_call() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let token = &tenants.tokens[0];
+    let id = begin(&server, token).await;
+    let query = async |uri: &str| {
+        let arguments =
+            json!({ "resource_uri": uri, "query": "SELECT 1 UNION SELECT 2", "limit": 1 });
+        let params = json!({ "name": "query_tenant_data", "arguments": arguments });
+        call(&server, token, &id, "tools/call", &params).await.1
+    };
+    let (own, foreign) = ("mcp://tenant001/database", "mcp://tenant002/database");
+    assert!(query(own).await.is_empty(), "nothing was asked for");
+    for (level, of_own, of_foreign) in
+        [("info", Some("warning"), Some("error")), ("error", None, Some("error"))]
+    {
+        let (set, _) =
+            call(&server, token, &id, "logging/setLevel", &json!({ "level": level })).await;
+        assert_eq!(set["result"], json!({}));
+        for (uri, expected) in [(own, of_own), (foreign, of_foreign)] {
+            let told = query(uri).await;
+            let levels: Vec<_> = told.iter().map(|it| it["params"]["level"].as_str()).collect();
+            assert_eq!(levels, Vec::from_iter(expected.map(Some)), "{told:?}");
+        }
+    }
+    // Another session is another client.
+    let other = begin(&server, token).await;
+    let params = json!({ "name": "get_tenant_metadata", "arguments": {} });
+    assert!(call(&server, token, &other, "tools/call", &params).await.1.is_empty());
 }
 
 #[tokio::test]

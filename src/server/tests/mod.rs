@@ -66,7 +66,7 @@ impl Answers for Fake {
 pub(super) struct Bench {
     pub(super) server: ScopedServer,
     pub(super) log: Log,
-    directory: tempfile::TempDir,
+    pub(super) directory: tempfile::TempDir,
 }
 
 impl Bench {
