@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use tenantry::audit::{Actor, Log};
-use tenantry::auth::{Auth, Token};
+use tenantry::auth::{Auth, Role, Token};
 use tenantry::clock::SystemClock;
 use tenantry::memory::{LockedBytes, SecretText, SecretTextBuilder};
 use tenantry::store::DataDir;
-use tenantry::tenant::{Credentials, IdRule, Surroundings, TenantFile, TenantId};
+use tenantry::tenant::{Credentials, IdRule, Permissions, Surroundings, TenantFile, TenantId};
 use tenantry::vault::{self, KdfCost, KeyFile, NewSlot, Share, Unlock};
 use tenantry::{TenantCredentialVault, TenantMcpManager, admin, database, pool};
+use zeroize::Zeroizing;
 
 #[path = "../examples/embed.rs"]
 #[expect(dead_code, reason = "its main is for people")]
@@ -112,16 +113,23 @@ async fn debug_of_what_can_hold_a_secret_shows_none() {
     let key_file = || KeyFile::parse(key_text.as_bytes()).unwrap();
     let parsed = || shares.iter().map(|share| Share::parse(share).unwrap()).collect();
     let (token, token_text) = Token::generate().unwrap();
+    let mut spool = vault.spool().unwrap();
+    spool.push(&mut Zeroizing::new(PASSWORD.into())).unwrap();
     let mut builder = SecretTextBuilder::with_capacity(64);
     builder.push_str(PASSWORD);
     let auth = Arc::new(Auth::new(Arc::clone(&vault), log.clone(), clock));
     let operator = Actor::Operator { name: "x".to_owned() };
+    let (operator_text, operator_info) = auth.create_operator(Role::Auditor, None).unwrap();
+    let (client_text, _) = auth.create(&id, Permissions::READ, None).unwrap();
+    // Without their places, which are numbers too.
+    let tokens = auth.tokens_after(None, 9).unwrap().into_iter().map(|(_, token)| token);
+    let tokens: Vec<_> = tokens.collect();
     let admin = admin::Admin::new(Arc::clone(&vault), Arc::clone(&auth), log.clone(), operator);
     let new_passphrase = NewSlot::Passphrase {
         passphrase: SecretText::from(PASSPHRASE),
         cost: KdfCost::insecure_for_tests(),
     };
-    let values: [&dyn Debug; 22] = [
+    let values: [&dyn Debug; 28] = [
         &SecretText::from(PASSWORD),
         &Some(SecretText::from(PASSWORD)),
         &builder,
@@ -129,6 +137,12 @@ async fn debug_of_what_can_hold_a_secret_shows_none() {
         &credentials,
         &vault.tenant(&id).unwrap(),
         &vault.tenants().unwrap(),
+        &vault.tenants_after(None, 9).unwrap(),
+        &tokens,
+        &spool,
+        &operator_text,
+        &operator_info,
+        &client_text,
         &unlock(),
         &Unlock::KeyFile(key_file()),
         &Unlock::Shares(parsed()),
@@ -150,6 +164,7 @@ async fn debug_of_what_can_hold_a_secret_shows_none() {
     }
     let mut secrets: Vec<String> = [PASSPHRASE, PASSWORD, API_KEY].map(str::to_owned).into();
     secrets.extend([key_text.trim().to_owned(), exposed(&token_text)]);
+    secrets.extend([exposed(&operator_text), exposed(&client_text)]);
     secrets.extend(shares);
     for secret in secrets {
         let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();

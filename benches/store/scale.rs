@@ -17,6 +17,8 @@ const PASSPHRASE: &str = "a passphrase for the bench";
 const SIZES: [usize; 3] = [100, 10_000, 1_000_000];
 /// Tenants that one commit takes.
 const COMMIT: usize = 10_000;
+/// Tenants of a page, as the admin API has them unless it is told otherwise.
+const PAGE: usize = 100;
 /// In the environment of a process that measures: what, and of how many tenants.
 const STEP: &str = "TENANTRY_BENCH_STEP";
 
@@ -40,9 +42,9 @@ pub(crate) fn run(arguments: &[String]) {
     let sizes = if sizes.is_empty() { SIZES.to_vec() } else { sizes };
     println!(
         "| tenants | tenant files | import | most memory | open and unseal | most memory | list | \
-         most memory | check | most memory | disk |"
+         most memory | check | most memory | a page of {PAGE} | disk |"
     );
-    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+    println!("|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
     for tenants in sizes {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("data");
@@ -53,7 +55,8 @@ pub(crate) fn run(arguments: &[String]) {
             let (peak, base) = (megabytes(peak << 10), megabytes(base << 10));
             write!(row, "| {} | {peak} ({base} before) ", seconds(*elapsed)).unwrap();
         }
-        println!("{row}| {} |", megabytes(super::size(&path)));
+        let page = in_process("page", tenants, &path).elapsed;
+        println!("{row}| {} | {} |", seconds(page), megabytes(super::size(&path)));
     }
 }
 
@@ -101,6 +104,12 @@ fn measure(step: &str, tenants: usize, path: &Path) {
             let vault = unsealed(path);
             (began, base) = begin();
             assert_eq!(vault.tenants().unwrap().len(), tenants);
+        }
+        "page" => {
+            let vault = unsealed(path);
+            let (last, _) = vault.tenants_after(None, tenants / 2).unwrap().pop().unwrap();
+            (began, base) = begin();
+            assert_eq!(vault.tenants_after(Some(last), PAGE).unwrap().len(), PAGE.min(tenants / 2));
         }
         _ => {
             let vault = unsealed(path);

@@ -90,7 +90,7 @@ pub enum Command {
     TenantEnable { tenant: String },
     /// [`Admin::rotate_tenant_key`](super::Admin::rotate_tenant_key).
     TenantKeyRotate { tenant: String },
-    /// [`Admin::tenants`](super::Admin::tenants): those after `cursor`, up to `limit`.
+    /// Every tenant, in an order of the vault's: those after `cursor`, up to `limit`.
     TenantList { cursor: Option<String>, limit: Option<u32> },
     /// [`Admin::remove_tenants`](super::Admin::remove_tenants). Secrets: the proof's.
     TenantRemove { proof: Proof, tenants: Vec<String> },
@@ -102,7 +102,7 @@ pub enum Command {
     TenantUnseal { proof: Proof, tenant: String },
     /// [`Admin::create_token`](super::Admin::create_token). Without `scopes` all that read.
     TokenCreate { tenant: String, scopes: Option<Vec<String>>, expires_at: Option<Timestamp> },
-    /// [`Admin::tokens`](super::Admin::tokens), and those that do not open: the ones after `cursor`, up to `limit`.
+    /// Every token, also those that do not open, in an order of the vault's: those after `cursor`, up to `limit`.
     TokenList { cursor: Option<String>, limit: Option<u32> },
     /// [`Admin::revoke_token`](super::Admin::revoke_token).
     TokenRevoke { token_id: String },

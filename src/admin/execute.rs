@@ -196,10 +196,12 @@ impl Admin {
         let opened = if self.is_sealed() {
             None
         } else {
+            let tokens = self.vault.tokens_after(None, usize::MAX)?;
+            let damaged_tokens = tokens.iter().filter(|(_, token)| token.is_err()).count();
             Some(describe::Inside {
                 tenants: self.tenants()?,
-                tokens: self.tokens()?.len(),
-                damaged_tokens: self.damaged_tokens()?.len(),
+                tokens: tokens.len() - damaged_tokens,
+                damaged_tokens,
                 scrub: self.manager.as_ref().and_then(|manager| manager.last_scrub()),
                 reseal: self.reseal_progress()?,
                 certificate_key: self.vault.certificate_key()?,

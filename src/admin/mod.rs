@@ -226,16 +226,6 @@ impl Admin {
         self.change("token.create", &about, made, create)
     }
 
-    /// Every token that opens, oldest first.
-    pub fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        Ok(self.auth.tokens()?)
-    }
-
-    /// The names of the tokens whose records are damaged, for [`Admin::revoke_token`].
-    pub fn damaged_tokens(&self) -> Result<Vec<String>, Error> {
-        Ok(self.vault.damaged_tokens()?)
-    }
-
     /// Makes a token worthless, at once.
     ///
     /// # Errors

@@ -9,11 +9,13 @@ use crate::audit::Filter;
 
 /// Items of a page of which nothing else is said.
 const DEFAULT_LIMIT: u32 = 100;
-/// Most items of a page. Each page of tenants costs a look at all of them, so whoever wants all asks for
-/// large ones.
+/// Most items of a page.
 pub(crate) const MAX_LIMIT: u32 = 10_000;
 /// Longest cursor that is looked at.
 const MAX_CURSOR: usize = 512;
+
+const INVALID_CURSOR: Error =
+    Error::InvalidCommand("the cursor is none of this listing; begin without one");
 
 /// Which part of a listing is meant.
 #[derive(Debug)]
@@ -21,7 +23,7 @@ pub(super) struct Page {
     /// Of what; a cursor of another listing is refused.
     listing: &'static str,
     /// The place behind which it begins.
-    after: Option<String>,
+    after: Option<Vec<u8>>,
     limit: usize,
 }
 
@@ -35,22 +37,26 @@ impl Page {
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Error::InvalidCommand("a limit is between 1 and 10000"));
         }
-        let invalid =
-            Error::InvalidCommand("the cursor is none of this listing; begin without one");
-        let after = match cursor {
-            None => None,
-            Some(cursor) => Some(decode(listing, cursor).ok_or(invalid)?),
-        };
+        let decode = |cursor| decode(listing, cursor).ok_or(INVALID_CURSOR);
+        let after = cursor.map(decode).transpose()?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         Ok(Self { listing, after, limit })
     }
 
-    /// The page of `items`, which come in the order of the places that they are given with.
-    fn of(&self, items: impl Iterator<Item = (String, Value)>) -> Value {
-        let is_ahead = |(place, _): &(String, Value)| {
-            self.after.as_ref().is_none_or(|after| place.as_str() > after.as_str())
-        };
-        let mut items = items.filter(is_ahead);
+    /// The place behind which it begins.
+    fn after<P: for<'a> TryFrom<&'a [u8]>>(&self) -> Result<Option<P>, Error> {
+        let place = |after| P::try_from(after).map_err(|_| INVALID_CURSOR);
+        self.after.as_deref().map(place).transpose()
+    }
+
+    /// How many items say what is on it, and whether it is the last one.
+    fn needed(&self) -> usize {
+        self.limit + 1
+    }
+
+    /// The page of the first [`Self::needed`] `items` there are, each with its place.
+    fn of(&self, items: impl IntoIterator<Item = (impl AsRef<[u8]>, Value)>) -> Value {
+        let mut items = items.into_iter();
         let mut last = None;
         let page: Vec<Value> = items
             .by_ref()
@@ -60,53 +66,49 @@ impl Page {
                 item
             })
             .collect();
-        let next = items.next().and(last).map(|place| encode(self.listing, &place));
+        let next = items.next().and(last).map(|place| encode(self.listing, place.as_ref()));
         json!({ self.listing: page, "next_cursor": next })
     }
 }
 
-fn encode(listing: &str, place: &str) -> String {
-    URL_SAFE_NO_PAD.encode(format!("{listing}\0{place}"))
+fn encode(listing: &str, place: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode([listing.as_bytes(), b"\0", place].concat())
 }
 
-fn decode(listing: &str, cursor: &str) -> Option<String> {
+fn decode(listing: &str, cursor: &str) -> Option<Vec<u8>> {
     if cursor.len() > MAX_CURSOR {
         return None;
     }
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-    text.strip_prefix(listing)?.strip_prefix('\0').map(str::to_owned)
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    bytes.strip_prefix(listing.as_bytes())?.strip_prefix(b"\0").map(<[u8]>::to_vec)
 }
 
 impl Admin {
     pub(super) fn list_tenants(&self, page: &Page) -> Result<Value, Error> {
-        let tenants = self.tenants()?;
-        Ok(page.of(tenants.iter().map(|it| (it.id.to_string(), describe::summary(it)))))
+        let tenants = self.vault.tenants_after(page.after()?, page.needed())?;
+        Ok(page.of(tenants.iter().map(|(place, it)| (place.as_bytes(), describe::summary(it)))))
     }
 
-    /// Those that open, oldest first, then the others.
     pub(super) fn list_tokens(&self, page: &Page) -> Result<Value, Error> {
-        let (tokens, damaged) = (self.tokens()?, self.damaged_tokens()?);
-        let mut items: Vec<_> = tokens
-            .iter()
-            .map(|token| {
-                let moment = token.created_at.as_nanosecond();
-                (format!("{moment:020}{}", token.token_id), describe::token(token))
-            })
-            .chain(damaged.iter().map(|name| (format!("~{name}"), describe::damaged_token(name))))
-            .collect();
-        items.sort_by(|(one, _), (other, _)| one.cmp(other));
-        Ok(page.of(items.into_iter()))
+        let tokens = self.auth.tokens_after(page.after()?, page.needed())?;
+        let items = tokens.iter().map(|(place, token)| {
+            let item = match token {
+                Ok(token) => describe::token(token),
+                Err(name) => describe::damaged_token(name),
+            };
+            (place.as_bytes(), item)
+        });
+        Ok(page.of(items))
     }
 
     pub(super) fn list_audit(&self, filter: Filter, page: &Page) -> Result<Value, Error> {
-        let after = page.after.as_deref().map_or(Some(0), |after| after.parse().ok());
-        let after = after.ok_or(Error::InvalidCommand("the cursor is none of this listing"))?;
+        let after = page.after()?.map_or(0, u64::from_be_bytes);
         let mut entries = Vec::new();
         let mut failure = None;
         let read = self.audit_entries(Filter { after, ..filter })?;
-        for entry in read.take(page.limit + 1) {
+        for entry in read.take(page.needed()) {
             match entry {
-                Ok(entry) => entries.push((format!("{:020}", entry.seq), json!(entry))),
+                Ok(entry) => entries.push((entry.seq.to_be_bytes(), json!(entry))),
                 Err(error) => {
                     failure = Some(error);
                     break;
@@ -116,7 +118,7 @@ impl Admin {
         // What is whole before a damaged line is told first.
         match failure {
             Some(error) if entries.is_empty() => Err(error.into()),
-            Some(_) | None => Ok(page.of(entries.into_iter())),
+            Some(_) | None => Ok(page.of(entries)),
         }
     }
 }
@@ -125,17 +127,15 @@ impl Admin {
 mod tests {
     use super::*;
 
-    fn items(count: usize) -> impl Iterator<Item = (String, Value)> {
-        (0..count).map(|number| (format!("{number:04}"), json!(number)))
-    }
-
     #[test]
     fn the_pages_of_a_listing_are_the_listing() {
         for count in [0, 1, 2, 3, 4, 7] {
             let (mut cursor, mut all) = (None::<String>, Vec::new());
             loop {
                 let page = Page::new("tenants", cursor.as_deref(), Some(3)).unwrap();
-                let answer = page.of(items(count));
+                let first = page.after().unwrap().map_or(0, |after| u64::from_be_bytes(after) + 1);
+                let items = (first..count).map(|number| (number.to_be_bytes(), json!(number)));
+                let answer = page.of(items.take(page.needed()));
                 let page = answer["tenants"].as_array().unwrap();
                 assert!(page.len() <= 3);
                 all.extend(page.iter().map(|it| it.as_u64().unwrap()));
@@ -144,14 +144,16 @@ mod tests {
                     None => break,
                 }
             }
-            assert!(all.into_iter().eq(0..count as u64));
+            assert!(all.into_iter().eq(0..count));
         }
     }
 
     #[test]
     fn a_cursor_that_was_not_given_for_this_listing_is_refused() {
-        let of_tokens = encode("tokens", "0001");
-        Page::new("tokens", Some(&of_tokens), None).unwrap();
+        let of_tokens = encode("tokens", &[0; 8]);
+        let page = Page::new("tokens", Some(&of_tokens), None).unwrap();
+        assert_eq!(page.after::<[u8; 8]>().unwrap(), Some([0; 8]));
+        page.after::<[u8; 16]>().unwrap_err();
         for cursor in [of_tokens.as_str(), "", "no cursor", "//", &"A".repeat(2_000)] {
             Page::new("tenants", Some(cursor), None).unwrap_err();
         }

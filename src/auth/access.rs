@@ -115,6 +115,11 @@ impl Caller {
     pub fn tenant(&self) -> &TenantId {
         &self.tenant
     }
+
+    /// Who it is.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
 }
 
 impl TenantAccess {

@@ -39,7 +39,7 @@ impl Auth {
         if uses.is_empty() {
             return Ok(());
         }
-        let places: Vec<_> = uses.iter().map(|(place, (_, used_at))| (*place, *used_at)).collect();
+        let places: Vec<_> = uses.iter().map(|(place, used_at)| (*place, *used_at)).collect();
         match self.vault.save_token_uses(&places) {
             Ok(()) => Ok(()),
             Err(error) => {

@@ -36,8 +36,8 @@ pub(super) struct KnownTokens {
     living: HashMap<String, (TenantId, Weak<Life>)>,
     /// How often something was to be forgotten. A record read before that is not remembered after.
     forgotten: u64,
-    /// Last uses that are not saved yet, with public ids.
-    uses: HashMap<TokenPlace, (String, Timestamp)>,
+    /// Last uses that are not saved yet.
+    uses: HashMap<TokenPlace, Timestamp>,
 }
 
 impl KnownTokens {
@@ -96,26 +96,22 @@ impl KnownTokens {
     }
 
     pub(super) fn note_use(&mut self, known: &Known, now: Timestamp) {
-        match self.uses.get_mut(&known.place) {
-            Some((_, at)) => *at = now.max(*at),
-            None => {
-                self.uses.insert(known.place, (known.record.token_id.clone(), now));
-            }
-        }
+        let at = self.uses.entry(known.place).or_insert(now);
+        *at = now.max(*at);
     }
 
-    /// When the token called `token_id` was last used, if that is not saved yet.
-    pub(super) fn unsaved_uses(&self) -> HashMap<String, Timestamp> {
-        self.uses.values().cloned().collect()
+    /// When the token at `place` was last used, if that is not saved yet.
+    pub(super) fn unsaved_use(&self, place: &TokenPlace) -> Option<Timestamp> {
+        self.uses.get(place).copied()
     }
 
     /// What is to be saved now.
-    pub(super) fn take_uses(&mut self) -> HashMap<TokenPlace, (String, Timestamp)> {
+    pub(super) fn take_uses(&mut self) -> HashMap<TokenPlace, Timestamp> {
         std::mem::take(&mut self.uses)
     }
 
     /// What could not be saved.
-    pub(super) fn put_back(&mut self, uses: HashMap<TokenPlace, (String, Timestamp)>) {
+    pub(super) fn put_back(&mut self, uses: HashMap<TokenPlace, Timestamp>) {
         for (place, use_) in uses {
             self.uses.entry(place).or_insert(use_);
         }

@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
 use crate::tenant::{IdRule, Permission, Permissions, TenantId};
-use crate::vault::{self, TenantCredentialVault, TokenRecord};
+use crate::vault::{self, TenantCredentialVault, TokenPlace, TokenRecord};
 
 use access::{Endpoint, Standing};
 use issuer::{Issuer, Vouched};
@@ -109,6 +109,9 @@ pub struct TokenInfo {
     /// When it was last used; what its service saw within the last minute may not be known yet.
     pub used_at: Option<Timestamp>,
 }
+
+/// A token in a list. Of one that does not open: what [`Auth::revoke`] knows it by.
+pub type ListedToken = Result<TokenInfo, String>;
 
 /// Why there is no access.
 #[derive(Debug, thiserror::Error)]
@@ -325,15 +328,22 @@ impl Auth {
         Ok((text, TokenInfo::from(&record)))
     }
 
-    /// Every token, oldest first.
-    pub fn tokens(&self) -> Result<Vec<TokenInfo>, Error> {
-        let mut tokens: Vec<_> = self.vault.tokens()?.iter().map(TokenInfo::from).collect();
-        let unsaved = self.known().unsaved_uses();
-        for token in &mut tokens {
-            token.used_at = token.used_at.max(unsaved.get(&token.token_id).copied());
-        }
-        tokens.sort_by_key(|token| token.created_at);
-        Ok(tokens)
+    /// Up to `limit` tokens behind `after`, as [`TenantCredentialVault::tokens_after`] has them.
+    pub fn tokens_after(
+        &self,
+        after: Option<TokenPlace>,
+        limit: usize,
+    ) -> Result<Vec<(TokenPlace, ListedToken)>, Error> {
+        let tokens = self.vault.tokens_after(after, limit)?;
+        let known = self.known();
+        let listed = tokens.into_iter().map(|(place, token)| {
+            let info = token.map(|record| {
+                let used_at = record.used_at.max(known.unsaved_use(&place));
+                TokenInfo { used_at, ..TokenInfo::from(&record) }
+            });
+            (place, info)
+        });
+        Ok(listed.collect())
     }
 
     /// Makes the token with this public id worthless, at once: also what was granted for it before

@@ -87,11 +87,11 @@ pub(super) fn show(context: &Context, entries: &[Entry]) {
             entry.action.clone(),
             entry.decision.as_str().to_owned(),
             format!("{}{rule}", or_dash(&entry.code)),
-            or_dash(&entry.resource),
             entry.request_id.to_string(),
+            or_dash(&entry.resource),
         ]
     });
     let headings =
-        ["seq", "time", "actor", "tenant", "action", "decision", "code", "resource", "request"];
+        ["seq", "time", "actor", "tenant", "action", "decision", "code", "request", "resource"];
     line(&table_of(&headings, cells.collect()));
 }

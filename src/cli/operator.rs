@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::output::{cell, moment};
+use super::output::{cell, moment, moment_or_never};
 use super::token::from_now;
 use super::{Context, Failure};
 use crate::admin;
@@ -47,11 +47,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let answer = context.operate(&admin::Command::OperatorList, &[])?;
             let operators = answer.as_array().map(Vec::as_slice).unwrap_or_default();
             let cells = operators.iter().map(|operator| {
-                let expires = if operator["expires_at"].is_null() {
-                    "never".to_owned()
-                } else {
-                    moment(operator, "expires_at")
-                };
+                let expires = moment_or_never(operator, "expires_at");
                 let (id, role) = (cell(operator, "operator_id"), cell(operator, "role"));
                 vec![id, role, moment(operator, "created_at"), expires]
             });

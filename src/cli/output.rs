@@ -102,6 +102,7 @@ pub(super) fn cell(value: &Value, name: &str) -> String {
     match &value[name] {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
             items.join(",")
@@ -112,9 +113,18 @@ pub(super) fn cell(value: &Value, name: &str) -> String {
 
 /// A moment of an answer, to the second.
 pub(super) fn moment(value: &Value, name: &str) -> String {
-    let text = cell(value, name);
+    to_the_second(&cell(value, name))
+}
+
+/// `text`, to the second if it is a moment.
+fn to_the_second(text: &str) -> String {
     let moment = text.parse::<Timestamp>();
-    moment.map_or(text, |moment| moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+    moment.map_or(text.to_owned(), |moment| moment.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
+
+/// The same, of what may be not to come, or not to have come.
+pub(super) fn moment_or_never(value: &Value, name: &str) -> String {
+    if value[name].is_null() { "never".to_owned() } else { moment(value, name) }
 }
 
 /// Names such as `db.host` and their values, one line each.
@@ -135,7 +145,7 @@ fn flatten_into(path: &str, value: &Value, lines: &mut Vec<(String, String)>) {
             }
         }
         Value::Null => lines.push((path.to_owned(), "-".to_owned())),
-        Value::String(text) => lines.push((path.to_owned(), text.clone())),
+        Value::String(text) => lines.push((path.to_owned(), to_the_second(text))),
         Value::Array(items) => {
             let items: Vec<_> = items.iter().filter_map(Value::as_str).collect();
             let text = if items.is_empty() { "-".to_owned() } else { items.join(", ") };
@@ -155,4 +165,22 @@ pub(super) fn complain(text: &str) {
 pub(super) fn line(text: &str) {
     let mut out = io::stdout().lock();
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_read_moments_to_the_second_and_a_dash_for_nothing() {
+        let value = json!({
+            "at": "2026-11-23T13:04:11.775724048Z", "none": null, "few": [], "name": "2026",
+        });
+        assert_eq!(moment(&value, "at"), "2026-11-23 13:04:11Z");
+        assert_eq!(moment_or_never(&value, "at"), "2026-11-23 13:04:11Z");
+        assert_eq!(moment_or_never(&value, "none"), "never");
+        assert_eq!([moment(&value, "none"), cell(&value, "few")], ["-", "-"]);
+        let lines = "at    2026-11-23 13:04:11Z\nnone  -\nfew   -\nname  2026";
+        assert_eq!(flatten(&value), lines);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::{ErrorKind, IsTerminal, Read};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -106,10 +106,16 @@ impl PassphraseSource {
         }
         #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
         let credentials = std::env::var("CREDENTIALS_DIRECTORY").ok();
-        if let Some(path) = credentials.map(|directory| Path::new(&directory).join(CREDENTIAL))
-            && let Ok(file) = File::open(path)
-        {
-            return first_line(file).map(Some);
+        if let Some(path) = credentials.map(|directory| Path::new(&directory).join(CREDENTIAL)) {
+            match File::open(path) {
+                Ok(file) => return first_line(file).map(Some),
+                // It has others.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    let kind = said(error.kind());
+                    return Err(Failure::usage(format!("credential {CREDENTIAL}: {kind}")));
+                }
+            }
         }
         if environment.is_some() {
             complain(&format!(
@@ -123,7 +129,7 @@ impl PassphraseSource {
 /// Another descriptor of the open file that `number` is. Not by its name in `/dev/fd`, which leads
 /// to files of `/proc` that are root's since [`crate::memory::harden`].
 fn duplicate(number: u32) -> std::io::Result<OwnedFd> {
-    let number = i32::try_from(number).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    let number = i32::try_from(number).map_err(|_| ErrorKind::InvalidInput)?;
     #[expect(unsafe_code, reason = "the descriptor is known by its number only")]
     // SAFETY: duplicating touches no memory and fails when nothing is open under that number; what
     // it returns is new and nobody else's.
@@ -176,7 +182,7 @@ pub(super) fn first_line(mut input: impl Read) -> Result<SecretText, Failure> {
         match input.read(&mut bytes[length..]) {
             Ok(0) => break,
             Ok(count) => length += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(Failure::io("reading the passphrase", &error)),
         }
     }

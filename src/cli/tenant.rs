@@ -62,7 +62,8 @@ pub(super) fn parse_id(text: &str) -> Result<TenantId, Failure> {
 
 fn list(context: &Context) -> Result<(), Failure> {
     let page = |cursor, limit| admin::Command::TenantList { cursor, limit };
-    let tenants = context.list("tenants", page)?;
+    let mut tenants = context.list("tenants", page)?;
+    tenants.sort_by_cached_key(|tenant| cell(tenant, "tenant_id"));
     let cells = tenants.iter().map(|tenant| {
         let state = match (&tenant["sealed"], &tenant["enabled"]) {
             _ if tenant["damaged"] == true => "damaged",

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use jiff::{Timestamp, ToSpan};
 
-use super::output::cell;
+use super::output::{cell, moment, moment_or_never};
 use super::tenant::parse_id;
 use super::{Context, Failure};
 use crate::admin;
@@ -52,20 +52,21 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         }
         Command::List => {
             let page = |cursor, limit| admin::Command::TokenList { cursor, limit };
-            let tokens = context.list("tokens", page)?;
+            let mut tokens = context.list("tokens", page)?;
+            // Oldest first; those that are damaged, of which nothing is known, last.
+            tokens.sort_by_cached_key(|token| {
+                let created_at = token["created_at"].as_str().and_then(|at| at.parse().ok());
+                (created_at.unwrap_or(Timestamp::MAX), cell(token, "token_id"))
+            });
             let cells = tokens.iter().map(|token| {
-                let mut cells: Vec<String> = ["token_id", "tenant_id", "scopes", "created_at"]
-                    .map(|name| cell(token, name))
-                    .into();
-                let or_never = |name: &str| {
-                    if token[name].is_null() { "never".to_owned() } else { cell(token, name) }
-                };
-                cells.extend(if token["damaged"] == true {
+                let [expires, used] = if token["damaged"] == true {
                     ["damaged: revoke it".to_owned(), String::new()]
                 } else {
-                    [or_never("expires_at"), or_never("used_at")]
-                });
-                cells
+                    ["expires_at", "used_at"].map(|name| moment_or_never(token, name))
+                };
+                let [id, tenant, scopes] =
+                    ["token_id", "tenant_id", "scopes"].map(|name| cell(token, name));
+                vec![id, tenant, scopes, moment(token, "created_at"), expires, used]
             });
             let headings = ["token", "tenant", "scopes", "created", "expires", "last used"];
             context.output.rows(&headings, &tokens, cells);
@@ -99,8 +100,8 @@ pub(super) fn parse_seconds(text: &str) -> Result<i64, Failure> {
     }
 }
 
-/// Before a passphrase is asked for, as what the command line says is wrong.
-/// What scopes allow: all but writing when none is named.
+/// What scopes allow: all but writing when none is named. Before a passphrase is asked for, as what
+/// the command line says may be wrong.
 pub(super) fn permissions(names: &[String]) -> Result<Permissions, Failure> {
     if names.is_empty() {
         return Ok(Permissions::READ);

@@ -107,9 +107,9 @@ impl Endpoint {
             let caller = auth.authenticate(token, origin).await?;
             let is_others = |named: &CertificateTenant| named.as_str() != caller.tenant().as_str();
             if let Some(named) = certified.filter(is_others) {
-                auth.grant(caller.clone(), Some(named.as_str())).await?;
+                self.manager.grant(caller.clone(), Some(named.as_str())).await?;
             }
-            let access = auth.grant(caller, path_tenant).await?;
+            let access = self.manager.grant(caller, path_tenant).await?;
             if let Some((action, needed)) = needed {
                 auth.check_scope(&access, action, needed).await?;
             }

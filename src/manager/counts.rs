@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::TenantMcpManager;
-use crate::auth::Auth;
+use crate::auth::{self, Auth, Caller, TenantAccess};
 use crate::pool;
 use crate::quota::{Limiter, Meter};
+use crate::server;
 use crate::tenant::TenantId;
 use crate::vault::{self, StoredTenant, TenantCredentialVault};
 
@@ -33,6 +34,38 @@ impl TenantMcpManager {
         let tenant = self.vault.tenant(id)?;
         let meter = pool::restored_meter(&self.vault, &self.limiter, &tenant)?;
         Ok((tenant, meter))
+    }
+
+    /// As [`Auth::grant`]; an attempt at another tenant counts among the refused ones that the caller has
+    /// with its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Auth::grant`].
+    pub async fn grant(
+        &self,
+        caller: Caller,
+        path_tenant: Option<&str>,
+    ) -> Result<TenantAccess, auth::Error> {
+        if path_tenant.is_none_or(|named| named == caller.tenant().as_str()) {
+            return self.auth.grant(caller, path_tenant).await;
+        }
+        let (tenant, actor) = (caller.tenant().clone(), caller.actor().clone());
+        let granted = self.auth.grant(caller, path_tenant).await;
+        if let Err(auth::Error::Forbidden) = &granted {
+            let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
+            let count = move || {
+                let stored = vault.tenant(&tenant)?;
+                let meter = pool::restored_meter(&vault, &limiter, &stored)?;
+                // What comes of one too many, its next call with its own tenant is told.
+                Ok::<_, vault::Error>(
+                    meter.deny(&stored.config.quotas, &server::counted_as(&actor)).is_err(),
+                )
+            };
+            // A tenant that is not served has no calls that could be barred.
+            drop(tokio::task::spawn_blocking(count).await);
+        }
+        granted
     }
 
     /// Sets what the tenant called `id` has used of its quotas to nothing, but for the calls under

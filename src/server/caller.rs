@@ -26,33 +26,38 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// What tells it from the other callers of its tenant, in [`MAX_CALLER`] bytes at most: who is
-    /// refused, and who subscribes, is counted by it.
-    ///
-    /// Names that somebody else gives may be long, and two issuers may give the same: those end in a
-    /// hash of all that there is of them.
+    /// As what it is counted.
     pub(super) fn name(&self) -> Cow<'_, str> {
-        let (issuer, name) = match &self.actor {
-            Actor::Anonymous => (None, "anonymous"),
-            Actor::Embedder => (None, "embedder"),
-            Actor::Operator { name } => (None, name.as_str()),
-            Actor::Service => (None, "service"),
-            Actor::Subject { issuer, subject } => (Some(issuer.as_str()), subject.as_str()),
-            Actor::Token { id } => (None, id.as_str()),
-        };
-        if issuer.is_none() && name.len() <= MAX_CALLER {
-            return Cow::Borrowed(name);
-        }
-        let hash = Sha256::new()
-            .chain_update(issuer.unwrap_or_default())
-            // Which no text has.
-            .chain_update([0xff])
-            .chain_update(name)
-            .finalize();
-        let hash = &hash[..HASH];
-        let head = &name[..name.floor_char_boundary(MAX_CALLER - 1 - 2 * HASH)];
-        Cow::Owned(hash.iter().fold(format!("{head}#"), |name, byte| format!("{name}{byte:02x}")))
+        counted_as(&self.actor)
     }
+}
+
+/// What tells `actor` from the other callers of a tenant, in [`MAX_CALLER`] bytes at most: who is
+/// refused, and who subscribes, is counted by it.
+///
+/// Names that somebody else gives may be long, and two issuers may give the same: those end in a
+/// hash of all that there is of them.
+pub fn counted_as(actor: &Actor) -> Cow<'_, str> {
+    let (issuer, name) = match actor {
+        Actor::Anonymous => (None, "anonymous"),
+        Actor::Embedder => (None, "embedder"),
+        Actor::Operator { name } => (None, name.as_str()),
+        Actor::Service => (None, "service"),
+        Actor::Subject { issuer, subject } => (Some(issuer.as_str()), subject.as_str()),
+        Actor::Token { id } => (None, id.as_str()),
+    };
+    if issuer.is_none() && name.len() <= MAX_CALLER {
+        return Cow::Borrowed(name);
+    }
+    let hash = Sha256::new()
+        .chain_update(issuer.unwrap_or_default())
+        // Which no text has.
+        .chain_update([0xff])
+        .chain_update(name)
+        .finalize();
+    let hash = &hash[..HASH];
+    let head = &name[..name.floor_char_boundary(MAX_CALLER - 1 - 2 * HASH)];
+    Cow::Owned(hash.iter().fold(format!("{head}#"), |name, byte| format!("{name}{byte:02x}")))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ use crate::tenant::{Connection, Permissions, RelationName, Scope, TenantConfig, 
 
 pub use attachment::Attachment;
 pub use call::AdmittedQuery;
-pub use caller::Caller;
+pub use caller::{Caller, counted_as};
 pub use dispatch::Dispatch;
 pub use error::{Error, Failure};
 pub use handler::McpHandler;

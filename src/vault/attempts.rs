@@ -129,7 +129,7 @@ mod tests {
     fn the_count_comes_back_and_a_damaged_one_counts_as_none() {
         let attempts = Attempts { failures: 7, last: 1_795_305_600 };
         assert_eq!(Attempts::decode(&attempts.encode()), Ok(attempts));
-        assert_eq!(attempts.encode()[..9], *b"MVAT\x01\0\0\0\x07");
+        assert_eq!(attempts.encode(), *b"MVAT\x01\0\0\0\x07\0\0\0\0\x6b\x02\x30\x80");
         for length in 0..attempts.encode().len() {
             assert!(Attempts::decode(&attempts.encode()[..length]).is_err(), "{length}");
         }

@@ -142,6 +142,7 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vault::tests::vector;
     use crate::vault::{Error, Handle};
 
     fn certificate(backups: &[&str]) -> Certificate {
@@ -168,6 +169,25 @@ mod tests {
             "ea4a6c63e29c520abef5507b132ec5f9954776aebebe7b92421eea691446d22c"
         );
         assert!(verified.as_str().contains("terms of its key destroyed: 1 to 3\n"));
+    }
+
+    #[test]
+    fn the_golden_certificate_is_signed_and_verifies_byte_for_byte() {
+        const VECTOR: &str = include_str!("../../tests/vectors/certificate.txt");
+        let text = String::from_utf8(vector(VECTOR, "certificate")).unwrap();
+        assert_eq!(Certificate::verify(&text).unwrap().as_str(), text);
+        let seed = Key::fill_with(|key| {
+            key.copy_from_slice(&vector(VECTOR, "seed"));
+            Ok::<_, Error>(())
+        });
+        let removed = Timestamp::from_second(1_795_305_600).unwrap();
+        let deletion = Deletion {
+            store_id: StoreId(vector(VECTOR, "store_id").try_into().unwrap()),
+            tombstone: Tombstone::new(Handle([0x53; 16]), 3, removed),
+            now: Timestamp::from_second(1_795_305_601).unwrap(),
+            backups: vec!["one.backup".to_owned()],
+        };
+        assert_eq!(deletion.certify(&seed.unwrap()).as_str(), text);
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod kdf;
 mod key;
 mod key_file;
 mod keyring;
+mod listing;
 mod opening;
 mod operator;
 mod recent;
@@ -91,13 +92,14 @@ pub use error::Error;
 pub use import::{Change, ChangeKind};
 pub use kdf::KdfCost;
 pub use key_file::KeyFile;
+pub use listing::{TenantDetails, TenantPlace, TenantSummary};
 pub use operator::OperatorRecord;
 pub use recent::Watch;
 pub use reseal::ResealProgress;
 pub use shares::Share;
 pub use slot::{AddedSlot, NewSlot, SlotInfo, SlotKind, Unlock};
 pub use spool::Spool;
-pub use token::{TokenPlace, TokenRecord};
+pub use token::{ListedToken, TokenPlace, TokenRecord};
 
 /// Every tenant's configuration and credentials.
 ///
@@ -153,28 +155,6 @@ pub struct Unsealing {
 /// Which vault this is: random, made with it, in the clear on the disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct StoreId([u8; 16]);
-
-/// A line of the list of tenants.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TenantSummary {
-    /// Who.
-    pub id: TenantId,
-    /// What is known beyond that; nothing of a tenant that is sealed, or damaged.
-    pub details: Option<TenantDetails>,
-    /// Whether its configuration does not open as it should. It is not served; it can be removed.
-    pub is_damaged: bool,
-}
-
-/// A line's details.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct TenantDetails {
-    /// `postgres` or `sqlite`.
-    pub engine: &'static str,
-    /// Whether it is served.
-    pub enabled: bool,
-    /// When anything of it last changed.
-    pub updated_at: Timestamp,
-}
 
 /// One state of one tenant: no other, of it or of a later tenant of the same name, equals it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -402,11 +382,6 @@ impl TenantCredentialVault {
     /// The directory it is in.
     pub fn directory(&self) -> &DataDir {
         &self.directory
-    }
-
-    /// Every tenant, sorted by id. One that is damaged is among them, and says so.
-    pub fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
-        self.unsealed(Unsealed::tenants)
     }
 
     /// The tenant called `id`.

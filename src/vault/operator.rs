@@ -175,7 +175,7 @@ pub(super) fn open(
     decode(&opened).map_err(|Malformed| place.damaged())
 }
 
-fn encode(known: &[Known]) -> Vec<u8> {
+pub(super) fn encode(known: &[Known]) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.u8(VERSION);
     writer.count(known.len());
@@ -189,7 +189,7 @@ fn encode(known: &[Known]) -> Vec<u8> {
     writer.finish()
 }
 
-fn decode(bytes: &[u8]) -> Result<Vec<Known>, Malformed> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Vec<Known>, Malformed> {
     let mut reader = Reader::new(bytes);
     if reader.u8()? != VERSION {
         return Err(Malformed);

@@ -6,6 +6,7 @@
 //! A record is written once, and again where it is with the moment of the last use: some of them at a
 //! time, now and then, which is no change of anything else.
 
+use std::array::TryFromSliceError;
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -38,11 +39,32 @@ pub struct TokenRecord {
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TokenPlace([u8; 32]);
 
+/// A token's record. Of one that does not open, and is good for nothing: what
+/// [`TenantCredentialVault::remove_token`] knows it by, for its public id is in what does not open.
+pub type ListedToken = Result<TokenRecord, String>;
+
 /// A token record is replaced where it is.
 pub(super) const VERSION: u64 = 1;
 pub(super) const FIELD: u16 = 0;
 /// Enough that no two tokens have them in common.
 const DAMAGED_NAME_BYTES: usize = 12;
+/// Tokens that are read at once.
+const PORTION: usize = 1_000;
+
+impl TokenPlace {
+    /// As [`TryFrom`] takes it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<&[u8]> for TokenPlace {
+    type Error = TryFromSliceError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, TryFromSliceError> {
+        bytes.try_into().map(Self)
+    }
+}
 
 impl TenantCredentialVault {
     /// Stores `record` under `secret`.
@@ -75,18 +97,28 @@ impl TenantCredentialVault {
         self.unsealed(|vault| vault.save_token_uses(uses))
     }
 
-    /// Every token that opens, the oldest first; [`Self::damaged_tokens`] are the others.
+    /// Every token that opens, the oldest first.
     pub fn tokens(&self) -> Result<Vec<TokenRecord>, Error> {
-        self.unsealed(|vault| Ok(vault.tokens()?.0))
+        let tokens = self.tokens_after(None, usize::MAX)?;
+        let mut tokens: Vec<_> = tokens.into_iter().filter_map(|(_, token)| token.ok()).collect();
+        tokens.sort_by(|one, other| {
+            (one.created_at, &one.token_id).cmp(&(other.created_at, &other.token_id))
+        });
+        Ok(tokens)
     }
 
-    /// What [`Self::remove_token`] knows the tokens by whose records do not open, and which are good
-    /// for nothing: their public ids are in what does not open.
-    pub fn damaged_tokens(&self) -> Result<Vec<String>, Error> {
-        self.unsealed(|vault| Ok(vault.tokens()?.1))
+    /// Up to `limit` tokens behind `after`, or from the first on, in the order of their places. Opens
+    /// no others; who walks on from the last place meets every token once that is there all the while.
+    pub fn tokens_after(
+        &self,
+        after: Option<TokenPlace>,
+        limit: usize,
+    ) -> Result<Vec<(TokenPlace, ListedToken)>, Error> {
+        self.unsealed(|vault| vault.tokens_after(after, limit))
     }
 
-    /// Removes the token called `token_id`, or the damaged one of that name; whether there was one.
+    /// Removes the token called `token_id`, or the damaged one of that name; whether there was one. Opens
+    /// every token, as they are not found by their public ids.
     pub fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
         self.unsealed(|vault| vault.remove_token(token_id))
     }
@@ -149,34 +181,51 @@ impl Unsealed {
         if batch.is_empty() { Ok(()) } else { self.witness.apply(batch) }
     }
 
-    /// The records that open, and the names of the others.
-    fn tokens(&self) -> Result<(Vec<TokenRecord>, Vec<String>), Error> {
-        let _writing = self.writing();
-        let (mut tokens, mut damaged) = (Vec::new(), Vec::new());
-        for (key, envelope) in self.records.store().scan(Tree::Token, &[])? {
-            match self.open_token(&key, &envelope) {
-                Ok(token) => tokens.push(token),
-                Err(Error::RecordDamaged { .. }) => damaged.push(damaged_name(&key)),
-                Err(error) => return Err(error),
+    fn tokens_after(
+        &self,
+        mut after: Option<TokenPlace>,
+        limit: usize,
+    ) -> Result<Vec<(TokenPlace, ListedToken)>, Error> {
+        let mut tokens = Vec::new();
+        while tokens.len() < limit {
+            // Not for longer, as others wait to write.
+            let _writing = self.writing();
+            let portion = PORTION.min(limit - tokens.len());
+            let key = after.as_ref().map(TokenPlace::as_bytes);
+            let pairs = self.records.store().scan_after(Tree::Token, key, portion)?;
+            let is_last = pairs.len() < portion;
+            for (key, envelope) in pairs {
+                let place =
+                    TokenPlace::try_from(&*key).map_err(|_| self.token_place(&key).damaged())?;
+                let token = match self.open_token(&key, &envelope) {
+                    Ok(token) => Ok(token),
+                    Err(Error::RecordDamaged { .. }) => Err(damaged_name(&key)),
+                    Err(error) => return Err(error),
+                };
+                after = Some(place);
+                tokens.push((place, token));
+            }
+            if is_last {
+                break;
             }
         }
-        tokens.sort_by(|one, other| {
-            (one.created_at, &one.token_id).cmp(&(other.created_at, &other.token_id))
-        });
-        Ok((tokens, damaged))
+        Ok(tokens)
     }
 
     fn remove_token(&self, token_id: &str) -> Result<bool, Error> {
         let _writing = self.writing();
         let mut batch = Batch::default();
-        for (key, envelope) in self.records.store().scan(Tree::Token, &[])? {
-            // One that does not open cannot be used either, and must not keep others valid.
-            let is_meant = match self.open_token(&key, &envelope) {
-                Ok(token) => token.token_id == token_id,
-                Err(_) => damaged_name(&key) == token_id,
-            };
-            if is_meant {
-                batch.remove(Tree::Token, key);
+        // In 256 portions, so that not all of them are in memory.
+        for first in 0..=u8::MAX {
+            for (key, envelope) in self.records.store().scan(Tree::Token, &[first])? {
+                // One that does not open cannot be used either, and must not keep others valid.
+                let is_meant = match self.open_token(&key, &envelope) {
+                    Ok(token) => token.token_id == token_id,
+                    Err(_) => damaged_name(&key) == token_id,
+                };
+                if is_meant {
+                    batch.remove(Tree::Token, key);
+                }
             }
         }
         let found = !batch.is_empty();

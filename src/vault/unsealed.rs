@@ -5,21 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use super::cache::Cache;
-use super::certificate::hex;
 use super::envelope::RecordKind;
 use super::key::Key;
-use super::keyring::{Found, IdDigest, Keyring, TenantKeys};
+use super::keyring::{Found, Keyring, TenantKeys};
 use super::recent::{Recent, Watch};
 use super::record::{Directory, FieldId};
 use super::reseal::Queue;
 use super::sealed::{self, SealedStore};
 use super::witness::{Part, Witness};
-use super::{
-    Entry, Error, Handle, Options, Revision, StoreId, StoredTenant, TenantDetails, TenantSummary,
-};
+use super::{Entry, Error, Options, Revision, StoreId, StoredTenant};
 use crate::clock::Clock;
 use crate::store::Batch;
-use crate::tenant::{Credentials, IdRule, TenantId};
+use crate::tenant::{Credentials, TenantId};
 
 /// Every key, and what was opened with them.
 pub(super) struct Unsealed {
@@ -74,59 +71,6 @@ impl Unsealed {
 
     pub(super) fn store_id(&self) -> StoreId {
         self.records.id()
-    }
-
-    /// Every tenant, sorted by id. Opens two records for each, and holds a line for each.
-    pub(super) fn tenants(&self) -> Result<Vec<TenantSummary>, Error> {
-        // In the store's order, so that what is read next is near.
-        let names: Vec<IdDigest> = self.keyring().names().collect();
-        let mut tenants = Vec::with_capacity(names.len());
-        for name in names {
-            let summary = match self.summary(name) {
-                // Something is being changed, or is damaged.
-                Ok(None) | Err(_) => {
-                    let _writing = self.writing();
-                    self.summary_of_damaged(name)?
-                }
-                Ok(summary) => summary,
-            };
-            tenants.extend(summary);
-        }
-        tenants.sort_unstable_by(|one, other| one.id.cmp(&other.id));
-        Ok(tenants)
-    }
-
-    /// Nothing when the tenant was removed since its name was taken down, or has keys and no record.
-    fn summary(&self, name: IdDigest) -> Result<Option<TenantSummary>, Error> {
-        let keys = match self.keyring().find_name(name) {
-            Some(Found::Open(keys)) => Arc::clone(keys),
-            Some(Found::Sealed(sealed)) => {
-                let id = sealed.id.clone();
-                return Ok(Some(TenantSummary { id, details: None, is_damaged: false }));
-            }
-            None => return Ok(None),
-        };
-        let Some(entry) = self.records.entry(&keys)? else { return Ok(None) };
-        let config = self.records.config(&entry)?;
-        let Directory { id, enabled, updated_at, .. } = Directory::clone(&entry.directory);
-        let engine = config.connection.engine();
-        let details = Some(TenantDetails { engine, enabled, updated_at });
-        Ok(Some(TenantSummary { id, details, is_damaged: false }))
-    }
-
-    /// The same while nothing is written: what does not open is damaged.
-    fn summary_of_damaged(&self, name: IdDigest) -> Result<Option<TenantSummary>, Error> {
-        let error = match self.summary(name) {
-            Err(error @ Error::RecordDamaged { .. }) => error,
-            result => return result,
-        };
-        let keyring = self.keyring();
-        let Some(Found::Open(keys)) = keyring.find_name(name) else { return Err(error) };
-        let id = match self.records.entry(keys) {
-            Ok(entry) => entry.map(|entry| entry.directory.id.clone()),
-            Err(_) => damaged_id(keys.handle),
-        };
-        Ok(id.map(|id| TenantSummary { id, details: None, is_damaged: true }))
     }
 
     pub(super) fn tenant(&self, id: &TenantId) -> Result<StoredTenant, Error> {
@@ -366,10 +310,4 @@ impl Unsealed {
             self.forget(id);
         }
     }
-}
-
-/// What a tenant is called whose directory does not open: part of its handle.
-pub(super) fn damaged_id(handle: Handle) -> Option<TenantId> {
-    let digits = &hex(&handle.0)[..12];
-    TenantId::parse(&format!("damaged_{digits}"), IdRule::AllowUnderscore).ok()
 }

@@ -90,6 +90,9 @@ fn every_source_of_a_passphrase_opens_the_vault() {
     std::fs::create_dir(&credentials).unwrap();
     std::fs::copy(&passphrase, credentials.join("tenantry.passphrase")).unwrap();
     finish(tenantry(&["tenant", "list"]).env("CREDENTIALS_DIRECTORY", credentials)).ok();
+    // One that cannot be read is not passed over.
+    finish(tenantry(&["tenant", "list"]).env("CREDENTIALS_DIRECTORY", &passphrase))
+        .failed(2, &["credential tenantry.passphrase"]);
     let mut by_descriptor = tenantry(&["tenant", "list", "--passphrase-fd", "0"]);
     finish(by_descriptor.stdin(std::fs::File::open(&passphrase).unwrap())).ok();
 }

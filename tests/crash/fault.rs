@@ -83,7 +83,6 @@ pub(crate) struct Extent {
 
 /// Runs the verbs whose name contains `only`, in `directory`.
 pub(crate) fn run(directory: &Path, only: &str, extent: &Extent) -> Totals {
-    let start = Instant::now();
     let mut traced = Vec::new();
     for (number, verb) in verb::all().into_iter().enumerate() {
         if !verb.name.contains(only) {
@@ -105,6 +104,7 @@ pub(crate) fn run(directory: &Path, only: &str, extent: &Extent) -> Totals {
     // Not a multiple of the number of effects: each has its turn.
     let step = cases.len().div_ceil(extent.cases).max(1);
     let step = if step.is_multiple_of(3) { step + 1 } else { step };
+    let start = Instant::now();
     let (next, totals) = (AtomicUsize::new(0), Mutex::new(Totals::default()));
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {

@@ -7,11 +7,11 @@ use std::os::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry::memory::SecretText;
-use tenantry::tenant::{IdRule, ResolvedTenant, Surroundings, TenantFile};
-use tenantry::vault::{self, TenantCredentialVault, TokenRecord, Unlock};
+use tenantry::tenant::{IdRule, Quotas, ResolvedTenant, Surroundings, TenantFile};
+use tenantry::vault::{self, OperatorRecord, TenantCredentialVault, TokenRecord, Unlock};
 
 use crate::child::Failed;
-use crate::model::{Operation, Owned, Said, tenant_id, token_id};
+use crate::model::{Operation, Owned, Said, operator_id, tenant_id, token_id};
 use crate::place::{self, PASSPHRASE, Place};
 use crate::random::Random;
 
@@ -111,6 +111,32 @@ fn perform(
             vault.put_token(token_id.as_bytes(), &record)
         }
         Operation::RevokeToken { token } => vault.remove_token(&token_id(thread, *token)).map(drop),
+        Operation::UseToken { token, moment } => {
+            let found = vault.locate_token(token_id(thread, *token).as_bytes())?;
+            let moment = jiff::Timestamp::from_second(i64::try_from(*moment).unwrap()).unwrap();
+            vault.save_token_uses(&[(found.unwrap().0, moment)])
+        }
+        Operation::SetQuota { tenant, limit } => {
+            let set = |quotas: &mut Quotas| {
+                quotas.max_queries_per_hour = Some(*limit);
+                Ok::<_, vault::Error>(())
+            };
+            vault.change_quotas(&id(tenant), set).map(drop)
+        }
+        Operation::CreateOperator { operator } => {
+            let operator_id = operator_id(thread, *operator);
+            let secret = operator_id.clone();
+            let record = OperatorRecord {
+                operator_id,
+                role: "auditor".to_owned(),
+                created_at: jiff::Timestamp::UNIX_EPOCH,
+                expires_at: None,
+            };
+            vault.put_operator(secret.as_bytes(), record)
+        }
+        Operation::RevokeOperator { operator } => {
+            vault.remove_operator(&operator_id(thread, *operator)).map(drop)
+        }
         Operation::RotateTenantKey { tenant } => vault.rotate_tenant_key(&id(tenant)).map(drop),
         Operation::RotateRoot { reseal } => {
             match vault.rotate_root(&[unlock()], false, *reseal) {

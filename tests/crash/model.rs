@@ -16,13 +16,16 @@ use crate::random::Random;
 /// Tenants of one thread.
 const TENANTS: u64 = 3;
 const TOKENS: usize = 4;
+/// So many threads have an operator's token now and then: a vault has 32 at most.
+const OPERATORS: usize = 32;
 
 /// What one thread owns.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Owned {
     tenants: BTreeMap<u64, Tenant>,
-    /// Each with its tenant.
-    tokens: BTreeMap<u64, u64>,
+    tokens: BTreeMap<u64, Token>,
+    /// Of operators.
+    operators: BTreeSet<u64>,
     /// Whose coming back has to be allowed first.
     pub(crate) removed: BTreeSet<u64>,
     /// Makes every value another one.
@@ -34,6 +37,13 @@ struct Tenant {
     /// Stands in every part of it that can be read.
     value: u64,
     is_enabled: bool,
+    quota: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+struct Token {
+    tenant: u64,
+    used: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -51,8 +61,22 @@ pub(crate) enum Operation {
         token: u64,
         tenant: u64,
     },
+    UseToken {
+        token: u64,
+        moment: u64,
+    },
     RevokeToken {
         token: u64,
+    },
+    SetQuota {
+        tenant: u64,
+        limit: u64,
+    },
+    CreateOperator {
+        operator: u64,
+    },
+    RevokeOperator {
+        operator: u64,
     },
     RotateTenantKey {
         tenant: u64,
@@ -124,6 +148,14 @@ impl Owned {
                 Operation::CreateToken { token: value, tenant }
             }
             (30..60, Some(_)) => Operation::RevokeToken { token: *random.pick(&tokens).unwrap() },
+            (60..65, Some(tenant)) => Operation::SetQuota { tenant, limit: value },
+            (65..72, Some(_)) if !tokens.is_empty() => {
+                Operation::UseToken { token: *random.pick(&tokens).unwrap(), moment: value }
+            }
+            (72..76, _) if thread < OPERATORS => match self.operators.first() {
+                None => Operation::CreateOperator { operator: value },
+                Some(operator) => Operation::RevokeOperator { operator: *operator },
+            },
             _ => {
                 let first = random.below(TENANTS);
                 let count = 1 + random.below(TENANTS);
@@ -138,7 +170,8 @@ impl Owned {
             Operation::Import { tenants, value } => {
                 for tenant in tenants {
                     let is_enabled = self.tenants.get(tenant).is_none_or(|it| it.is_enabled);
-                    self.tenants.insert(*tenant, Tenant { value: *value, is_enabled });
+                    let imported = Tenant { value: *value, is_enabled, quota: None };
+                    self.tenants.insert(*tenant, imported);
                     self.removed.remove(tenant);
                 }
                 self.next = self.next.max(*value);
@@ -147,15 +180,26 @@ impl Owned {
                 self.tenants.get_mut(tenant).unwrap().is_enabled = *is_enabled;
             }
             Operation::CreateToken { token, tenant } => {
-                self.tokens.insert(*token, *tenant);
+                self.tokens.insert(*token, Token { tenant: *tenant, used: None });
                 self.next = self.next.max(*token);
+            }
+            Operation::UseToken { token, moment } => {
+                self.tokens.get_mut(token).unwrap().used = Some(*moment);
             }
             Operation::RevokeToken { token } => drop(self.tokens.remove(token)),
             Operation::Remove { tenant } => {
                 self.tenants.remove(tenant);
-                self.tokens.retain(|_, of| of != tenant);
+                self.tokens.retain(|_, token| token.tenant != *tenant);
                 self.removed.insert(*tenant);
             }
+            Operation::SetQuota { tenant, limit } => {
+                self.tenants.get_mut(tenant).unwrap().quota = Some(*limit);
+            }
+            Operation::CreateOperator { operator } => {
+                self.operators.insert(*operator);
+                self.next = self.next.max(*operator);
+            }
+            Operation::RevokeOperator { operator } => drop(self.operators.remove(operator)),
             Operation::RotateTenantKey { .. }
             | Operation::RotateRoot { .. }
             | Operation::Reseal => {}
@@ -163,7 +207,9 @@ impl Owned {
     }
 
     fn is_as(&self, other: &Self) -> bool {
-        self.tenants == other.tenants && self.tokens == other.tokens
+        self.tenants == other.tenants
+            && self.tokens == other.tokens
+            && self.operators == other.operators
     }
 }
 
@@ -242,10 +288,14 @@ pub(crate) fn token_id(thread: usize, token: u64) -> String {
     format!("tok_{thread:02}n{token}")
 }
 
-/// Thread and number in the name of a tenant or a token.
+pub(crate) fn operator_id(thread: usize, operator: u64) -> String {
+    format!("op_{thread:02}n{operator}")
+}
+
+/// Thread and number in the name of a tenant, a token or an operator's token.
 fn numbers(name: &str) -> (usize, u64) {
     let (thread, number) = name.split_once('n').unwrap();
-    (thread.trim_start_matches(['t', 'o', 'k', '_']).parse().unwrap(), number.parse().unwrap())
+    (thread.trim_start_matches(['t', 'o', 'k', 'p', '_']).parse().unwrap(), number.parse().unwrap())
 }
 
 /// What the vault holds of each thread. A tenant of which not every part has the same value goes to
@@ -274,7 +324,8 @@ fn observe(
             half.push(format!("{} has {values:?}", summary.id));
         }
         let value = values.first().and_then(|value| value.trim_start_matches('v').parse().ok());
-        let tenant = Tenant { value: value.unwrap_or(0), is_enabled: stored.enabled };
+        let quota = stored.config.quotas.max_queries_per_hour;
+        let tenant = Tenant { value: value.unwrap_or(0), is_enabled: stored.enabled, quota };
         owned[thread].tenants.insert(number, tenant);
     }
     for token in vault.tokens()? {
@@ -282,7 +333,16 @@ fn observe(
         if vault.find_token(token.token_id.as_bytes())?.as_ref() != Some(&token) {
             half.push(format!("{} is listed and not found", token.token_id));
         }
-        owned[thread].tokens.insert(number, numbers(token.tenant.as_str()).1);
+        let used = token.used_at.map(|at| u64::try_from(at.as_second()).unwrap());
+        let tenant = numbers(token.tenant.as_str()).1;
+        owned[thread].tokens.insert(number, Token { tenant, used });
+    }
+    for operator in vault.operators()? {
+        let (thread, number) = numbers(&operator.operator_id);
+        if vault.find_operator(operator.operator_id.as_bytes())?.as_ref() != Some(&operator) {
+            half.push(format!("{} is listed and not found", operator.operator_id));
+        }
+        owned[thread].operators.insert(number);
     }
     Ok(owned)
 }

@@ -17,8 +17,10 @@ pub(crate) struct State {
     /// The kinds of slots.
     pub(crate) slots: BTreeSet<String>,
     pub(crate) tenants: BTreeMap<String, Tenant>,
-    /// Public names of tokens, each with its tenant.
+    /// Public names of tokens, each with its tenant, and of one that was used when.
     pub(crate) tokens: BTreeMap<String, String>,
+    /// Public names of operators' tokens, each with its role.
+    pub(crate) operators: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,6 +31,8 @@ pub(crate) struct Tenant {
     secrets: BTreeMap<String, String>,
     /// By name.
     fingerprints: BTreeMap<String, String>,
+    /// What was used of its quotas.
+    counts: Option<Vec<u8>>,
 }
 
 /// Reads what is in the data directory of `place`; `None` when no vault has been made there.
@@ -79,11 +83,16 @@ pub(crate) fn read(vault: &TenantCredentialVault, passphrase: &str) -> Result<St
         let fingerprints = stored.credentials.into_iter();
         let fingerprints = fingerprints.map(|it| (it.name, it.fingerprint)).collect();
         let config = format!("{:?}", stored.config);
-        let tenant = Tenant { enabled: stored.enabled, config, secrets, fingerprints };
+        let counts = vault.counts(&summary.id)?;
+        let tenant = Tenant { enabled: stored.enabled, config, secrets, fingerprints, counts };
         state.tenants.insert(summary.id.to_string(), tenant);
     }
     for token in vault.tokens()? {
-        state.tokens.insert(token.token_id, token.tenant.to_string());
+        let used = token.used_at.map_or_else(String::new, |at| format!(" {at}"));
+        state.tokens.insert(token.token_id, format!("{}{used}", token.tenant));
+    }
+    for operator in vault.operators()? {
+        state.operators.insert(operator.operator_id, operator.role);
     }
     Ok(state)
 }
@@ -93,16 +102,8 @@ impl State {
     /// fingerprints left out.
     pub(crate) fn since(&self, before: &Self) -> Self {
         let mut state = self.clone();
-        let mut new = 0;
-        state.tokens = BTreeMap::new();
-        for (name, tenant) in &self.tokens {
-            if before.tokens.contains_key(name) {
-                state.tokens.insert(name.clone(), tenant.clone());
-            } else {
-                new += 1;
-                state.tokens.insert(format!("new {new}"), tenant.clone());
-            }
-        }
+        state.tokens = numbered(&self.tokens, &before.tokens);
+        state.operators = numbered(&self.operators, &before.operators);
         for (id, tenant) in &mut state.tenants {
             if !before.tenants.contains_key(id) {
                 tenant.fingerprints.clear();
@@ -110,4 +111,20 @@ impl State {
         }
         state
     }
+}
+
+/// `names`, where those that are not in `before` are numbered.
+fn numbered(
+    names: &BTreeMap<String, String>,
+    before: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut new = 0;
+    let name = |name: &String| {
+        if before.contains_key(name) {
+            return name.clone();
+        }
+        new += 1;
+        format!("new {new}")
+    };
+    names.keys().map(name).zip(names.values().cloned()).collect()
 }

@@ -23,7 +23,7 @@ pub(crate) struct Verb {
 enum Begin {
     NoVault,
     EmptyVault,
-    /// Three tenants and two tokens.
+    /// Three tenants, one of which has used some of its quotas, two tokens and one of an operator.
     Tenants,
     /// Those, and a backup of them.
     Backup,
@@ -55,6 +55,14 @@ pub(crate) fn all() -> Vec<Verb> {
         verb("tenant import", EmptyVault, Program(&["tenant", "import", "{configs}"])),
         verb("tenant import, changed", Tenants, Program(&["tenant", "import", "{changed}"])),
         verb("token create", Tenants, Program(&["token", "create", "--tenant", TENANTS[0]])),
+        verb("token use", Tenants, Child("token use")),
+        verb("token revoke", Tenants, Child("token revoke")),
+        verb("operator create", Tenants, Program(&["operator", "create", "--role", "auditor"])),
+        verb("operator revoke", Tenants, Program(&["operator", "revoke", "all"])),
+        verb("quota set", Tenants, Program(&["quota", "set", TENANTS[0], "max_queries_per_day=7"])),
+        verb("quota use", Tenants, Child("quota use")),
+        verb("quota reset", Tenants, Program(&["quota", "reset", TENANTS[2]])),
+        verb("tenant import, while served", Tenants, Child("tenant import, while served")),
         verb("tenant disable", Tenants, Program(&["tenant", "disable", TENANTS[1]])),
         verb("passphrase change", Tenants, Child("passphrase change")),
         verb("slot add key-file", Tenants, Program(&["slot", "add", "key-file", "{key}"])),
@@ -150,6 +158,8 @@ impl Verb {
             for tenant in [TENANTS[0], TENANTS[2]] {
                 done(&place, &["token", "create", "--tenant", tenant]);
             }
+            done(&place, &["operator", "create", "--role", "operator"]);
+            child::use_quota(&place, TENANTS[2]).unwrap();
         }
         if matches!(self.begin, Backup | BackupOnly) {
             done(&place, &["backup", "create", "{backup}"]);
@@ -188,7 +198,8 @@ impl Verb {
     /// Whether a second run leaves what the first did: a second token is another token, and a
     /// second change of passphrase changes it back.
     pub(crate) fn is_idempotent(&self) -> bool {
-        !["token create", "passphrase change"].contains(&self.name)
+        !["token create", "token revoke", "operator create", "passphrase change"]
+            .contains(&self.name)
     }
 }
 

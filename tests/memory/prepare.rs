@@ -17,6 +17,8 @@ const TEXTS: [&str; 6] =
     ["passphrase", "new_passphrase", "db_password", "api_key", "variable", "other_password"];
 /// Files with what opens slots of other kinds. Not every scenario has them.
 const SLOT_TEXTS: [&str; 3] = ["key_file", "share_1", "share_2"];
+/// Files with tokens that the child made. Not every scenario has them.
+const TOKENS: [&str; 2] = ["client_token", "operator_token"];
 
 /// A vault with two tenants, made by the parent: the child shall not have made its keys.
 pub(crate) fn prepare(directory: &Path, scenario: Scenario) {
@@ -37,7 +39,7 @@ pub(crate) fn prepare(directory: &Path, scenario: Scenario) {
 
     let vault = scenario::unsealed(directory);
     let mut tenants = vec![scenario::read_tenant(directory, 1, "other.json").unwrap().tenant];
-    if scenario != Scenario::Imported {
+    if !matches!(scenario, Scenario::Imported | Scenario::ImportedThroughSpool) {
         tenants.push(scenario::read_tenant(directory, 0, "good.json").unwrap().tenant);
     }
     vault.import(tenants).unwrap();
@@ -124,6 +126,9 @@ pub(crate) fn texts(directory: &Path) -> Vec<Secret> {
     let mut secrets = Vec::new();
     for name in TEXTS {
         secrets.push(Secret::new(name, read(directory, name).as_bytes(), false));
+    }
+    for name in TOKENS.iter().filter(|name| directory.join(name).exists()) {
+        secrets.push(Secret::new(*name, read(directory, name).as_bytes(), false));
     }
     for name in SLOT_TEXTS.iter().filter(|name| directory.join(name).exists()) {
         let text = read(directory, name).trim().to_owned();

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use secrecy::ExposeSecret;
-use tenantry::clock::ManualClock;
+use tenantry::audit::Log;
+use tenantry::auth::{Auth, Origin, Role};
+use tenantry::clock::{ManualClock, SystemClock};
 use tenantry::memory::{LockedBytes, SecretText};
 use tenantry::store::DataDir;
-use tenantry::tenant::{IdRule, Problem, Surroundings, TenantFile};
+use tenantry::tenant::{IdRule, Permissions, Problem, Surroundings, TenantFile};
 use tenantry::vault::{Error, KdfCost, KeyFile, NewSlot, Options, Share, Unlock};
 use tenantry::{TenantCredentialVault, tenant::TenantId};
+use zeroize::Zeroizing;
 
 use Scenario::*;
 
@@ -44,6 +47,8 @@ pub(crate) enum Scenario {
     RootRotatedAndResealed,
     TenantKeyRotated,
     Imported,
+    ImportedThroughSpool,
+    TokensMade,
     WrongType,
     Evicted,
     Held,
@@ -55,7 +60,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    const ALL: [(Self, &str); 24] = [
+    const ALL: [(Self, &str); 26] = [
         (Leaked, "control: leaked"),
         (LeakedBlocks, "control: leaked blocks"),
         (DroppedUnwiped, "control: dropped"),
@@ -72,6 +77,8 @@ impl Scenario {
         (RootRotatedAndResealed, "root rotated, re-sealed"),
         (TenantKeyRotated, "tenant key rotated"),
         (Imported, "imported"),
+        (ImportedThroughSpool, "imported through a spool"),
+        (TokensMade, "tokens made and used"),
         (WrongType, "field of a wrong type"),
         (Evicted, "read and evicted"),
         (Held, "read and held"),
@@ -179,6 +186,8 @@ pub(crate) fn run(scenario: Scenario) {
         | RootRotatedAndResealed
         | TenantKeyRotated
         | Imported
+        | ImportedThroughSpool
+        | TokensMade
         | TenantSealed
         | TenantUnsealed
         | TenantRemoved
@@ -196,6 +205,23 @@ fn changed(scenario: Scenario) -> TenantCredentialVault {
         let vault = unsealed(here);
         vault.import(vec![read_tenant(here, 0, "good.json").unwrap().tenant]).unwrap();
         return vault;
+    }
+    if scenario == ImportedThroughSpool {
+        let vault = unsealed(here);
+        let mut spool = vault.spool().unwrap();
+        // As a request is read: wiped in the end, wherever it was moved to.
+        spool.push(&mut Zeroizing::new(fs::read("good.json").unwrap())).unwrap();
+        let read = |at: usize| {
+            let text = spool.read(at)?;
+            Ok::<_, Error>(parse_tenant(here, 0, &text).unwrap().tenant)
+        };
+        vault.import_each(&[id(0)], read).unwrap();
+        return vault;
+    }
+    if scenario == TokensMade {
+        let vault = Arc::new(unsealed(here));
+        make_tokens(&vault);
+        return Arc::into_inner(vault).unwrap();
     }
     let vault = unsealed_and_read();
     match scenario {
@@ -226,6 +252,23 @@ fn changed(scenario: Scenario) -> TenantCredentialVault {
     // What is cached of the others is not this scenario's.
     vault.forget_opened();
     vault
+}
+
+/// Makes a token of a client and one of an operator, uses both, and leaves them to the parent.
+fn make_tokens(vault: &Arc<TenantCredentialVault>) {
+    let clock = Arc::new(SystemClock);
+    let log = Log::open(Path::new("audit"), clock.clone()).unwrap();
+    let auth = Auth::new(Arc::clone(vault), log, clock);
+    let (client, _) = auth.create(&id(0), Permissions::READ, None).unwrap();
+    let (operator, _) = auth.create_operator(Role::Auditor, None).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "as requests bring them")]
+    let (client, operator) = (client.expose_secret(), operator.expose_secret());
+    runtime.block_on(auth.authenticate(Some(client), Origin::default())).unwrap();
+    runtime.block_on(auth.authenticate_operator(Some(operator), Origin::default())).unwrap();
+    auth.keep(true).unwrap();
+    fs::write("client_token", client).unwrap();
+    fs::write("operator_token", operator).unwrap();
 }
 
 fn reseal(vault: &TenantCredentialVault) {
@@ -337,12 +380,15 @@ pub(crate) fn read_tenant(
     tenant: usize,
     name: &str,
 ) -> Result<TenantFile, Vec<Problem>> {
+    parse_tenant(directory, tenant, &locked(directory.join(name)))
+}
+
+fn parse_tenant(directory: &Path, tenant: usize, file: &[u8]) -> Result<TenantFile, Vec<Problem>> {
     let lookup = |_: &str| Some(text(directory.join("variable")));
     let surroundings = Surroundings {
         id_rule: IdRule::Alphanumeric,
         lookup: &lookup,
         certificate: &|_| Err("there is none".to_owned()),
     };
-    let file = locked(directory.join(name));
-    TenantFile::read(&format!("{}.json", TENANTS[tenant]), &file, &surroundings)
+    TenantFile::read(&format!("{}.json", TENANTS[tenant]), file, &surroundings)
 }

@@ -307,7 +307,7 @@ async fn a_malformed_request_is_answered_and_harms_nobody() {
     }
     assert!(talk(&tenants.sandbox, &request("POST", "/seal", "{}")[..30]).is_empty());
     let (status, tenants_there) = ask(&tenants.sandbox, "GET", "/tenants", "");
-    assert_eq!((status, &tenants_there["tenants"][1]["tenant_id"]), (200, &json!("tenant002")));
+    assert_eq!((status, tenants_there["tenants"].as_array().map(Vec::len)), (200, Some(2)));
     assert_eq!(ask(&tenants.sandbox, "POST", "/tenants/tenant001:enable", "{}").0, 200);
     assert_eq!(tenants.sandbox.json(&["status"])["sealed"], false);
     server.stop().ok();

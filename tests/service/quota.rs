@@ -165,6 +165,43 @@ async fn a_token_that_is_refused_too_often_is_refused_unheard_and_its_neighbour_
 }
 
 #[tokio::test]
+async fn a_token_that_tries_the_paths_of_other_tenants_is_soon_refused_with_its_own() {
+    let (sandbox, token) = sandbox(&json!({ "max_denied_per_hour": 3 }));
+    sandbox.add_tenant("tenant002", &json!({}));
+    sandbox.import();
+    let neighbour = sandbox.token(TENANT);
+    let server = sandbox.serve();
+    let http = reqwest::Client::new();
+    let post = async |path: &str, token: &str, body: &'static str| {
+        let request = http.post(format!("{}{path}", server.endpoint)).bearer_auth(token);
+        let request = request.header("Content-Type", "application/json").body(body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    // Nobody hears what is malformed, and nobody counts it.
+    for _ in 0..5 {
+        assert_eq!(post("/tenant001", &token, "{").await, 400);
+    }
+    for (path, neighbours) in [("/tenant002", true), ("/nobody", false), ("/tenant002", false)] {
+        ask(&client(&server, &token).await).await.unwrap();
+        assert_eq!(post(path, &token, "{}").await, 403);
+        if neighbours {
+            assert_eq!(post(path, &neighbour, "{}").await, 403);
+        }
+    }
+    assert_eq!(ask(&client(&server, &token).await).await.unwrap_err(), "QUOTA_EXCEEDED");
+    // The door answers as before.
+    assert_eq!(post("/tenant002", &token, "{}").await, 403);
+    ask(&client(&server, &neighbour).await).await.unwrap();
+    let shown = sandbox.json(&["quota", "show", TENANT]);
+    let denied: Vec<_> = shown["denied"].as_array().unwrap().iter().collect();
+    assert_eq!(
+        denied.iter().map(|it| it["denied"].as_u64()).collect::<Vec<_>>(),
+        [Some(3), Some(1)]
+    );
+    server.stop().ok();
+}
+
+#[tokio::test]
 async fn quotas_are_changed_and_forgotten_while_the_tenant_is_served() {
     let (sandbox, token) = sandbox(&json!({ "max_queries_per_hour": 1 }));
     let server = sandbox.serve();

@@ -10,6 +10,7 @@ import hmac
 import pathlib
 import struct
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
@@ -410,6 +411,73 @@ def journal():
     return result
 
 
+def payloads():
+    """What envelopes hold that is more than bare bytes, each version of each kind."""
+
+    def text(value):
+        return struct.pack(">I", len(value)) + value
+
+    def time(seconds, nanoseconds=0):
+        return struct.pack(">qi", seconds, nanoseconds)
+
+    def some(value):
+        return b"\1" + value
+
+    none = b"\0"
+    made, later, last = time(1_795_305_600, 5), time(1_795_305_660), time(1_795_392_000)
+    field = struct.pack(">HQH", 0x0101, 2, 1) + text(b"api_keys.openai") + later + b"\xf1\xf2\xf3\xf4"
+    config_field = struct.pack(">HQH", 0x1000, 3, 2) + text(b"config") + last + bytes(4)
+    directory = b"\1" + text(b"Tenant_001") + b"\x52" * 16 + b"\1" + made + last + struct.pack(">Q", 3)
+    directory += struct.pack(">I", 2) + field + config_field
+
+    target = text(b"db.example.com") + struct.pack(">H", 5432) + text(b"shop") + text(b"reader")
+    target += text(b"verify-full") + text(b"public")
+    relation = some(text(b"sales")) + text(b"orders")
+    access = text(b"read_only") + some(struct.pack(">I", 1) + relation)
+    access += struct.pack(">I", 1) + none + text(b"customers") + text(b"password_hash")
+    open_access = text(b"read_write") + none + struct.pack(">I", 0)
+    limits = struct.pack(">QIII", 30, 500_000_000, 1000, 4194304)
+    quotas = some(struct.pack(">Q", 1000)) + none + some(struct.pack(">I", 5))
+    no_quotas = none * 3
+    features = struct.pack(">I", 1) + text(b"premium_support") + b"\1"
+    no_features = struct.pack(">I", 0)
+
+    scopes = struct.pack(">I", 2) + text(b"list") + text(b"query")
+    token = text(b"tok_0123456789ab") + text(b"Tenant_001") + scopes + made
+    first = text(b"op_0123456789ab") + b"\xd1" * 32 + text(b"operator") + made + none
+    second = text(b"op_ba9876543210") + b"\xd2" * 32 + text(b"auditor") + later + some(last)
+    backup = b"\1" + b"\xb1" * 16 + text(b"/mnt/one.backup") + made + struct.pack(">QQQ", 258, 51, 90210)
+    return {
+        "directory": directory,
+        "config_1_postgres": b"\1\1" + target + access + limits + quotas + features,
+        "config_1_variable": b"\1\3" + target + text(b"app.tenant") + access + limits + quotas + features,
+        "config_1_sqlite": b"\1\2" + text(b"shop.db") + open_access + limits + no_quotas + no_features,
+        "config_2_sqlite": b"\2\2" + text(b"shop.db") + open_access + limits + no_quotas
+        + struct.pack(">Q", 0) + no_features,
+        "token_1": b"\1" + token + none,
+        "token_1_expiry": b"\1" + token + some(last),
+        "token_2": b"\2" + token + some(last) + later,
+        "operators": b"\1" + struct.pack(">I", 2) + first + second,
+        "backup": backup + none + b"\0",
+        "backup_tried": backup + some(last) + b"\1",
+    }
+
+
+def certificate():
+    """Of a tenant with three terms that one backup holds."""
+    seed = b"\x07" * 32
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    signer = key.public_key().public_bytes_raw().hex()
+    signed = (
+        f"tenantry deletion certificate 1\nstore {STORE_ID.hex()}\ntenant {'53' * 16}\n"
+        "terms of its key destroyed: 1 to 3\nkeys destroyed 2026-11-22T00:00:00Z\n"
+        "store rewritten 2026-11-22T00:00:01Z\nlevels S0 S1\nbackups that still hold it: one.backup\n"
+        f"signed by {signer}\n"
+    ).encode()
+    text = signed + f"signature {key.sign(signed).hex()}\n".encode()
+    return {"seed": seed, "store_id": STORE_ID, "certificate": text}
+
+
 EXPECT = {
     header: "opens with the passphrase; the next header is version 2",
     keyring: "opens with what the root key derives; the next keyring is version 4",
@@ -426,6 +494,8 @@ EXPECT = {
     pairs: "both read as the pairs in entries, and the manifest",
     anchor: "says commit 259",
     journal: "three commits; base is what they make",
+    payloads: "each is read, and written again byte for byte",
+    certificate: "verifies, and is what the seed signs",
 }
 
 for make, expect in EXPECT.items():

@@ -124,7 +124,7 @@ impl Fixture {
     }
 
     fn used_at(&self) -> Option<Timestamp> {
-        self.auth.tokens().unwrap()[0].used_at
+        self.auth.tokens_after(None, 1).unwrap()[0].1.as_ref().unwrap().used_at
     }
 }
 

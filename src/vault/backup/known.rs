@@ -57,7 +57,7 @@ impl KnownBackup {
         [RECORD_PREFIX, &id.0].concat()
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(in crate::vault) fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::default();
         writer.u8(VERSION);
         writer.raw(&self.id.0);
@@ -71,7 +71,7 @@ impl KnownBackup {
         writer.finish()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(in crate::vault) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
         if reader.u8()? != VERSION {
             return Err(Malformed);

@@ -19,6 +19,7 @@ mod content;
 mod terms;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -235,10 +236,16 @@ impl Keyring {
         self.entries.values().filter(|keys| keys.handle != Handle::SYSTEM)
     }
 
-    /// The digest of every tenant's id, in the order of their handles; those of sealed ones last.
-    pub(super) fn names(&self) -> impl Iterator<Item = IdDigest> {
-        let sealed = self.sealed.values().map(|sealed| self.digest(&sealed.id));
-        self.tenants().map(|keys| keys.name).chain(sealed)
+    /// The digests of the ids of up to `limit` tenants behind `after`, or from the first one on, in
+    /// their order, and where each tenant's records are.
+    pub(super) fn names_after(
+        &self,
+        after: Option<IdDigest>,
+        limit: usize,
+    ) -> Vec<(IdDigest, Handle)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let names = self.names.range((from, Bound::Unbounded)).take(limit);
+        names.map(|(name, handle)| (*name, *handle)).collect()
     }
 
     /// The keys of what belongs to no tenant.
@@ -432,9 +439,12 @@ impl Keyring {
         id: &TenantId,
         key: &Key,
     ) -> Result<Arc<TenantKeys>, Error> {
-        let sealed = self.sealed.values().find(|sealed| sealed.id == *id);
-        let sealed = Arc::clone(sealed.ok_or(Error::NotConfigured)?);
-        let keys = TenantKeys { name: self.digest(id), ..sealed.open(store_id, key)? };
+        let name = self.digest(id);
+        let sealed = match self.find_name(name) {
+            Some(Found::Sealed(sealed)) if sealed.id == *id => Arc::clone(sealed),
+            _ => return Err(Error::NotConfigured),
+        };
+        let keys = TenantKeys { name, ..sealed.open(store_id, key)? };
         self.sealed.remove(&sealed.handle);
         Ok(self.put(keys))
     }

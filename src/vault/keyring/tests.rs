@@ -446,6 +446,7 @@ fn a_sealed_tenant_moved_to_another_ones_place_does_not_open() {
         let (id, seal, ciphertext) = (id.clone(), seal.clone(), ciphertext.clone());
         let moved = SealedTenant { id, uuid, handle, salt: *salt, seal, ciphertext };
         let mut keyring = Keyring::create().unwrap();
+        keyring.names.insert(keyring.digest(&sealed.id), handle);
         keyring.sealed.insert(handle, Arc::new(moved));
         keyring.unseal_tenant(store_id(), &sealed.id, &key).is_ok()
     };

@@ -26,6 +26,12 @@ fn assert_damaged(report: &Report, damaged: Part) -> String {
     finding.to_string()
 }
 
+/// What the tokens are removed by that do not open.
+fn damaged_tokens(vault: &TenantCredentialVault) -> Vec<String> {
+    let tokens = vault.tokens_after(None, usize::MAX).unwrap();
+    tokens.into_iter().filter_map(|(_, token)| token.err()).collect()
+}
+
 #[track_caller]
 fn assert_good(report: &Report) {
     assert_eq!(report.verdict(), Verdict::Good, "{report:#?}");
@@ -130,11 +136,11 @@ fn a_damaged_token_is_told_listed_and_revoked_and_the_others_work() {
     set(&vault, Tree::Token, &key, Some(flipped(&token)));
     let finding = assert_damaged(&check(&vault), Part::Tokens);
     assert_eq!(vault.tokens().unwrap().len(), 2);
-    let damaged = vault.damaged_tokens().unwrap();
+    let damaged = damaged_tokens(&vault);
     assert_eq!(format!("{} does not open", damaged[0]), finding);
     assert!(!vault.remove_token("damaged_00").unwrap());
     assert!(vault.remove_token(&damaged[0]).unwrap());
-    assert!(vault.damaged_tokens().unwrap().is_empty());
+    assert!(damaged_tokens(&vault).is_empty());
     assert_eq!(vault.tokens().unwrap().len(), 2);
     assert_good(&check(&vault));
 }
@@ -398,7 +404,7 @@ fn a_damaged_token_is_not_rescued_and_what_was_removed_does_not_come_back() {
     vault.remove_token("tok_tenant000").unwrap();
     let (key, token) = vault.store().unwrap().scan(Tree::Token, &[]).unwrap().remove(0);
     set(&vault, Tree::Token, &key, Some(flipped(&token)));
-    let damaged = vault.damaged_tokens().unwrap();
+    let damaged = damaged_tokens(&vault);
     drop(vault);
     let (salvaged, rescued) = salvage(&bench);
     assert_eq!((salvaged.tenants, salvaged.tokens), (2, 0));

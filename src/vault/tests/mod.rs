@@ -692,5 +692,7 @@ mod counts;
 mod faults;
 mod golden;
 mod keys;
+mod listing;
+mod payloads;
 mod recent;
 mod witness;
