@@ -96,7 +96,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// pairs and nothing else, and what it held in other files is overwritten as far as the file
     /// system and the medium do that. Reads, batches and walks go on beside it; once, when the copy
     /// takes the store's place, batches and walks wait: about 0.1 s of the 2 s that 40,000 records of
-    /// 350 bytes take. What is removed or replaced during the call is for the next one, which begins
+    /// 350 bytes take, and 1 s of a minute with ten times as many. What is removed or replaced during the call is for the next one, which begins
     /// after it. Needs the disk for two copies of everything.
     ///
     /// # Errors

@@ -103,6 +103,8 @@ impl Committer {
                     drop(done.send(result));
                 }
                 Command::Release { number, done } => {
+                    // What the engine has not written yet is in the journal only.
+                    self.flush();
                     let result = self.writable().and_then(|()| self.journal.release(number));
                     self.publish();
                     drop(done.send(result));
