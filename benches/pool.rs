@@ -94,7 +94,7 @@ impl Bench {
             let (token, _) = auth.create(&id(number), Permissions::READ, None).unwrap();
             let token = token.expose_secret().to_owned();
             runtime.block_on(async {
-                let origin = Origin { request_id: None, peer: None };
+                let origin = Origin::default();
                 let caller = auth.authenticate(Some(&token), origin).await.unwrap();
                 auth.grant(caller, None).await.unwrap()
             })
@@ -225,6 +225,7 @@ impl Deadpools {
             permissions: access.permissions(),
             peer: access.origin().peer.clone(),
             request_id: access.origin().request_id.clone(),
+            cut: access.origin().cut.clone(),
         });
         black_box(&object.0);
     }

@@ -330,7 +330,8 @@ impl Service {
 }
 
 fn origin(peer: SocketAddr, request_id: &RequestId) -> Origin {
-    Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) }
+    let (request_id, peer) = (Some(request_id.clone()), Some(peer.ip().to_string()));
+    Origin { request_id, peer, ..Origin::default() }
 }
 
 /// Records that an attempt was refused, and answers it.

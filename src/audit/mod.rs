@@ -3,7 +3,7 @@
 //! ```text
 //! Log::begin --> Pending --complete--> entry --> one writer thread: write, fdatasync --> the answer
 //!                   |                                      (many entries share one fdatasync)
-//!                   `-- dropped: an entry that says "abandoned"
+//!                   `-- dropped: an entry that says "abandoned", or that it was cut
 //! ```
 //!
 //! An entry is one line of JSON in a segment file under `audit/` (docs/audit.md). It is on disk
@@ -24,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::error::ErrorCode;
@@ -118,7 +119,7 @@ impl Log {
     #[must_use = "dropping it records the attempt as abandoned"]
     pub fn begin(&self, attempt: Attempt) -> Pending {
         let entry = Entry::new(attempt, self.clock.now());
-        Pending { log: self.clone(), entry: Some(Box::new(entry)) }
+        Pending { log: self.clone(), entry: Some(Box::new(entry)), cut: CancellationToken::new() }
     }
 
     /// Makes the next entry fail.
@@ -135,11 +136,12 @@ impl Log {
 
 /// An attempt that is under way.
 ///
-/// Completed, it becomes an entry; dropped (the client hung up, the call was cancelled), it becomes
+/// Completed, it becomes an entry; dropped (the client hung up, or cancelled the call), it becomes
 /// an entry with the decision `abandoned`.
 pub struct Pending {
     log: Log,
     entry: Option<Box<Entry>>,
+    cut: CancellationToken,
 }
 
 impl Pending {
@@ -148,6 +150,11 @@ impl Pending {
         if let Some(entry) = &mut self.entry {
             entry.set_resource(resource, target);
         }
+    }
+
+    /// Dropping it is our doing, and no longer the caller's, once `cut` is cancelled.
+    pub fn cut_by(&mut self, cut: CancellationToken) {
+        self.cut = cut;
     }
 
     /// The id that the answer carries too.
@@ -210,7 +217,13 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(mut entry) = self.entry.take() {
-            entry.abandon(self.log.clock.now());
+            let now = self.log.clock.now();
+            if self.cut.is_cancelled() {
+                let code = Some(ErrorCode::Cancelled);
+                entry.conclude(Outcome { code, ..Outcome::default() }, now);
+            } else {
+                entry.abandon(now);
+            }
             let (answer, _nobody_waits) = oneshot::channel();
             self.log.writer.append(entry, answer);
         }
@@ -282,12 +295,21 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_attempt_is_recorded_as_abandoned() {
+    fn a_dropped_attempt_is_recorded_as_abandoned_unless_we_cut_it() {
         let directory = tempfile::tempdir().unwrap();
         let log = open(directory.path());
-        drop(log.begin(attempt("query_tenant_data")));
+        let cut = CancellationToken::new();
+        for _ in 0..2 {
+            let mut pending = log.begin(attempt("query_tenant_data"));
+            pending.cut_by(cut.clone());
+            drop(pending);
+            cut.cancel();
+        }
         drop(log);
-        assert_eq!(entries(directory.path())[0].decision, Decision::Abandoned);
+        let entries = entries(directory.path());
+        let decisions: Vec<_> = entries.iter().map(|entry| entry.decision).collect();
+        assert_eq!(decisions, [Decision::Abandoned, Decision::Failed]);
+        assert!(entries.iter().all(|entry| entry.code.as_deref() == Some("CANCELLED")));
     }
 
     #[test]

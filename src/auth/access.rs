@@ -10,13 +10,15 @@ use crate::audit::{Actor, Attempt, RequestId};
 use crate::clock::Clock;
 use crate::tenant::{Permissions, TenantId};
 
-/// Where a request came in, for the audit log.
+/// Where a request came in, and how it may go.
 #[derive(Clone, Debug, Default)]
 pub struct Origin {
     /// Ties request, answer and audit entries together; `None` gives each entry an id of its own.
     pub request_id: Option<RequestId>,
     /// Address of the peer.
     pub peer: Option<String>,
+    /// Cancelled when the request is cut: what it runs is dropped, and its caller told.
+    pub cut: CancellationToken,
 }
 
 impl Origin {

@@ -9,38 +9,68 @@
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::Request;
-use axum::http::Method;
+use axum::http::{HeaderMap, Method};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::handle::Current;
 use super::headers;
-use super::message::Message;
+use super::message::{Message, STATELESS};
 use super::refusal::Refused;
+
+/// Where a session is named.
+const SESSION_ID: &str = "Mcp-Session-Id";
 
 /// A request whose message was read and agrees with its headers.
 #[derive(Debug)]
 pub(super) struct Admitted {
     request: Request,
     id: Value,
+    place: Place,
+}
+
+/// Where a request is served, if there are sessions.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// By itself: it names no session, or is of a revision that has none.
+    Alone,
+    /// In a session that it begins.
+    New,
+    /// In the session of this name.
+    Session(String),
+}
+
+impl Place {
+    fn of(headers: &HeaderMap, method: &str) -> Self {
+        // Which agrees with the body.
+        let version = headers.get("MCP-Protocol-Version").map(|version| version.as_bytes());
+        match headers.get(SESSION_ID) {
+            _ if version.is_some_and(|version| version >= STATELESS.as_bytes()) => Self::Alone,
+            Some(id) => Self::Session(String::from_utf8_lossy(id.as_bytes()).into_owned()),
+            None if method == "initialize" => Self::New,
+            None => Self::Alone,
+        }
+    }
 }
 
 impl Admitted {
     /// Reads `request`, which may be what `current` allows.
-    pub(super) async fn read(request: Request, current: &Current) -> Result<Self, Refused> {
+    pub(super) async fn read(
+        request: Request,
+        current: &Current,
+        has_sessions: bool,
+    ) -> Result<Self, Refused> {
         let (mut parts, body) = request.into_parts();
         current.allowed.check(&parts)?;
         if parts.uri.query().is_some() {
             return Err(Refused::query());
         }
-        let has_sessions = current.options.sessions.is_some();
         if has_sessions && matches!(parts.method, Method::GET | Method::DELETE) {
             headers::check_single(&parts.headers)?;
             // Neither has a message.
-            return Ok(Self {
-                request: Request::from_parts(parts, Body::empty()),
-                id: Value::Null,
-            });
+            let place = Place::of(&parts.headers, "");
+            let request = Request::from_parts(parts, Body::empty());
+            return Ok(Self { request, id: Value::Null, place });
         }
         if parts.method != Method::POST {
             return Err(Refused::method(has_sessions));
@@ -51,7 +81,9 @@ impl Admitted {
         headers::check_body(&parts.headers, &message)
             .map_err(|unfit| Refused::from(unfit).of(id.clone()))?;
         headers::list_accepted(&mut parts.headers);
-        Ok(Self { request: Request::from_parts(parts, Body::from(message.into_bytes())), id })
+        let place = Place::of(&parts.headers, message.call().map_or("", |call| &call.method));
+        let request = Request::from_parts(parts, Body::from(message.into_bytes()));
+        Ok(Self { request, id, place })
     }
 
     /// The id of the message; null if it has none.
@@ -59,9 +91,9 @@ impl Admitted {
         self.id.clone()
     }
 
-    /// The request, with the very bytes that were read.
-    pub(super) fn into_request(self) -> Request {
-        self.request
+    /// The request, with the very bytes that were read, and where it is served.
+    pub(super) fn into_parts(self) -> (Request, Place) {
+        (self.request, self.place)
     }
 }
 

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! begun --answered--> body taken by the connection --> over
+//!   |                   `-- cut: a stream ends with CANCELLED for its call
 //!   `-- still under way when all are cut: dropped, with its lease and statement, and told CANCELLED
 //! ```
 //!
-//! A request is answered once: what has begun its answer keeps it, to its end or until the
-//! connection is closed in the middle of it, which a client sees by the missing end.
+//! A request is answered once: what has begun its answer keeps it. Whoever writes a stream is asked to end it;
+//! one document that is not taken in time ends with its connection, which a client sees by the missing end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::response::Response;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -36,11 +37,13 @@ struct State {
 struct UnderWay(Calls);
 
 impl Calls {
-    /// What `answer` gives to the message with this `id`, unless calls are cut before.
+    /// What `answer` gives to the message with this `id`, unless calls are cut before; `cut` is cancelled
+    /// then.
     pub(super) async fn finish(
         &self,
         id: &Value,
         request_id: &RequestId,
+        cut: CancellationToken,
         answer: impl Future<Output = Response>,
     ) -> Response {
         let under_way = UnderWay::begin(self);
@@ -49,10 +52,11 @@ impl Calls {
             biased;
             response = answer => response,
             () = self.0.cutting.cancelled() => {
+                cut.cancel();
                 return Refused::from(ErrorCode::Cancelled).of(id.clone()).into_response(request_id);
             }
         };
-        under_way.until_taken(response)
+        under_way.until_taken(response, cut)
     }
 
     /// Cuts every call under way.
@@ -74,12 +78,19 @@ impl UnderWay {
         Self(calls.clone())
     }
 
-    /// `response`, whose body is under way until the connection has it all.
-    fn until_taken(self, response: Response) -> Response {
+    /// `response`, whose body is under way until the connection has it all; `cut` is cancelled when calls are
+    /// cut before.
+    fn until_taken(self, response: Response, cut: CancellationToken) -> Response {
         let (parts, body) = response.into_parts();
-        let frames = body.into_data_stream().inspect(move |_| {
+        let mut body = body.into_data_stream();
+        let mut cutting = Box::pin(self.0.0.cutting.clone().cancelled_owned());
+        let frames = stream::poll_fn(move |context| {
             // The stream has it: both are dropped together.
             let Self(_) = &self;
+            if cutting.as_mut().poll(context).is_ready() {
+                cut.cancel();
+            }
+            body.poll_next_unpin(context)
         });
         Response::from_parts(parts, Body::from_stream(frames))
     }
@@ -105,12 +116,30 @@ mod tests {
     async fn an_answer_in_time_is_passed_on_and_counts_until_it_is_taken() {
         let calls = Calls::default();
         let answer = async { Response::new(Body::from("{}")) };
-        let response = calls.finish(&Value::Null, &request_id(), answer).await;
+        let cut = CancellationToken::new();
+        let response = calls.finish(&Value::Null, &request_id(), cut.clone(), answer).await;
         assert_eq!(calls.0.under_way.load(Ordering::Relaxed), 1);
         let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
         assert_eq!(body, "{}");
         calls.cut();
         assert_eq!(calls.count_cut(), 0);
+        assert!(!cut.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_has_begun_is_asked_to_end_and_counts_as_cut() {
+        let (calls, cut) = (Calls::default(), CancellationToken::new());
+        let asked = cut.clone();
+        let told = stream::once(async move {
+            asked.cancelled().await;
+            Ok::<_, std::io::Error>("told")
+        });
+        let answer = async { Response::new(Body::from_stream(told)) };
+        let response = calls.finish(&Value::Null, &request_id(), cut, answer).await;
+        let body = axum::body::to_bytes(response.into_body(), 1 << 10);
+        let (body, ()) = tokio::join!(body, async { calls.cut() });
+        assert_eq!(body.unwrap(), "told");
+        assert_eq!(calls.count_cut(), 1);
     }
 
     #[tokio::test]
@@ -128,8 +157,9 @@ mod tests {
             }
             calls.cut();
         };
-        let call = Value::from(7);
-        let (response, ()) = tokio::join!(calls.finish(&call, &id, endless), cut);
+        let (call, token) = (Value::from(7), CancellationToken::new());
+        let (response, ()) = tokio::join!(calls.finish(&call, &id, token.clone(), endless), cut);
+        assert!(token.is_cancelled());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
         let body: Value = serde_json::from_slice(&body).unwrap();
@@ -139,7 +169,7 @@ mod tests {
         assert!(dropped.await.is_err());
         assert_eq!(calls.count_cut(), 1);
         // Who comes later is told the same, and was not cut.
-        let late = calls.finish(&Value::Null, &id, std::future::pending()).await;
+        let late = calls.finish(&Value::Null, &id, token, std::future::pending()).await;
         assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(calls.count_cut(), 1);
     }

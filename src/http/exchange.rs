@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -23,17 +23,16 @@ use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, Stream
 
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admitted, Place};
 use super::answer::with_rows;
-use super::refusal::{Refused, refuse_because};
-use super::session::{OwnSessions, SessionOptions, Sessions, is_of_answer};
+use super::refusal::Refused;
+use super::session::{OwnSessions, STREAM, SessionOptions, Sessions, is_of_answer};
 use crate::audit::RequestId;
 use crate::auth::TenantAccess;
 use crate::manager::{self, TenantMcpManager};
 use crate::pool::{self, PooledInstances};
 use crate::server::{Attachment, Dispatch, Failure, McpHandler, McpSession, Stays, Who};
 
-/// Where a session is named.
-const SESSION_ID: &str = "Mcp-Session-Id";
 /// Where the last event is named that a client had of a stream.
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
@@ -56,9 +55,10 @@ pub trait Handlers: Send + Sync + 'static {
         &self,
         _handler: &Self::Handler,
         _session: &McpSession,
-        _ended: CancellationToken,
+        ended: CancellationToken,
     ) -> impl Future<Output = Result<BoxStream<'static, ServerNotification>, Failure>> + Send {
-        std::future::ready(Ok(stream::pending().boxed()))
+        let nothing = stream::pending().take_until(ended.cancelled_owned());
+        std::future::ready(Ok(nothing.boxed()))
     }
 }
 
@@ -81,11 +81,14 @@ impl Handlers for Arc<TenantMcpManager> {
 
 /// An [`Exchange`], whatever its handlers are.
 pub(super) trait Answers: Send + Sync {
-    fn answer(
-        &self,
+    fn answer<'a>(
+        &'a self,
         access: TenantAccess,
-        request: Request,
-    ) -> BoxFuture<'_, Result<Response, manager::Error>>;
+        request_id: &'a RequestId,
+        admitted: Admitted,
+    ) -> BoxFuture<'a, Result<Response, Refused>>;
+
+    fn has_sessions(&self) -> bool;
 
     /// The same without sessions: for clients that have no header to keep one in.
     fn stateless(&self) -> Arc<dyn Answers>;
@@ -94,7 +97,6 @@ pub(super) trait Answers: Send + Sync {
 pub(super) struct Exchange<H> {
     handlers: Arc<H>,
     protocol: StreamableHttpServerConfig,
-    stateless: Arc<NeverSessionManager>,
     stays: Stays,
     sessions: Option<Arc<Sessions>>,
 }
@@ -103,83 +105,82 @@ impl<H: Handlers> Exchange<H> {
     pub(super) fn new(handlers: Arc<H>, stays: Stays, sessions: Option<SessionOptions>) -> Self {
         let protocol = StreamableHttpServerConfig::default()
             // Any replica can answer any request, in either protocol era.
-            .with_legacy_session_mode(sessions.is_some())
+            .with_legacy_session_mode(false)
             .with_json_response(true)
             // These are checked before it sees a request.
             .with_max_request_body_bytes(usize::MAX)
             .disable_allowed_hosts()
             .disable_allowed_origins();
         let sessions = sessions.map(|options| Arc::new(Sessions::new(options, stays.clone())));
-        Self { handlers, protocol, stateless: Arc::default(), stays, sessions }
+        Self { handlers, protocol, stays, sessions }
     }
 
     async fn serve(
         &self,
         access: TenantAccess,
-        mut request: Request,
-    ) -> Result<Response, manager::Error> {
+        request_id: &RequestId,
+        admitted: Admitted,
+    ) -> Result<Response, Refused> {
         let who = Who::new(access.tenant().clone(), &pool::caller_of(&access));
         let (at_most, mark) = (access.lasts_for(), self.stays.mark(access.tenant()));
-        let request_id = access.origin().request_id.clone();
-        let handler = self.handlers.handler(access).await?;
-        let Some(sessions) = &self.sessions else {
-            let sessions = Arc::clone(&self.stateless);
-            return Ok(attached(handler, sessions, self.protocol.clone(), request).await);
-        };
-        let id = session_id(request.headers()).map(str::to_owned);
-        let cut_off = &self.protocol.cancellation_token;
-        let own =
-            OwnSessions::new(Arc::clone(sessions), who, id.as_deref(), mark, at_most, cut_off);
-        match *request.method() {
-            Method::DELETE if id.is_some() && !own.is_known() => {
-                // As `rmcp` answers every other request that names one that is not there.
-                return Ok((StatusCode::NOT_FOUND, "Not Found: Session not found").into_response());
-            }
-            Method::GET if own.is_known() && opens_stream(request.headers()) => {
-                if let Err(refusal) = self.tell(&handler, &own, request_id).await {
-                    return Ok(refusal);
-                }
-            }
-            _ => {}
-        }
-        request.extensions_mut().insert(own.lent().clone());
-        let protocol = self.protocol.clone().with_cancellation_token(own.ended().clone());
-        if id.is_none() {
-            return Ok(attached(handler, Arc::new(own), protocol, request).await);
-        }
-        // A session has the handler that it began with; what this request was granted is in this one.
-        request.extensions_mut().insert(Arc::new(handler.clone()));
-        // Without an attachment: what is sent again later has to be whole by itself.
-        Ok(respond(handler, Arc::new(own), protocol, request).await)
-    }
-
-    /// Has the stream of the session tell what is new to its client; or says why it does not.
-    async fn tell(
-        &self,
-        handler: &H::Handler,
-        own: &OwnSessions,
-        request_id: Option<RequestId>,
-    ) -> Result<(), Response> {
-        let Some(place) = own.place() else {
-            let request_id = request_id.unwrap_or_else(RequestId::random);
-            return Err(Refused::second_stream().into_response(&request_id));
-        };
-        let news = self.handlers.news(handler, own.lent(), own.ended().child_token()).await;
-        let news = news.map_err(|failure| {
-            refuse_because(failure.code(), &failure.error.to_string(), &failure.request_id)
+        let cut = access.origin().cut.clone();
+        let handler = self.handlers.handler(access).await.map_err(|error| {
+            let code = error.code();
+            tracing::warn!(request.id = %request_id, tenant.id = %who.tenant, error.code = %code,
+                "the tenant cannot be served");
+            Refused::from(code)
         })?;
-        own.tell(news, place);
-        Ok(())
+        let id = admitted.id();
+        let (mut request, place) = admitted.into_parts();
+        request.extensions_mut().insert(cut.clone());
+        let (own, begins) = match (&self.sessions, place) {
+            (Some(sessions), Place::New) => {
+                (OwnSessions::new(Arc::clone(sessions), who, mark, at_most), true)
+            }
+            (Some(sessions), Place::Session(session)) => {
+                let opens_stream = *request.method() == Method::GET && !resumes(request.headers());
+                let used = (opens_stream || id != STREAM).then(|| (id, cut.clone()));
+                let own = OwnSessions::find(Arc::clone(sessions), who, &session, used)?;
+                if opens_stream {
+                    own.tell(self.handlers.news(&handler, own.lent(), cut).await.map_err(told)?);
+                }
+                // A session has the handler that it began with; what this request was granted is in this
+                // one.
+                request.extensions_mut().insert(Arc::new(handler.clone()));
+                request.extensions_mut().insert(own.used());
+                (own, false)
+            }
+            (None, _) | (_, Place::Alone) => {
+                return Ok(attached(handler, self.protocol.clone(), request).await);
+            }
+        };
+        request.extensions_mut().insert(own.lent().clone());
+        let protocol = self.protocol.clone().with_legacy_session_mode(true);
+        let protocol = protocol.with_cancellation_token(own.over().clone());
+        let own = Arc::new(own);
+        let begun = begins.then(|| Arc::clone(&own));
+        // Without an attachment: what is sent again later has to be whole by itself.
+        let response = respond(handler, own, protocol, request).await;
+        begun.and_then(|own| own.failure()).map_or(Ok(response), Err)
     }
 }
 
+fn told(failure: Failure) -> Refused {
+    Refused::because(failure.code(), failure.error.to_string())
+}
+
 impl<H: Handlers> Answers for Exchange<H> {
-    fn answer(
-        &self,
+    fn answer<'a>(
+        &'a self,
         access: TenantAccess,
-        request: Request,
-    ) -> BoxFuture<'_, Result<Response, manager::Error>> {
-        self.serve(access, request).boxed()
+        request_id: &'a RequestId,
+        admitted: Admitted,
+    ) -> BoxFuture<'a, Result<Response, Refused>> {
+        self.serve(access, request_id, admitted).boxed()
+    }
+
+    fn has_sessions(&self) -> bool {
+        self.sessions.is_some()
     }
 
     fn stateless(&self) -> Arc<dyn Answers> {
@@ -187,15 +188,15 @@ impl<H: Handlers> Answers for Exchange<H> {
     }
 }
 
-/// The answer of `handler`, with the rows that it leaves beside it.
-async fn attached<S: ServerHandler + Clone, M: SessionManager>(
+/// The answer of `handler` to a request by itself, with the rows that it leaves beside it.
+async fn attached<S: ServerHandler + Clone>(
     handler: S,
-    sessions: Arc<M>,
     protocol: StreamableHttpServerConfig,
     mut request: Request,
 ) -> Response {
     let attachment = Attachment::default();
     request.extensions_mut().insert(attachment.clone());
+    let sessions = Arc::<NeverSessionManager>::default();
     with_rows(respond(handler, sessions, protocol, request).await, attachment)
 }
 
@@ -210,12 +211,8 @@ async fn respond<S: ServerHandler + Clone, M: SessionManager>(
     service.handle(request).await.map(Body::new).into_response()
 }
 
-/// Whether a GET asks for the stream of its session, not for the rest of an answer.
-fn opens_stream(headers: &HeaderMap) -> bool {
+/// Whether a GET asks for the rest of an answer, not for the stream of its session.
+fn resumes(headers: &HeaderMap) -> bool {
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-    !last.is_some_and(is_of_answer)
-}
-
-fn session_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get(SESSION_ID)?.to_str().ok()
+    last.is_some_and(is_of_answer)
 }

@@ -92,7 +92,8 @@ impl TenantEndpoint {
     }
 
     fn access(&self, request_id: Option<RequestId>) -> TenantAccess {
-        let origin = Origin { request_id, peer: Some(PEER.to_owned()) };
+        let peer = Some(PEER.to_owned());
+        let origin = Origin { request_id, peer, ..Origin::default() };
         TenantAccess::local(self.tenant.clone(), self.permissions, self.operator.clone(), origin)
     }
 }

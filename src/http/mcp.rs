@@ -97,8 +97,11 @@ impl Endpoint {
         mut request: Request,
     ) -> Response {
         let request_id = RequestId::random();
-        let origin =
-            Origin { request_id: Some(request_id.clone()), peer: Some(peer.ip().to_string()) };
+        let origin = Origin {
+            request_id: Some(request_id.clone()),
+            peer: Some(peer.ip().to_string()),
+            ..Origin::default()
+        };
         let token = bearer(request.headers());
         let certified = request.extensions().get::<CertificateTenant>().cloned();
         let needed = needed(request.headers());
@@ -139,24 +142,19 @@ impl Endpoint {
         request: Request,
     ) -> Response {
         let current = self.handle.current();
-        let admitted = match Admitted::read(request, &current).await {
+        let has_sessions = self.exchange.has_sessions();
+        let admitted = match Admitted::read(request, &current, has_sessions).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, &access, request_id).await,
         };
-        let tenant = access.tenant().clone();
-        let id = admitted.id();
+        let (id, cut) = (admitted.id(), access.origin().cut.clone());
         let answer = async {
-            match self.exchange.answer(access, admitted.into_request()).await {
+            match self.exchange.answer(access.clone(), request_id, admitted).await {
                 Ok(response) => in_our_shape(response, id.clone(), request_id),
-                Err(error) => {
-                    let code = error.code();
-                    tracing::warn!(request.id = %request_id, tenant.id = %tenant,
-                        error.code = %code, "the tenant cannot be served");
-                    Refused::from(code).of(id.clone()).into_response(request_id)
-                }
+                Err(refused) => self.refuse(refused.of(id.clone()), &access, request_id).await,
             }
         };
-        self.calls.finish(&id, request_id, answer).await
+        self.calls.finish(&id, request_id, cut, answer).await
     }
 
     /// Records what looks like an attempt, then tells why.
@@ -173,8 +171,8 @@ impl Endpoint {
             action: "request",
             tenant: Some(access.tenant().clone()),
         };
-        let outcome =
-            Outcome { code: Some(refused.code), rule: refused.rule, ..Outcome::default() };
+        let code = Some(refused.recorded.unwrap_or(refused.code));
+        let outcome = Outcome { code, rule: refused.rule, ..Outcome::default() };
         if refused.rule.is_some()
             && let Err(error) = self.manager.log().begin(attempt).complete(outcome).await
         {

@@ -56,6 +56,7 @@ pub use self::exchange::Handlers;
 pub use self::forwarded::{ForwardedHeader, Proxies};
 pub use self::handle::{EXPIRES_SOON, Error, Handle};
 pub use self::local::{Door, TenantEndpoint};
+pub(crate) use self::message::{Call, Message};
 pub use self::refusal::REFUSED;
 pub use self::session::SessionOptions;
 pub use self::tls::{ClientCertificates, InvalidTenantUri, TenantUri, TlsOptions};
@@ -205,7 +206,7 @@ pub async fn serve_with(
     let serving = listener::serve(listener, router(endpoint.clone()), &handle, &stopping);
     let deadline = async {
         stopping.cancelled().await;
-        // What stays would never finish.
+        // What listens would never finish.
         stays.close();
         tokio::time::sleep(handle.drain_timeout()).await;
         calls.cut();

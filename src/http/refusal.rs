@@ -29,6 +29,8 @@ pub(super) struct Refused {
     status: StatusCode,
     rpc_code: i32,
     pub(super) code: ErrorCode,
+    /// What the audit log says instead, of what the caller may not tell apart.
+    pub(super) recorded: Option<ErrorCode>,
     message: String,
     id: Value,
     /// The rule for the audit log, of what looks like an attempt.
@@ -45,6 +47,7 @@ impl Refused {
             status,
             rpc_code: INVALID_REQUEST,
             code: ErrorCode::InvalidArgument,
+            recorded: None,
             message: message.into(),
             id: Value::Null,
             rule: None,
@@ -70,6 +73,29 @@ impl Refused {
     pub(super) fn second_stream() -> Self {
         let message = "the session has its stream already; end that one first";
         Self::invalid(StatusCode::CONFLICT, message)
+    }
+
+    /// The session has a call with this id under way.
+    pub(super) fn id_in_use() -> Self {
+        let message = "a call under way in this session has this \"id\"; take another one";
+        Self { rule: Some("request-id"), ..Self::invalid(StatusCode::BAD_REQUEST, message) }
+    }
+
+    /// There is no such session for the caller, though there may be for another.
+    pub(super) fn no_session(is_others: bool) -> Self {
+        Self {
+            rule: Some("session"),
+            recorded: is_others.then_some(ErrorCode::Forbidden),
+            ..Self::because(
+                ErrorCode::ResourceNotFound,
+                "no such session; begin one with initialize",
+            )
+        }
+    }
+
+    /// `code`, in words of its own.
+    pub(super) fn because(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::from(code) }
     }
 
     /// The body is longer than `limit`.
@@ -164,7 +190,7 @@ pub(super) fn refuse(code: ErrorCode, request_id: &RequestId) -> Response {
 
 /// The same in words of its own.
 pub(super) fn refuse_because(code: ErrorCode, message: &str, request_id: &RequestId) -> Response {
-    Refused { message: message.to_owned(), ..Refused::from(code) }.into_response(request_id)
+    Refused::because(code, message).into_response(request_id)
 }
 
 /// `response`, which the protocol's own code may have made a line of plain text, in our shape.

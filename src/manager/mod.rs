@@ -343,6 +343,7 @@ impl TenantMcpManager {
     pub async fn shutdown(&self, deadline: Duration) -> u64 {
         self.stop_background();
         self.stays.close();
+        self.stays.end_all();
         let left = self.pool.shutdown(deadline).await;
         database::settle(FAREWELL).await;
         self.counter.abort();

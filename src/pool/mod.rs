@@ -460,6 +460,7 @@ pub(crate) fn caller_of(access: &TenantAccess) -> Caller {
         permissions: access.permissions(),
         peer: access.origin().peer.clone(),
         request_id: access.origin().request_id.clone(),
+        cut: access.origin().cut.clone(),
     }
 }
 

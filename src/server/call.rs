@@ -64,7 +64,8 @@ impl TenantContext {
             tenant: Some(self.tenant().clone()),
         };
         let barred = self.meter.check_denied(&self.config.quotas, &caller.name()).err();
-        let pending = self.log.begin(attempt);
+        let mut pending = self.log.begin(attempt);
+        pending.cut_by(caller.cut.clone());
         Call { context: self, caller, pending, barred, needs, audience: tools::audience(action) }
     }
 

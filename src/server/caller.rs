@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Actor, RequestId};
 use crate::quota::MAX_CALLER;
@@ -23,6 +24,8 @@ pub struct Caller {
     pub peer: Option<String>,
     /// The request that this call is; `None` makes each call a request of its own.
     pub request_id: Option<RequestId>,
+    /// Cancelled before a call is dropped that its caller did not leave.
+    pub cut: CancellationToken,
 }
 
 impl Caller {
@@ -67,7 +70,13 @@ mod tests {
     use super::*;
 
     fn caller(actor: Actor) -> Caller {
-        Caller { actor, permissions: Permissions::READ, peer: None, request_id: None }
+        Caller {
+            actor,
+            permissions: Permissions::READ,
+            peer: None,
+            request_id: None,
+            cut: CancellationToken::new(),
+        }
     }
 
     fn subject(issuer: &str, subject: &str) -> Caller {

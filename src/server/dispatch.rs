@@ -1,8 +1,8 @@
 //! What happens around every request of a protocol session, whatever its method.
 //!
 //! ```text
-//! rmcp --request--> Dispatch: cancelled? panicked? too long? --> the tenant's handler
-//!                      |                                            checks, quota, audit
+//! rmcp --request--> Dispatch: cancelled? panicked? too long? cut? --> the tenant's handler
+//!                      |                                                 checks, quota, audit
 //!                      `--- serverInfo in the answer, an event for the log
 //! ```
 //!
@@ -42,7 +42,7 @@ const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// A handler with everything around its calls that is the same for all.
 ///
 /// A transport that keeps one for a whole session lends each request its own, in an [`Arc`]: what was granted
-/// to that one.
+/// to that one. A [`CancellationToken`] that it lends cuts the request.
 #[derive(Clone, Debug)]
 pub struct Dispatch<H> {
     handler: H,
@@ -54,13 +54,16 @@ struct Request {
     method: &'static str,
     is_modern: bool,
     cancelled: CancellationToken,
+    /// Cancelled when the transport wants it to end at once, with an answer.
+    cut: CancellationToken,
 }
 
 impl Request {
     fn new(method: &'static str, context: &RequestContext<RoleServer>) -> Self {
         let version = context.protocol_version();
         let is_modern = version.is_some_and(|it| it >= ProtocolVersion::V_2026_07_28);
-        Self { method, is_modern, cancelled: context.ct.clone() }
+        let cut = said(context).cloned().unwrap_or_default();
+        Self { method, is_modern, cancelled: context.ct.clone(), cut }
     }
 }
 
@@ -102,6 +105,8 @@ impl<H: ServerHandler> Dispatch<H> {
                 }
                 Err(_elapsed) => Err(timed_out()),
             },
+            // What was over by then was in time.
+            () = request.cut.cancelled() => Err(cut_short()),
         };
         let rpc_code = result.as_ref().err().map(|error| error.code.0);
         let elapsed_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -123,6 +128,12 @@ impl<H: ServerHandler> Dispatch<H> {
 /// A failure that no handler has words for.
 fn told(code: ErrorCode) -> ErrorData {
     failure(RpcCode::INTERNAL_ERROR, code, code.message())
+}
+
+fn cut_short() -> ErrorData {
+    let message = "the call was cut, as the service stops or its session was ended; of a change, look \
+                   whether it was made before you try again";
+    failure(RpcCode(REFUSED), ErrorCode::Cancelled, message)
 }
 
 fn timed_out() -> ErrorData {

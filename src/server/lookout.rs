@@ -169,7 +169,7 @@ impl Lookout {
         }
     }
 
-    /// What there is; `None` while the database cannot be asked.
+    /// What there is; `None` while the database cannot be asked, or the tenant has no statement left for it.
     async fn look(&self, instances: &mut impl Instances) -> Option<Seen> {
         let mut names = BTreeSet::new();
         for wanted in held(&self.wanted).iter().filter_map(Weak::upgrade) {
@@ -182,6 +182,7 @@ impl Lookout {
         let mut server = instances.lease().await.ok()?;
         // As it is by now: a lease is of the tenant's newest version.
         let context = Arc::clone(&server.context);
+        let _permit = context.meter.acquire(&context.config.quotas).ok()?;
         let access = &context.config.access;
         let catalogue = server.session.catalogue(access).await.ok()?;
         let mut relations = BTreeMap::new();

@@ -44,6 +44,7 @@ use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Actor, Log};
 use crate::database::{self, Database, Dialect, Unavailable};
@@ -144,6 +145,7 @@ pub fn create_tenant_scoped_server(
         permissions: Permissions::READ,
         peer: None,
         request_id: None,
+        cut: CancellationToken::new(),
     };
     ScopedServer { context, session, caller }
 }

@@ -215,10 +215,10 @@ impl Stays {
         self.end(|_| true);
     }
 
-    /// Ends everything, and lets nobody in any more.
+    /// Ends what would go on for ever, the subscriptions, and lets nobody in any more.
     pub fn close(&self) {
         self.open().is_closed = true;
-        self.end_all();
+        self.end(|entry| entry.kind == Kind::Subscription);
     }
 
     /// How many stay.
@@ -288,10 +288,14 @@ mod tests {
         assert_eq!(ended(), [true, false, false]);
         stays.end_tenant(&who("tenant001", "").tenant);
         assert_eq!(ended(), [true, true, false]);
+        let listens = enter(&stays, who("tenant002", "c"), Kind::Subscription).unwrap();
         stays.close();
+        assert!(listens.ended().is_cancelled());
+        assert_eq!(ended(), [true, true, false], "a session may have a call under way");
+        stays.end_all();
         assert_eq!(ended(), [true, true, true]);
         assert!(enter(&stays, who("tenant002", "c"), Kind::Session).is_err());
-        drop((one, two, other));
+        drop((one, two, other, listens));
         assert_eq!(stays.count(), 0);
     }
 

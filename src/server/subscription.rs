@@ -272,7 +272,7 @@ mod tests {
     use crate::database::{Catalogue, Error as DatabaseError, Listed, Relation, RelationKind};
     use crate::server::tests::Bench;
     use crate::server::{Caller, ScopedServer};
-    use crate::tenant::RelationName;
+    use crate::tenant::{RelationName, TenantConfig};
 
     /// Tables, and what is said of each.
     #[derive(Clone, Debug, Default)]
@@ -309,7 +309,14 @@ mod tests {
     type Handler = McpHandler<Arc<Mutex<ScopedServer>>>;
 
     fn handler(fake: &Fake) -> (Handler, tempfile::TempDir) {
-        let Bench { server, directory, .. } = Bench::new(|_| fake.clone(), |_| {});
+        handler_of(fake, |_| {})
+    }
+
+    fn handler_of(
+        fake: &Fake,
+        change: impl FnOnce(&mut TenantConfig),
+    ) -> (Handler, tempfile::TempDir) {
+        let Bench { server, directory, .. } = Bench::new(|_| fake.clone(), change);
         let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
         let stays = Stays::new(Arc::new(|_| Some([0; 24])));
         let subscriptions = Subscriptions { stays, mark: Some([0; 24]), lasts_for: None };
@@ -324,7 +331,8 @@ mod tests {
     ) -> Result<News<Arc<Mutex<ScopedServer>>>, Error> {
         let actor = crate::audit::Actor::Token { id: credential.to_owned() };
         let permissions = crate::tenant::Permissions::READ;
-        let caller = Caller { actor, permissions, peer: None, request_id: None };
+        let cut = CancellationToken::new();
+        let caller = Caller { actor, permissions, peer: None, request_id: None, cut };
         let mut call = handler.context.begin(&caller, "subscriptions/listen", Permission::List);
         let interest = Interest { tools: true, resources: true, wanted: Arc::default() };
         for uri in wanted {
@@ -365,6 +373,21 @@ mod tests {
         assert_eq!(told(&mut news).await, vec![["resources"]; 7]);
         assert_eq!(fake.looks.load(Ordering::Relaxed), 7);
         assert_eq!(began.elapsed(), Duration::from_mins(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_a_statement_and_there_are_as_many_as_may_run() {
+        for (quota, looks) in [(0, 0), (2, 2), (100, 6)] {
+            let fake = Fake::default();
+            let (handler, _directory) =
+                handler_of(&fake, |config| config.quotas.max_queries_per_hour = Some(quota));
+            let mut news = [listen(&handler, "a", &[]).await.unwrap()];
+            assert_eq!(told(&mut news).await, vec![Vec::<String>::new()]);
+            assert_eq!(fake.looks.load(Ordering::Relaxed), looks);
+            let usage = handler.context.meter.usage(&handler.context.config.quotas, "a");
+            let used = usage.iter().find(|it| it.quota == "max_queries_per_hour").unwrap().used;
+            assert_eq!(used, looks as u64);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,6 +161,8 @@ impl ScopedServer {
 mod tests {
     use std::collections::VecDeque;
 
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
     use crate::audit::{Actor, Decision, Log};
     use crate::database::double::Answers;
@@ -212,6 +214,7 @@ mod tests {
             permissions: Permission::ALL.into_iter().collect(),
             peer: None,
             request_id: None,
+            cut: CancellationToken::new(),
         });
         if recording == Recording::FailsBefore {
             bench.log.fail_next_write();

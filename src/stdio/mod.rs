@@ -2,17 +2,18 @@
 //! of the HTTP endpoint would post it.
 //!
 //! ```text
-//! line --Envelope--> POST, with the headers that say the same --> Endpoint: here, or the service's
-//! line, or several <------------- JSON, or a stream of it <--------'
+//! line --Message--> POST, with the headers that say the same --> Endpoint: here, or the service's
+//! line, or several <------------ JSON, or a stream of it <--------'
 //! ```
 //!
 //! So whoever starts a program meets the same checks, the same answers and the same audit log as
-//! whoever calls over HTTP. What a line says wrong is found by the endpoint. What differs is what a
-//! line allows: `notifications/cancelled` drops the call that it names.
+//! whoever calls over HTTP. What a line says wrong is told by the endpoint. What differs is what a
+//! line allows: `notifications/cancelled` drops the call that it names, and so no two calls under way
+//! have one id. An answer that breaks off is an error of its call; the others go on.
 //!
 //! Does not authenticate: who starts the program is an operator, and chose the tenant.
 
-mod envelope;
+mod headers;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -22,12 +23,14 @@ use std::io::{self, BufRead, Read};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sse_stream::SseStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -35,8 +38,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ErrorCode;
-use crate::http::{REFUSED, TenantEndpoint};
-use envelope::Envelope;
+use crate::http::{Call, Message, REFUSED, TenantEndpoint};
+use headers::headers_of;
 
 pub use service::ServiceEndpoint;
 
@@ -49,6 +52,15 @@ const MAX_ERROR: usize = 64 << 10;
 /// Longest answer to `initialize`.
 const MAX_INITIALIZED: usize = 64 << 10;
 const INITIALIZE: &str = "initialize";
+/// JSON-RPC: the request is none.
+const INVALID_REQUEST: i32 = -32_600;
+/// JSON-RPC: it is not the request's fault.
+const INTERNAL_ERROR: i32 = -32_603;
+/// What a caller is told whose answer does not come.
+const NO_ANSWER: &str = "the service does not answer; see its log, and that of this program";
+/// What a caller is told whose answer ends in the middle.
+const BROKEN_OFF: &str = "the service ended before its answer was whole; of a change, look whether \
+                          it was made before you try again";
 /// Its answer goes on until it is cancelled.
 const LISTEN: &str = "subscriptions/listen";
 
@@ -85,6 +97,38 @@ enum Line {
     TooLong,
 }
 
+/// A message on its way to the endpoint, which may find that it is none.
+#[derive(Debug)]
+struct Posted {
+    body: Bytes,
+    /// Null of what has none, or cannot be read.
+    id: Value,
+    call: Option<Call>,
+    is_answered: bool,
+}
+
+impl Posted {
+    fn new(body: Bytes) -> Self {
+        match Message::read(body.clone()) {
+            Ok(message) => {
+                let (id, call) = (message.id(), message.into_call());
+                let is_answered = call.as_ref().is_none_or(|call| call.id.is_some());
+                Self { body, id, call, is_answered }
+            }
+            Err(malformed) => Self { body, id: malformed.id, call: None, is_answered: true },
+        }
+    }
+
+    /// The id of the request that it is.
+    fn request(&self) -> Option<&Value> {
+        self.call.as_ref()?.id.as_ref()
+    }
+
+    fn is(&self, method: &str) -> bool {
+        self.call.as_ref().is_some_and(|call| call.method == method)
+    }
+}
+
 /// Answers the lines of `input` on `output` until the input ends or `stopping` is cancelled, and
 /// says how many calls were cut because they did not finish in time.
 ///
@@ -108,44 +152,49 @@ pub async fn serve(
         negotiated: Mutex::default(),
     };
     let mut calls = FuturesUnordered::new();
-    let mut cancellations: HashMap<String, CancellationToken> = HashMap::new();
+    // Of requests under way, by their ids.
+    let mut cancellations: HashMap<Value, CancellationToken> = HashMap::new();
     let (all, listening) = (CancellationToken::new(), CancellationToken::new());
     loop {
         let line = tokio::select! {
             biased;
             () = stopping.cancelled() => break,
             Some(finished) = calls.next() => {
-                let id: Option<String> = finished?;
+                let id: Option<Value> = finished?;
                 id.and_then(|id| cancellations.remove(&id));
                 continue;
             }
             line = lines.recv(), if calls.len() < MAX_CALLS => line,
         };
-        let message = match line {
+        let posted = match line {
             None => break,
-            Some(Line::Message(message)) => message,
+            Some(Line::Message(message)) => Posted::new(message.into()),
             Some(Line::TooLong) => {
                 let message = "the line is longer than http.max_body_bytes";
-                conversation.write_line(&rpc_error(-32_600, message)).await?;
+                conversation.write_line(&rpc_error(INVALID_REQUEST, message)).await?;
                 continue;
             }
         };
-        let envelope = Envelope::of(&message);
-        if let Some(cancelled) = envelope.cancels() {
-            if let Some(call) = cancellations.remove(cancelled) {
+        if let Some(cancelled) = posted.call.as_ref().and_then(|call| call.cancels.as_ref()) {
+            if let Some(call) = cancellations.get(cancelled) {
                 call.cancel();
             }
             continue;
         }
-        let id = envelope.id().map(str::to_owned);
-        let cancellation =
-            if envelope.method() == LISTEN { &listening } else { &all }.child_token();
+        let id = posted.request().cloned();
+        let cancellation = if posted.is(LISTEN) { &listening } else { &all }.child_token();
         if let Some(id) = &id {
+            if cancellations.contains_key(id) {
+                // Without the id: the answer that the client waits for is another.
+                let message = "a call under way has this \"id\"; take another one";
+                conversation.write_line(&rpc_error(INVALID_REQUEST, message)).await?;
+                continue;
+            }
             cancellations.insert(id.clone(), cancellation.clone());
         }
         let conversation = &conversation;
         calls.push(async move {
-            let call = conversation.call(&envelope, message);
+            let call = conversation.call(posted);
             // Dropped when it is cancelled, and with it the statement.
             cancellation.run_until_cancelled_owned(call).await.unwrap_or(Ok(()))?;
             Ok::<_, io::Error>(id)
@@ -164,10 +213,10 @@ pub async fn serve(
     let cut = calls.len() as u64;
     // Drops their statements before they are told.
     drop(calls);
-    for id in cancellations.keys() {
+    for id in cancellations.into_keys() {
         let code = ErrorCode::Cancelled;
         let mut error = rpc_error(REFUSED, code.message());
-        error["id"] = serde_json::from_str(id)?;
+        error["id"] = id;
         error["error"]["data"] = json!({ "error_code": code.as_str(), "message": code.message() });
         conversation.write_line(&error).await?;
     }
@@ -182,39 +231,40 @@ struct Conversation<E, W> {
 }
 
 impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
-    /// Posts `message` and writes what comes back.
-    async fn call(&self, envelope: &Envelope, message: Vec<u8>) -> io::Result<()> {
+    /// Posts a message and writes what comes back. An error is one of the output.
+    async fn call(&self, mut posted: Posted) -> io::Result<()> {
         let negotiated = self.negotiated.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut request = Request::post("/mcp");
-        if let Some(headers) = request.headers_mut() {
-            *headers = headers_of(envelope, negotiated);
-        }
-        let request = request.body(Body::from(message)).map_err(io::Error::other)?;
+        let mut request = Request::new(Body::from(std::mem::take(&mut posted.body)));
+        *request.method_mut() = Method::POST;
+        *request.headers_mut() = headers_of(posted.call.as_ref(), negotiated);
         let response = match self.endpoint.post(request).await {
             Ok(response) => response,
             Err(error) => {
                 tracing::warn!(%error, "the service does not answer");
-                let error = rpc_error(-32_603, ErrorCode::InternalError.message());
-                return self.write_error(envelope, error).await;
+                return self.write_error(&posted, rpc_error(INTERNAL_ERROR, NO_ANSWER)).await;
             }
         };
         let content = response.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         match (response.status(), content) {
             (StatusCode::ACCEPTED | StatusCode::NO_CONTENT, _) => Ok(()),
-            (StatusCode::OK, Some(b"text/event-stream")) => self.relay(response).await,
-            (StatusCode::OK, Some(b"application/json")) if envelope.method() == INITIALIZE => {
+            (StatusCode::OK, Some(b"text/event-stream")) => self.relay(&posted, response).await,
+            (StatusCode::OK, Some(b"application/json")) if posted.is(INITIALIZE) => {
                 let body = to_bytes(response.into_body(), MAX_INITIALIZED).await;
-                let answer = serde_json::from_slice(&body.map_err(io::Error::other)?)?;
-                self.remember(&answer);
-                self.write_line(&answer).await
+                match body.ok().and_then(|body| serde_json::from_slice(&body).ok()) {
+                    Some(answer) => {
+                        self.remember(&answer);
+                        self.write_line(&answer).await
+                    }
+                    None => self.write_broken(&posted).await,
+                }
             }
-            (StatusCode::OK, Some(b"application/json")) => self.copy(response).await,
+            (StatusCode::OK, Some(b"application/json")) => self.copy(&posted, response).await,
             _ => {
                 let body = to_bytes(response.into_body(), MAX_ERROR).await.unwrap_or_default();
                 let error = serde_json::from_slice::<Value>(&body).ok();
                 let error = error.filter(|error| error["error"].is_object());
-                let unknown = || rpc_error(-32_603, ErrorCode::InternalError.message());
-                self.write_error(envelope, error.unwrap_or_else(unknown)).await
+                let unknown = || rpc_error(INTERNAL_ERROR, NO_ANSWER);
+                self.write_error(&posted, error.unwrap_or_else(unknown)).await
             }
         }
     }
@@ -228,35 +278,51 @@ impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
     }
 
     /// An answer in one line, as it comes: rows are not taken into memory once more.
-    async fn copy(&self, response: Response) -> io::Result<()> {
+    async fn copy(&self, posted: &Posted, response: Response) -> io::Result<()> {
         let mut output = self.output.lock().await;
         let mut body = response.into_body().into_data_stream();
-        while let Some(piece) = body.next().await {
-            output.write_all(&piece.map_err(io::Error::other)?).await?;
+        let mut is_begun = false;
+        let is_whole = loop {
+            match body.next().await {
+                Some(Ok(piece)) => output.write_all(&piece).await?,
+                Some(Err(_)) => break false,
+                None => break true,
+            }
+            is_begun = true;
+        };
+        if is_begun {
+            output.write_all(b"\n").await?;
+            output.flush().await?;
         }
-        output.write_all(b"\n").await?;
-        output.flush().await
+        drop(output);
+        if is_whole { Ok(()) } else { self.write_broken(posted).await }
     }
 
     /// A line for each event: notifications, then the answer.
-    async fn relay(&self, response: Response) -> io::Result<()> {
+    async fn relay(&self, posted: &Posted, response: Response) -> io::Result<()> {
         let mut events = SseStream::from_bytes_stream(response.into_body().into_data_stream());
-        while let Some(event) = events.next().await {
-            let Some(data) = event.map_err(io::Error::other)?.data else { continue };
-            if !data.is_empty() {
-                self.write(data.as_bytes()).await?;
-            }
+        let mut is_answered = false;
+        while let Some(Ok(event)) = events.next().await {
+            let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+            is_answered = is_answer(&data);
+            self.write(data.as_bytes()).await?;
         }
-        Ok(())
+        if is_answered { Ok(()) } else { self.write_broken(posted).await }
+    }
+
+    /// That the answer broke off.
+    async fn write_broken(&self, posted: &Posted) -> io::Result<()> {
+        tracing::warn!("an answer of the service broke off");
+        self.write_error(posted, rpc_error(INTERNAL_ERROR, BROKEN_OFF)).await
     }
 
     /// An error that was found before the request's id was looked at. A notification has no answer.
-    async fn write_error(&self, envelope: &Envelope, mut error: Value) -> io::Result<()> {
-        if envelope.is_notification() {
+    async fn write_error(&self, posted: &Posted, mut error: Value) -> io::Result<()> {
+        if !posted.is_answered {
             return Ok(());
         }
-        if let (Value::Null, Some(id)) = (&error["id"], envelope.id()) {
-            error["id"] = serde_json::from_str(id)?;
+        if error["id"].is_null() {
+            error["id"] = posted.id.clone();
         }
         self.write_line(&error).await
     }
@@ -273,30 +339,13 @@ impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
     }
 }
 
-/// What a client of the HTTP endpoint says in headers.
-fn headers_of(envelope: &Envelope, negotiated: Option<HeaderValue>) -> HeaderMap {
-    let both = HeaderValue::from_static("application/json, text/event-stream");
-    let json = HeaderValue::from_static("application/json");
-    let host = HeaderValue::from_static("localhost");
-    let mut headers = HeaderMap::from_iter([
-        (header::ACCEPT, both),
-        (header::CONTENT_TYPE, json),
-        (header::HOST, host),
-    ]);
-    let is_modern = envelope.version().is_some();
-    let version = envelope.version().or(negotiated);
-    if let Some(version) = version.filter(|_| envelope.method() != INITIALIZE) {
-        headers.insert("mcp-protocol-version", version);
+/// Whether `message` ends the stream that it comes on.
+fn is_answer(message: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Outline {
+        method: Option<IgnoredAny>,
     }
-    if is_modern {
-        let said = [("mcp-method", Some(envelope.method())), ("mcp-name", envelope.name())];
-        for (name, value) in said {
-            if let Some(value) = value.and_then(envelope::header_value) {
-                headers.insert(name, value);
-            }
-        }
-    }
-    headers
+    serde_json::from_str::<Outline>(message).is_ok_and(|message| message.method.is_none())
 }
 
 fn rpc_error(code: i32, message: &str) -> Value {

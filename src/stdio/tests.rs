@@ -51,6 +51,15 @@ impl Endpoint for Echo {
                 let _hanging = Hanging(self.clone());
                 std::future::pending().await
             }
+            "breaks" => answer_that_breaks("application/json", "{\"jsonrpc\":"),
+            "breaks at once" => answer_that_breaks("application/json", ""),
+            "stream breaks" => {
+                answer_that_breaks("text/event-stream", "data: {\"method\":\"x\"}\n\n")
+            }
+            "stream ends" => {
+                let event = "data: {\"method\":\"x\"}\n\n";
+                ([(header::CONTENT_TYPE, "text/event-stream")], event).into_response()
+            }
             "away" => return Err(io::ErrorKind::ConnectionRefused.into()),
             "refused" => (
                 StatusCode::FORBIDDEN,
@@ -60,23 +69,44 @@ impl Endpoint for Echo {
                 .into_response(),
             "stream" => (
                 [(header::CONTENT_TYPE, "text/event-stream")],
-                format!(": well\n\ndata: {{\"progress\":1}}\n\nid: 7\ndata: {result}\n\n"),
+                format!(
+                    ": well\n\ndata: {{\"method\":\"x\",\"progress\":1}}\n\nid: 7\ndata: {result}\n\n"
+                ),
             )
                 .into_response(),
-            method if method.starts_with("notifications/") => StatusCode::ACCEPTED.into_response(),
+            _ if message["id"].is_null() => StatusCode::ACCEPTED.into_response(),
             _ => axum::Json(result).into_response(),
         })
     }
 }
 
+/// One that begins with `text` and is not whole.
+fn answer_that_breaks(content: &'static str, text: &'static str) -> Response {
+    let text = (!text.is_empty()).then_some(Ok(text));
+    let broken = text.into_iter().chain([Err(io::Error::from(io::ErrorKind::ConnectionReset))]);
+    let body = Body::from_stream(futures_util::stream::iter(broken));
+    ([(header::CONTENT_TYPE, content)], body).into_response()
+}
+
+/// JSON-RPC of the messages in `lines`.
+fn rpc(lines: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("{\"") {
+        Some(rest) => format!("{{\"jsonrpc\":\"2.0\",\"{rest}"),
+        None => line.to_owned(),
+    };
+    lines.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
 /// What the lines of `input` are answered with, the input having ended after them.
 async fn answers(input: &str) -> Vec<Value> {
     let mut output = Vec::new();
-    let input = io::Cursor::new(input.to_owned());
+    let input = io::Cursor::new(rpc(input));
     let stopping = CancellationToken::new();
     serve(Echo::default(), input, &mut output, OPTIONS, stopping).await.unwrap();
     let lines = output.strip_suffix(b"\n").map(|lines| lines.split(|byte| *byte == b'\n'));
-    lines.into_iter().flatten().map(|line| serde_json::from_slice(line).unwrap()).collect()
+    let lines = lines.into_iter().flatten();
+    // A line that broke off is none.
+    lines.map(|line| serde_json::from_slice(line).unwrap_or_default()).collect()
 }
 
 #[tokio::test]
@@ -139,6 +169,9 @@ async fn headers_say_what_a_message_of_the_stateless_protocol_says() {
     assert_eq!(said["name"], "=?base64?Y2Fmw6k=?=");
 }
 
+#[rustfmt::skip]
+const INITIAL: &str = r#"{"id":1,"method":"initialize","params":{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"a","version":"1"}}}"#;
+
 #[tokio::test]
 async fn after_a_handshake_headers_name_the_version_that_was_agreed_on() {
     let (input, mut lines) = io::pipe().unwrap();
@@ -147,8 +180,8 @@ async fn after_a_handshake_headers_name_the_version_that_was_agreed_on() {
     let client = async {
         let mut answers = tokio::io::BufReader::new(client).lines();
         let mut versions = Vec::new();
-        for method in [INITIALIZE, "ping"] {
-            writeln!(lines, "{{\"id\":1,\"method\":\"{method}\"}}").unwrap();
+        for message in [INITIAL, r#"{"id":1,"method":"ping"}"#] {
+            writeln!(lines, "{}", rpc(message)).unwrap();
             let answer = answers.next_line().await.unwrap().unwrap();
             let answer: Value = serde_json::from_str(&answer).unwrap();
             versions.push(answer["result"]["version"].clone());
@@ -168,9 +201,10 @@ async fn a_cancelled_call_is_dropped_and_not_answered() {
     let mut output = Vec::new();
     let conversation = serve(echo.clone(), input, &mut output, OPTIONS, CancellationToken::new());
     let client = async {
-        writeln!(lines, r#"{{"id":"a","method":"hang"}}"#).unwrap();
-        writeln!(lines, r#"{{"method":"notifications/cancelled","params":{{"requestId":"a"}}}}"#)
-            .unwrap();
+        let call = r#"{"id":"a","method":"hang"}"#;
+        // The same id, in other letters.
+        let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":"\u0061"}}"#;
+        write!(lines, "{}", rpc(&format!("{call}\n{cancel}\n"))).unwrap();
         echo.dropped.notified().await;
         drop(lines);
     };
@@ -179,10 +213,79 @@ async fn a_cancelled_call_is_dropped_and_not_answered() {
     assert!(output.is_empty(), "{}", String::from_utf8_lossy(&output));
 }
 
+#[tokio::test]
+async fn only_a_notification_that_is_one_cancels() {
+    let cancelled = r#""method":"notifications/cancelled","params":{"requestId":"a"}"#;
+    for wrong in [
+        format!("{{\"jsonrpc\":\"1.0\",{cancelled}}}"),
+        format!("{{\"jsonrpc\":\"2.0\",\"extra\":1,{cancelled}}}"),
+        format!("{{\"jsonrpc\":\"2.0\",\"id\":9,{cancelled}}}"),
+    ] {
+        let call = rpc(r#"{"id":"a","method":"hang"}"#);
+        let input = io::Cursor::new(format!("{call}\n{wrong}\n"));
+        let (mut output, stopping) = (Vec::new(), CancellationToken::new());
+        let options = Options { drain_timeout: Duration::ZERO, ..OPTIONS };
+        let cut = serve(Echo::default(), input, &mut output, options, stopping).await.unwrap();
+        let output = String::from_utf8(output).unwrap();
+        assert_eq!(cut, 1, "{wrong}: {output}");
+        // Like every other message, it was posted.
+        assert!(output.lines().count() == 2, "{wrong}: {output}");
+    }
+}
+
+#[tokio::test]
+async fn an_id_is_one_calls_at_a_time() {
+    let (input, mut lines) = io::pipe().unwrap();
+    let (echo, stopping) = (Echo::default(), CancellationToken::new());
+    let (output, client) = tokio::io::duplex(10_000);
+    let conversation = serve(echo.clone(), input, output, OPTIONS, stopping);
+    let client = async {
+        let mut answers = tokio::io::BufReader::new(client).lines();
+        let mut say = |line: &str| writeln!(lines, "{}", rpc(line)).unwrap();
+        say(r#"{"id":"a","method":"hang"}"#);
+        say(r#"{"id":"\u0061","method":"ping"}"#);
+        let mut hear = async || {
+            let answer = answers.next_line().await.unwrap().unwrap();
+            serde_json::from_str::<Value>(&answer).unwrap()
+        };
+        let refused = hear().await;
+        assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32_600)));
+        // The refused one took nothing from the one that has it, nor is it in the way later.
+        say(r#"{"method":"notifications/cancelled","params":{"requestId":"a"}}"#);
+        echo.dropped.notified().await;
+        loop {
+            say(r#"{"id":"a","method":"ping"}"#);
+            if hear().await["id"] == "a" {
+                break;
+            }
+        }
+        drop(lines);
+    };
+    let (cut, ()) = tokio::join!(conversation, client);
+    assert_eq!(cut.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_an_error_of_its_call_and_the_others_go_on() {
+    for (method, lines) in
+        [("breaks", 3), ("breaks at once", 2), ("stream breaks", 3), ("stream ends", 3)]
+    {
+        let both =
+            format!("{{\"id\":5,\"method\":\"{method}\"}}\n{{\"id\":6,\"method\":\"ping\"}}");
+        let answered = answers(&both).await;
+        assert_eq!(answered.len(), lines, "{method}: {answered:?}");
+        let broken = answered.iter().find(|answer| answer["id"] == 5).unwrap();
+        assert_eq!(broken["error"]["code"], -32_603, "{method}");
+        assert!(!broken.to_string().contains("request id"), "{broken}");
+        assert!(answered.iter().any(|answer| answer["id"] == 6), "{method}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_does_not_end_in_time_is_cut_and_counted() {
     let echo = Echo::default();
-    let input = io::Cursor::new("{\"id\":1,\"method\":\"hang\"}\n{\"id\":2,\"method\":\"ping\"}");
+    let input = rpc("{\"id\":1,\"method\":\"hang\"}\n{\"id\":2,\"method\":\"ping\"}");
+    let input = io::Cursor::new(input);
     let mut output = Vec::new();
     let stopping = CancellationToken::new();
     let cut = serve(echo.clone(), input, &mut output, OPTIONS, stopping).await.unwrap();
@@ -197,7 +300,9 @@ async fn a_call_that_does_not_end_in_time_is_cut_and_counted() {
 #[tokio::test]
 async fn what_listens_ends_with_the_input_and_counts_as_nothing_cut() {
     let echo = Echo::default();
-    let input = io::Cursor::new(format!("{{\"id\":1,\"method\":\"{LISTEN}\"}}"));
+    let listen =
+        format!("{{\"id\":1,\"method\":\"{LISTEN}\",\"params\":{{\"notifications\":{{}}}}}}");
+    let input = io::Cursor::new(rpc(&listen));
     let options = Options { drain_timeout: Duration::from_mins(10), ..OPTIONS };
     let ended = serve(echo, input, Vec::new(), options, CancellationToken::new()).await;
     assert_eq!(ended.unwrap(), 0);
@@ -235,7 +340,8 @@ proptest! {
 
     #[test]
     fn no_line_makes_its_headers_fail(line in any::<Vec<u8>>(), name in any::<String>()) {
-        let _envelope = Envelope::of(&line);
-        prop_assert!(envelope::header_value(&name).is_some());
+        let posted = Posted::new(line.into());
+        let _headers = headers_of(posted.call.as_ref(), None);
+        prop_assert!(headers::header_value(&name).is_some());
     }
 }

@@ -8,6 +8,7 @@ mod support;
 mod api;
 mod client_config;
 mod control;
+mod cut;
 mod hostile_http;
 mod http;
 mod isolation;

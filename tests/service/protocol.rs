@@ -60,7 +60,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> Value {
     request.send().await.unwrap().json().await.unwrap()
 }
 
-fn endless() -> Value {
+pub(crate) fn endless() -> Value {
     let arguments = json!({ "resource_uri": "mcp://tenant001/database", "query": ENDLESS });
     json!({ "name": "query_tenant_data", "arguments": arguments })
 }

@@ -40,7 +40,18 @@ async fn used(client: &Client) -> u64 {
 
 #[tokio::test]
 async fn every_way_to_the_data_counts_and_what_says_how_much_remains_does_not() {
-    let (sandbox, token) = sandbox(&json!({ "max_queries_per_day": 100 }));
+    let sandbox = Sandbox::new();
+    sandbox.add_tenant(
+        TENANT,
+        &json!({
+            "quotas": { "max_queries_per_day": 100 },
+            "access": { "mode": "read_write" },
+            "features": { "advanced_analytics": true },
+        }),
+    );
+    sandbox.import();
+    let made = ["token", "create", "--tenant", TENANT, "--scope", "list,query,metadata,write"];
+    let token = sandbox.json(&made)["token"].as_str().unwrap().to_owned();
     let server = sandbox.serve();
     let client = client(&server, &token).await;
     assert_eq!(used(&client).await, 0);
@@ -62,6 +73,25 @@ async fn every_way_to_the_data_counts_and_what_says_how_much_remains_does_not() 
     assert_eq!(used(&client).await, 7);
     let day = quota(&client, "max_queries_per_day").await;
     assert_eq!((&day["limit"], &day["remaining"]), (&json!(100), &json!(93)));
+    let statement = json!({ "resource_uri": DATABASE, "query": "SELECT id FROM customers" });
+    call(&client, "explain_tenant_query", statement).await;
+    assert_eq!(used(&client).await, 8);
+    let table = format!("{DATABASE}/table/customers");
+    call(&client, "describe_tenant_resource", json!({ "resource_uri": table })).await;
+    assert!(used(&client).await >= 9);
+    let before = used(&client).await;
+    let statement = "UPDATE customers SET name = 'Eve' WHERE id = 2";
+    let change = json!({ "resource_uri": table, "statement": statement });
+    let written = call(&client, "write_tenant_data", change).await;
+    assert_eq!(content(&written)["row_count"], 1);
+    assert_eq!(used(&client).await, before + 1);
+    let template = "mcp://tenant001/database/table/{name}";
+    client.complete_resource_argument(template, "name", "c", None).await.unwrap();
+    assert_eq!(used(&client).await, before + 2);
+    let filter = rmcp::model::SubscriptionFilter::builder().resources_list_changed().build();
+    let _listening = client.listen(filter).await.unwrap();
+    // Who listens looks at once.
+    while used(&client).await < before + 3 {}
     server.stop().ok();
 }
 

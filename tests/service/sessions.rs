@@ -9,7 +9,7 @@ use crate::TwoTenants;
 use crate::protocol::{legacy, messages};
 use crate::support::Server;
 
-const ON: (&str, &str) = ("TENANTRY_HTTP__SESSIONS", "true");
+pub(crate) const ON: (&str, &str) = ("TENANTRY_HTTP__SESSIONS", "true");
 
 /// How many requests are sent where memory must stay the same: few in `./dev test`, 100,000 when
 /// somebody asks for it.
@@ -19,13 +19,13 @@ fn requests() -> usize {
     requests.ok().map_or(2_000, |requests| requests.parse().unwrap())
 }
 
-fn initialize() -> Value {
+pub(crate) fn initialize() -> Value {
     let client = json!({ "name": "test", "version": "1" });
     json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client })
 }
 
 /// Begins a session and says how it is called.
-async fn begin(server: &Server, token: &str) -> String {
+pub(crate) async fn begin(server: &Server, token: &str) -> String {
     let response = legacy(server, token, "initialize", &initialize()).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     let id = response.headers()["mcp-session-id"].to_str().unwrap().to_owned();
@@ -37,7 +37,7 @@ async fn begin(server: &Server, token: &str) -> String {
 }
 
 /// What a request in session `id` is answered: status, headers but the date, and body.
-async fn ask(server: &Server, token: &str, id: &str) -> (StatusCode, String) {
+pub(crate) async fn ask(server: &Server, token: &str, id: &str) -> (StatusCode, String) {
     let request = legacy(server, token, "tools/list", &json!({})).header("Mcp-Session-Id", id);
     let response = request.send().await.unwrap();
     let mut headers = response.headers().clone();
@@ -67,13 +67,13 @@ async fn call(
 }
 
 /// The stream of session `id`.
-async fn stream(server: &Server, token: &str, id: &str) -> Response {
+pub(crate) async fn stream(server: &Server, token: &str, id: &str) -> Response {
     let request = reqwest::Client::new().get(&server.endpoint).bearer_auth(token);
     let request = request.header("Accept", "text/event-stream").header("Mcp-Session-Id", id);
     request.send().await.unwrap()
 }
 
-async fn end(server: &Server, token: &str, id: &str) -> StatusCode {
+pub(crate) async fn end(server: &Server, token: &str, id: &str) -> StatusCode {
     let request = reqwest::Client::new().request(Method::DELETE, &server.endpoint);
     let request = request.bearer_auth(token).header("Mcp-Session-Id", id);
     request.send().await.unwrap().status()
@@ -152,6 +152,34 @@ async fn a_session_ends_with_its_token_its_tenant_or_the_keys() {
     let again = begin(&server, two).await;
     assert_eq!(ask(&server, two, &again).await.0, StatusCode::OK);
     server.stop().ok();
+}
+
+#[tokio::test]
+async fn who_names_anothers_session_is_recorded_and_learns_nothing() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let [owner, other] = &tenants.tokens;
+    let id = begin(&server, owner).await;
+    let unknown = "00000000-0000-4000-8000-000000000000";
+    assert_eq!(ask(&server, other, &id).await, ask(&server, other, unknown).await);
+    assert_eq!(end(&server, other, &id).await, StatusCode::NOT_FOUND);
+    assert_eq!(stream(&server, other, &id).await.status(), StatusCode::NOT_FOUND);
+    server.stop().ok();
+    let entries = tenants.sandbox.audit(&["--tenant", "tenant002"]);
+    let entries = entries.iter().filter(|entry| entry["rule"] == "session");
+    let codes: Vec<_> = entries.map(|entry| entry["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["FORBIDDEN", "RESOURCE_NOT_FOUND", "FORBIDDEN", "FORBIDDEN"]);
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_session_is_served_by_itself() {
+    let tenants = TwoTenants::new();
+    let server = tenants.sandbox.serve_with(&[ON]);
+    let listed = legacy(&server, &tenants.tokens[0], "tools/list", &json!({})).send().await;
+    let listed = listed.unwrap();
+    assert_eq!(listed.headers()["content-type"], "application/json");
+    let listed: Value = listed.json().await.unwrap();
+    assert!(listed["result"]["tools"].is_array(), "{listed}");
 }
 
 #[tokio::test]

@@ -142,8 +142,9 @@ async fn a_call_that_does_not_end_is_cut_told_so_and_recorded() {
     assert_eq!(answer["error"]["data"]["error_code"], "CANCELLED", "{answer}");
     wait(server).await.failed(5, &["1 call(s) did not finish in time"]);
     let entries = sandbox.audit(&[]);
-    let cut: Vec<_> = entries.iter().filter(|entry| entry["decision"] == "abandoned").collect();
+    let cut: Vec<_> = entries.iter().filter(|entry| entry["code"] == "CANCELLED").collect();
     assert_eq!(cut.len(), 1, "{entries:?}");
+    assert_eq!(cut[0]["decision"], "failed", "it was not the caller who left");
     assert_eq!(cut[0]["request_id"], answer["error"]["data"]["request_id"]);
     // What it had used is known: the call counts, though it was cut.
     let used = || {

@@ -36,7 +36,7 @@ pub(super) fn id(text: &str) -> TenantId {
 }
 
 pub(super) fn origin() -> Origin {
-    Origin { request_id: None, peer: Some(PEER.to_owned()) }
+    Origin { peer: Some(PEER.to_owned()), ..Origin::default() }
 }
 
 impl Fixture {

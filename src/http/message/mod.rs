@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::json::{self, Flaw, Json, Kind};
 
 /// The first revision without a handshake.
-const STATELESS: &str = "2026-07-28";
+pub(super) const STATELESS: &str = "2026-07-28";
 /// Methods that it removed.
 const REMOVED: [&str; 4] =
     ["initialize", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"];
@@ -77,7 +77,7 @@ const LOG_LEVELS: [&str; 8] =
 
 /// A message as it may be handed on.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(crate) struct Message {
     bytes: Bytes,
     content: Content,
 }
@@ -91,22 +91,24 @@ pub(super) enum Content {
 
 /// A request, or a notification: what has no id.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// A string or an integer.
-    pub(super) id: Option<Value>,
-    pub(super) method: String,
+    pub(crate) id: Option<Value>,
+    pub(crate) method: String,
     /// What `Mcp-Name` repeats: the tool, the prompt, the URI.
-    pub(super) name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The revision that `_meta` names.
-    pub(super) version: Option<String>,
+    pub(crate) version: Option<String>,
+    /// The id of the call that the sender does not want any more.
+    pub(crate) cancels: Option<Value>,
 }
 
 /// Why a body is no message.
 #[derive(Debug)]
-pub(super) struct Malformed {
+pub(crate) struct Malformed {
     pub(super) problem: Problem,
     /// Of the message, if it could be read.
-    pub(super) id: Value,
+    pub(crate) id: Value,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -209,7 +211,7 @@ impl From<Flaw> for Problem {
 
 impl Message {
     /// Reads the body of a request.
-    pub(super) fn read(bytes: Bytes) -> Result<Self, Malformed> {
+    pub(crate) fn read(bytes: Bytes) -> Result<Self, Malformed> {
         let mut id = Value::Null;
         match read(&bytes, &mut id) {
             Ok(content) => Ok(Self { bytes, content }),
@@ -221,11 +223,24 @@ impl Message {
         &self.content
     }
 
-    /// The id of the request that it is; null of anything else.
-    pub(super) fn id(&self) -> Value {
+    /// What it asks for or tells; `None` of a response.
+    pub(crate) fn call(&self) -> Option<&Call> {
         match &self.content {
-            Content::Call(call) => call.id.clone().unwrap_or_default(),
-            Content::Response => Value::Null,
+            Content::Call(call) => Some(call),
+            Content::Response => None,
+        }
+    }
+
+    /// The id of the request that it is; null of anything else.
+    pub(crate) fn id(&self) -> Value {
+        self.call().and_then(|call| call.id.clone()).unwrap_or_default()
+    }
+
+    /// What it asked for or told; `None` of a response.
+    pub(crate) fn into_call(self) -> Option<Call> {
+        match self.content {
+            Content::Call(call) => Some(call),
+            Content::Response => None,
         }
     }
 
@@ -347,7 +362,9 @@ fn read_call(id: Option<Value>, method: String, params: Option<Json<'_>>) -> Res
         _ => None,
     };
     let name = name.and_then(Json::string).map(Cow::into_owned);
-    Ok(Call { id, method, name, version: version.map(Cow::into_owned) })
+    let is_cancellation = id.is_none() && method == "notifications/cancelled";
+    let cancels = member("requestId").filter(|_| is_cancellation).and_then(read_id);
+    Ok(Call { id, method, name, version: version.map(Cow::into_owned), cancels })
 }
 
 /// Whether `method` is not any more in `version`: it is unknown there, whatever its parameters are.
