@@ -29,7 +29,8 @@ pub enum ErrorCode {
     InvalidTenant,
     /// The session ended while a change was made final: it may have been made or not.
     OutcomeUnknown,
-    /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one.
+    /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one;
+    /// or too many bytes of it are in memory.
     PoolExhausted,
     /// The database answered the statement with an error.
     QueryFailed,

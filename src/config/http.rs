@@ -60,6 +60,11 @@ pub struct HttpSettings {
     pub max_headers: usize,
     /// Longest target of a request, with what is asked for. Default 1024.
     pub max_target_bytes: usize,
+    /// Most bytes of bodies being handled and of answers not yet taken; what has at most 64 KiB is
+    /// not counted. At least `max_body_bytes`. Default 512 MiB.
+    pub max_buffered_bytes: u64,
+    /// The same of one tenant; but a body or answer is let in where it has none. Default 64 MiB.
+    pub max_buffered_bytes_per_tenant: u64,
     /// Whether clients of the older protocol are given sessions. Default false.
     pub sessions: bool,
     /// Most sessions of all tenants together. Default 1000.
@@ -138,6 +143,8 @@ impl Default for HttpSettings {
             max_header_bytes,
             max_headers,
             max_target_bytes,
+            max_buffered_bytes,
+            max_buffered_bytes_per_tenant,
         } = Limits::default();
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self {
@@ -160,6 +167,8 @@ impl Default for HttpSettings {
             max_header_bytes,
             max_headers,
             max_target_bytes,
+            max_buffered_bytes,
+            max_buffered_bytes_per_tenant,
             tls: TlsSettings::default(),
             sessions: false,
             max_sessions: 1_000,
@@ -203,6 +212,9 @@ impl HttpSettings {
         }
         if !(128..=self.max_header_bytes).contains(&self.max_target_bytes) {
             return refuse("max_target_bytes", "must be from 128 to http.max_header_bytes");
+        }
+        if self.max_buffered_bytes < self.max_body_bytes as u64 {
+            return refuse("max_buffered_bytes", "must be at least http.max_body_bytes");
         }
         let tls = &self.tls;
         if tls.certificate.is_some() != tls.key.is_some() {
@@ -259,6 +271,8 @@ impl HttpSettings {
                 max_header_bytes: self.max_header_bytes,
                 max_headers: self.max_headers,
                 max_target_bytes: self.max_target_bytes,
+                max_buffered_bytes: self.max_buffered_bytes,
+                max_buffered_bytes_per_tenant: self.max_buffered_bytes_per_tenant,
             },
             proxies: Proxies {
                 networks: self.trusted_proxies.clone(),
@@ -268,6 +282,7 @@ impl HttpSettings {
                 },
             },
             tls: self.tls.options(),
+            behind_tls_proxy: self.behind_tls_proxy,
             sessions: self.sessions.then(|| http::SessionOptions {
                 // One at least, or there is none to give way.
                 max: self.max_sessions.max(1),

@@ -41,6 +41,9 @@ pub(super) enum Foreign {
     Host,
     #[error("this Origin is not served here; http.allowed_origins says which are")]
     Origin,
+    /// Of a request line with a whole URL.
+    #[error("this scheme is not served here; send the path alone")]
+    Scheme,
 }
 
 /// An entry of a setting that is no host or origin.

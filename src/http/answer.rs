@@ -6,38 +6,51 @@
 //! ```
 //!
 //! The rows are in memory once, in a buffer that is written as it is; their escaped copy is made piece by piece as the
-//! connection takes it.
+//! connection takes it. They count against the share of their tenant until then.
 
 use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 
+use super::budget::{Exhausted, Share};
 use crate::server::Attachment;
 
 /// What is made of the escaped copy at a time, and what is written in one piece.
 const PIECE: usize = 64 << 10;
 
-/// `response` with the rows of `attachment` in it, should there be any when its text comes.
-pub(super) fn with_rows(response: Response, attachment: Attachment) -> Response {
+/// `response` with the rows of `attachment` in it, should there be any when its text comes. Rows
+/// for which `share` has no room then cut it; where they are there by now, there is none.
+pub(super) fn with_rows(
+    response: Response,
+    attachment: Attachment,
+    share: Share,
+) -> Result<Response, Exhausted> {
     let (mut parts, body) = response.into_parts();
-    let mut attached = None;
+    let take = move || {
+        let Some((mark, rows)) = attachment.take() else { return Ok(None) };
+        Ok::<_, Exhausted>(Some((mark, share.keep(rows.into_json().into())?)))
+    };
+    let mut attached = take()?;
     let frames = body.into_data_stream().flat_map(move |frame| {
-        let pieces: Box<dyn Iterator<Item = _> + Send> = match frame {
-            Ok(text) => {
-                attached = attached.take().or_else(|| attachment.take());
-                // A notification may go before the answer.
-                match attached.take_if(|(mark, _)| find(&text, mark).is_some()) {
-                    Some((mark, rows)) => Box::new(joined(text, &mark, rows.into_json()).map(Ok)),
-                    None => Box::new(std::iter::once(Ok(text))),
-                }
+        let text = frame.and_then(|text| {
+            // A notification may go before the answer.
+            if attached.is_none() {
+                attached = take().map_err(axum::Error::new)?;
             }
+            Ok(text)
+        });
+        let pieces: Box<dyn Iterator<Item = _> + Send> = match text {
+            Ok(text) => match attached.take_if(|(mark, _)| find(&text, mark).is_some()) {
+                Some((mark, rows)) => Box::new(joined(text, &mark, &rows).map(Ok)),
+                None => Box::new(std::iter::once(Ok(text))),
+            },
             Err(error) => Box::new(std::iter::once(Err(error))),
         };
         stream::iter(pieces)
     });
     // Of the text without the rows.
     parts.headers.remove(axum::http::header::CONTENT_LENGTH);
-    Response::from_parts(parts, Body::from_stream(frames))
+    Ok(Response::from_parts(parts, Body::from_stream(frames)))
 }
 
 /// A part of an answer.
@@ -62,8 +75,7 @@ impl Part {
 }
 
 /// `text` with `rows` in place of each string that is `mark`.
-fn joined(text: Bytes, mark: &str, rows: String) -> impl Iterator<Item = Bytes> + Send + use<> {
-    let rows = Bytes::from(rows);
+fn joined(text: Bytes, mark: &str, rows: &Bytes) -> impl Iterator<Item = Bytes> + Send + use<> {
     let is_small = text.len() + 3 * rows.len() <= PIECE;
     let mut parts = Vec::new();
     let mut rest = text;
@@ -131,7 +143,7 @@ mod tests {
                 .collect();
             let rows = Value::from(rows);
             let text = Bytes::from(written(&json!("rows-0123")).to_string());
-            let pieces: Vec<Bytes> = joined(text, "rows-0123", rows.to_string()).collect();
+            let pieces: Vec<Bytes> = joined(text, "rows-0123", &rows.to_string().into()).collect();
             assert_eq!(pieces.len() > 1, length >= 3_000);
             let answer: Value = serde_json::from_slice(&pieces.concat()).unwrap();
             assert!(answer == written(&rows), "{length}");
@@ -141,7 +153,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_without_rows_is_passed_on_as_it_is() {
         let response = Response::new(Body::from("{\"rows\":\"rows-0123\"}"));
-        let response = with_rows(response, Attachment::default());
+        let response = with_rows(response, Attachment::default(), Share::of_a_test()).unwrap();
         let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
         assert_eq!(body, "{\"rows\":\"rows-0123\"}");
     }

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, Place};
 use super::answer::with_rows;
+use super::budget::Share;
 use super::refusal::Refused;
 use super::session::{OwnSessions, STREAM, SessionOptions, Sessions, is_of_answer};
 use crate::audit::RequestId;
@@ -81,11 +82,13 @@ impl Handlers for Arc<TenantMcpManager> {
 
 /// An [`Exchange`], whatever its handlers are.
 pub(super) trait Answers: Send + Sync {
+    /// The answer to what was admitted. Its bytes count in `share` until they are taken.
     fn answer<'a>(
         &'a self,
         access: TenantAccess,
         request_id: &'a RequestId,
         admitted: Admitted,
+        share: Share,
     ) -> BoxFuture<'a, Result<Response, Refused>>;
 
     fn has_sessions(&self) -> bool;
@@ -120,6 +123,7 @@ impl<H: Handlers> Exchange<H> {
         access: TenantAccess,
         request_id: &RequestId,
         admitted: Admitted,
+        share: Share,
     ) -> Result<Response, Refused> {
         let who = Who::new(access.tenant().clone(), &pool::caller_of(&access));
         let (at_most, mark) = (access.lasts_for(), self.stays.mark(access.tenant()));
@@ -151,7 +155,7 @@ impl<H: Handlers> Exchange<H> {
                 (own, false)
             }
             (None, _) | (_, Place::Alone) => {
-                return Ok(attached(handler, self.protocol.clone(), request).await);
+                return attached(handler, self.protocol.clone(), request, share).await;
             }
         };
         request.extensions_mut().insert(own.lent().clone());
@@ -160,7 +164,7 @@ impl<H: Handlers> Exchange<H> {
         let own = Arc::new(own);
         let begun = begins.then(|| Arc::clone(&own));
         // Without an attachment: what is sent again later has to be whole by itself.
-        let response = respond(handler, own, protocol, request).await;
+        let response = share.hold(respond(handler, own, protocol, request).await)?;
         begun.and_then(|own| own.failure()).map_or(Ok(response), Err)
     }
 }
@@ -175,8 +179,9 @@ impl<H: Handlers> Answers for Exchange<H> {
         access: TenantAccess,
         request_id: &'a RequestId,
         admitted: Admitted,
+        share: Share,
     ) -> BoxFuture<'a, Result<Response, Refused>> {
-        self.serve(access, request_id, admitted).boxed()
+        self.serve(access, request_id, admitted, share).boxed()
     }
 
     fn has_sessions(&self) -> bool {
@@ -193,11 +198,13 @@ async fn attached<S: ServerHandler + Clone>(
     handler: S,
     protocol: StreamableHttpServerConfig,
     mut request: Request,
-) -> Response {
+    share: Share,
+) -> Result<Response, Refused> {
     let attachment = Attachment::default();
     request.extensions_mut().insert(attachment.clone());
     let sessions = Arc::<NeverSessionManager>::default();
-    with_rows(respond(handler, sessions, protocol, request).await, attachment)
+    let response = share.hold(respond(handler, sessions, protocol, request).await)?;
+    Ok(with_rows(response, attachment, share)?)
 }
 
 async fn respond<S: ServerHandler + Clone, M: SessionManager>(

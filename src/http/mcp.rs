@@ -9,6 +9,7 @@ use axum::response::Response;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admitted;
+use super::budget::Budget;
 use super::calls::Calls;
 use super::exchange::{Answers, Exchange, Handlers};
 use super::handle::Handle;
@@ -28,6 +29,7 @@ pub(super) struct Endpoint {
     exchange: Arc<dyn Answers>,
     handle: Handle,
     calls: Calls,
+    budget: Budget,
     stopping: CancellationToken,
 }
 
@@ -41,7 +43,8 @@ impl Endpoint {
         let sessions = handle.current().options.sessions;
         let stays = manager.stays().clone();
         let exchange = Arc::new(Exchange::new(Arc::new(handlers), stays, sessions));
-        Self { manager, exchange, handle, calls: Calls::default(), stopping }
+        let (calls, budget) = (Calls::default(), Budget::default());
+        Self { manager, exchange, handle, calls, budget, stopping }
     }
 
     pub(super) fn log(&self) -> &Log {
@@ -143,13 +146,15 @@ impl Endpoint {
     ) -> Response {
         let current = self.handle.current();
         let has_sessions = self.exchange.has_sessions();
-        let admitted = match Admitted::read(request, &current, has_sessions).await {
+        let share = self.budget.share(access.tenant(), &current.options.limits);
+        let admitted = match Admitted::read(request, &current, has_sessions, &share).await {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, &access, request_id).await,
         };
+        let share = if admitted.changes() { share.without_limit() } else { share };
         let (id, cut) = (admitted.id(), access.origin().cut.clone());
         let answer = async {
-            match self.exchange.answer(access.clone(), request_id, admitted).await {
+            match self.exchange.answer(access.clone(), request_id, admitted, share).await {
                 Ok(response) => in_our_shape(response, id.clone(), request_id),
                 Err(refused) => self.refuse(refused.of(id.clone()), &access, request_id).await,
             }

@@ -18,6 +18,7 @@
 mod admission;
 mod allowed;
 mod answer;
+mod budget;
 mod calls;
 mod exchange;
 mod forwarded;
@@ -45,6 +46,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::uri::Scheme;
 use axum::routing::{any, get};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -76,12 +78,14 @@ pub struct Options {
     pub max_body_bytes: usize,
     /// How long calls under way may take to finish when the service stops.
     pub drain_timeout: Duration,
-    /// What a client may take of the service before it has shown a token.
+    /// What clients may take of the service.
     pub limits: Limits,
     /// Proxies in front, which say whose request it is.
     pub proxies: Proxies,
     /// TLS on the listener itself; in clear without.
     pub tls: Option<TlsOptions>,
+    /// A proxy in front encrypts: clients say `https`, whatever the listener speaks.
+    pub behind_tls_proxy: bool,
     /// Sessions for clients of the older protocol; none when absent.
     pub sessions: Option<SessionOptions>,
 }
@@ -111,6 +115,11 @@ pub struct Limits {
     pub max_headers: usize,
     /// Longest target of a request: its path and what is asked for.
     pub max_target_bytes: usize,
+    /// Most bytes of bodies being read and handled, and of answers not yet taken. Those of 64 KiB
+    /// and less are not counted.
+    pub max_buffered_bytes: u64,
+    /// The same of one tenant; but one is let in where it has none.
+    pub max_buffered_bytes_per_tenant: u64,
 }
 
 impl Default for Limits {
@@ -126,6 +135,8 @@ impl Default for Limits {
             max_header_bytes: 16 << 10,
             max_headers: 100,
             max_target_bytes: 1_024,
+            max_buffered_bytes: 512 << 20,
+            max_buffered_bytes_per_tenant: 64 << 20,
         }
     }
 }
@@ -142,11 +153,20 @@ impl Default for Options {
             proxies: Proxies::default(),
             sessions: None,
             tls: None,
+            behind_tls_proxy: false,
         }
     }
 }
 
 impl Options {
+    /// Whether a client that is served may take the service to be at a URL of `scheme`.
+    fn serves(&self, scheme: &Scheme) -> bool {
+        if self.behind_tls_proxy {
+            return *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+        }
+        *scheme == if self.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP }
+    }
+
     /// Whether every entry of `allowed_hosts` and `allowed_origins` names something.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use rmcp::model::ProtocolVersion;
 use serde_json::{Value, json};
 
 use super::allowed::Foreign;
+use super::budget::Exhausted;
 use super::headers::Unfit;
 use super::message::Malformed;
 use crate::audit::RequestId;
@@ -56,9 +57,9 @@ impl Refused {
         }
     }
 
-    /// The URL has a query.
+    /// The URL has a query or a fragment.
     pub(super) fn query() -> Self {
-        let message = "the URL may have no query; the token says which tenant";
+        let message = "the URL may have no query and no fragment; the token says which tenant";
         Self { rule: Some("query-string"), ..Self::invalid(StatusCode::BAD_REQUEST, message) }
     }
 
@@ -128,6 +129,9 @@ impl Refused {
             let challenge = HeaderValue::from_static("Bearer realm=\"tenantry\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if self.code == ErrorCode::PoolExhausted {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
         }
@@ -141,11 +145,17 @@ impl From<ErrorCode> for Refused {
     }
 }
 
+impl From<Exhausted> for Refused {
+    fn from(exhausted: Exhausted) -> Self {
+        Self { message: exhausted.to_string(), ..ErrorCode::PoolExhausted.into() }
+    }
+}
+
 impl From<Foreign> for Refused {
     fn from(foreign: Foreign) -> Self {
         let message = foreign.to_string();
         match foreign {
-            Foreign::AmbiguousHost => {
+            Foreign::AmbiguousHost | Foreign::Scheme => {
                 Self { rule: Some("host"), ..Self::invalid(StatusCode::BAD_REQUEST, message) }
             }
             Foreign::Host => Self { message, rule: Some("host"), ..ErrorCode::Forbidden.into() },

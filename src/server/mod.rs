@@ -63,6 +63,7 @@ pub use pacing::Refusals;
 pub use session::McpSession;
 pub use stay::{Full, Kind as StayKind, Look, Mark, Stay, Stays, Who};
 pub use subscription::Subscriptions;
+pub(crate) use tools::chooses_tenant;
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};
 pub use write::{WriteAnswer, WriteArguments};
 

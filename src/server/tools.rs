@@ -300,8 +300,8 @@ pub(super) struct ListArguments {
 #[serde(deny_unknown_fields)]
 pub(super) struct NoArguments {}
 
-/// Beginnings of arguments by which servers elsewhere let the caller choose a tenant, without `_`,
-/// `-` and upper case. No tool here has one.
+/// Beginnings of names by which servers elsewhere let the caller choose a tenant, without `_`,
+/// `-` and upper case. No tool here has an argument, and no method a parameter, of such a name.
 const TENANT_ARGUMENTS: [&str; 7] =
     ["tenant", "org", "account", "workspace", "project", "database", "connection"];
 
@@ -324,7 +324,8 @@ pub(super) fn arguments<T: serde::de::DeserializeOwned>(
     })
 }
 
-fn chooses_tenant(key: &str) -> bool {
+/// Whether a member of this name would be for choosing a tenant.
+pub(crate) fn chooses_tenant(key: &str) -> bool {
     let letters = key.bytes().filter(u8::is_ascii_alphanumeric);
     let start: Vec<u8> = letters.map(|byte| byte.to_ascii_lowercase()).take(16).collect();
     TENANT_ARGUMENTS.iter().any(|name| start.starts_with(name.as_bytes()))

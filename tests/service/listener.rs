@@ -164,6 +164,70 @@ async fn a_client_that_does_not_take_its_answer_holds_no_instance() {
     assert!(is_whole, "{} bytes", answer.len());
 }
 
+#[tokio::test]
+async fn what_nobody_takes_and_what_comes_slowly_fills_the_share_of_its_tenant_only() {
+    const SHARE: &str = "16777216";
+    let sandbox = Sandbox::new();
+    let limits = json!({ "max_rows": 100_000, "max_result_bytes": 64 << 20 });
+    sandbox.add_tenant("tenant001", &json!({ "limits": limits }));
+    sandbox.add_tenant("tenant002", &json!({ "limits": limits }));
+    sandbox.import();
+    let tokens = [sandbox.token("tenant001"), sandbox.token("tenant002")];
+    let server = sandbox.serve_with(&[("TENANTRY_HTTP__MAX_BUFFERED_BYTES_PER_TENANT", SHARE)]);
+    let row = ["a.email", "b.email", "c.email"].repeat(4).join(" || ");
+    let from = "customers a, customers b, customers c";
+    let large = |token| query(&format!("SELECT {row} FROM {from}"), token);
+    let neighbours = large(&tokens[1]).replace("mcp://tenant001", "mcp://tenant002");
+    let before = resident(&server);
+
+    // Whether each is answered; its beginning is all that is read.
+    let begin = async |request: &str, begun: &str| {
+        let mut stream = connect(&server).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut start = vec![0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        if start == begun.as_bytes() {
+            return Ok(stream);
+        }
+        stream.read_to_end(&mut start).await.unwrap();
+        Err(String::from_utf8(start).unwrap())
+    };
+    let fill = async |request: &str, begun: &str| {
+        let mut open = Vec::new();
+        loop {
+            match begin(request, begun).await {
+                Ok(stream) => open.push(stream),
+                Err(refused) => break (open, refused),
+            }
+            assert!(open.len() < 20, "{} are open", open.len());
+        }
+    };
+    let (unread, refused) = fill(&large(&tokens[0]), "HTTP/1.1 200").await;
+    assert!(!unread.is_empty());
+    assert!(status(&refused) == "503" && refused.contains("POOL_EXHAUSTED"), "{refused}");
+    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
+    let answer = exchange(connect(&server).await, &neighbours).await;
+    assert!(answer.len() > 24 << 20 && answer.contains("\"isError\":false"));
+    // What is small is served all the same.
+    let small = exchange(connect(&server).await, &query("SELECT 1", &tokens[0])).await;
+    assert!(small.contains("\"isError\":false"), "{small}");
+
+    let body = list_tools("/mcp", Some(&tokens[1]), "Expect: 100-continue\r\n");
+    let (head, _) = body.split_once("Content-Length: ").unwrap();
+    let head = format!("{head}Content-Length: 1000000\r\n\r\n");
+    let (slow, refused) = fill(&head, "HTTP/1.1 100").await;
+    assert_eq!(slow.len(), 16);
+    assert!(status(&refused) == "503" && refused.contains("POOL_EXHAUSTED"), "{refused}");
+    let used = resident(&server).saturating_sub(before);
+    println!("{} MiB for {} answers", used >> 20, unread.len());
+
+    drop((unread, slow));
+    for request in [&large(&tokens[0]), &neighbours] {
+        // That they hung up has to be noticed first.
+        while status(&exchange(connect(&server).await, request).await) != "200" {}
+    }
+}
+
 /// Certificates in `directory` for a service that asks clients for theirs.
 struct Authority<'a> {
     directory: &'a Path,

@@ -7,12 +7,14 @@
 //! each part of an answer --> taken by the client         stall timeout for MIN_TAKEN bytes
 //! ```
 //!
-//! While a request is worked on nothing runs: how long a call may take is for others to say.
+//! While a request is worked on nothing runs: how long a call may take is for others to say. What
+//! comes meanwhile is kept, to see by it that the client has hung up (see [`super::portion`]).
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,39 +25,18 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::super::Limits;
+use super::portion::{Lines, Serving, Turn};
 
 /// What a client has to take of an answer in each stall timeout, where there is as much: one that
 /// takes a byte now and then holds the rest in memory no longer than one that takes nothing.
 const MIN_TAKEN: usize = 32 << 10;
 
-/// Whether a request of a connection is being served; odd when one is.
-#[derive(Debug, Default)]
-pub(super) struct Turn(AtomicU64);
+/// What is read at a time.
+const PIECE: usize = 8 << 10;
 
-/// A request is being served, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Serving(Arc<Turn>);
-
-impl Turn {
-    pub(super) fn begin(self: &Arc<Self>) -> Serving {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Serving(Arc::clone(self))
-    }
-
-    fn now(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn is_serving(&self) -> bool {
-        !self.now().is_multiple_of(2)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
+/// Most that is kept of what a client sends while its request is served. Whoever sends more is cut
+/// off: the end of the connection would be seen behind it only.
+const MAX_AHEAD: usize = 16 << 10;
 
 /// A stream whose client has to send heads, and take answers, in time.
 #[derive(Debug)]
@@ -71,6 +52,11 @@ pub(super) struct Patient<S> {
     stall: Option<Pin<Box<Sleep>>>,
     /// Since `stall` began.
     taken: usize,
+    /// What was read and not handed on.
+    ahead: Vec<u8>,
+    lines: Lines,
+    /// The next is handed on once what was may have been read.
+    waits: bool,
 }
 
 impl<S> Patient<S> {
@@ -92,6 +78,9 @@ impl<S> Patient<S> {
             head,
             stall: None,
             taken: 0,
+            ahead: Vec::new(),
+            lines: Lines::default(),
+            waits: false,
         }
     }
 
@@ -153,6 +142,52 @@ fn late(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Reads a portion of what the request that is coming, or being served, consists of; nothing is
+    /// the end of the connection.
+    fn read_portion(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.waits) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let ahead = std::mem::take(&mut self.ahead);
+        if self.hand_on(&ahead, buffer) {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            if self.ahead.len() >= MAX_AHEAD {
+                return Poll::Ready(Err(io::Error::other("too much was sent ahead")));
+            }
+            let mut piece = [MaybeUninit::uninit(); PIECE];
+            let mut piece = ReadBuf::uninit(&mut piece);
+            if Pin::new(&mut self.stream).poll_read(cx, &mut piece)?.is_pending() {
+                if !self.ahead.is_empty() {
+                    self.turn.wake(cx.waker());
+                }
+                return Poll::Pending;
+            }
+            if piece.filled().is_empty() || self.hand_on(piece.filled(), buffer) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Puts a portion of `bytes` into `buffer`, and keeps the rest. Says whether there is any.
+    fn hand_on(&mut self, bytes: &[u8], buffer: &mut ReadBuf<'_>) -> bool {
+        let fitting = bytes.len().min(buffer.remaining());
+        let portion = self.lines.portion(&bytes[..fitting], &self.turn);
+        let (handed, kept) = bytes.split_at(portion.bytes);
+        buffer.put_slice(handed);
+        self.ahead.extend_from_slice(kept);
+        self.waits = portion.may_end_chunks;
+        !handed.is_empty()
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -160,7 +195,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let read = self.read_portion(cx, buffer);
         self.received(buffer.filled().len() > before);
         if read.is_ready() {
             return read;
@@ -219,13 +254,19 @@ pub(super) struct Received {
     stall_timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     was_late: Arc<AtomicBool>,
+    turn: Arc<Turn>,
 }
 
 impl Received {
-    /// `was_late` is set when `body` did not come in time.
-    pub(super) fn new(body: Incoming, limits: &Limits, was_late: Arc<AtomicBool>) -> Self {
+    /// `was_late` is set when `body` did not come in time; `turn` is told when it is whole.
+    pub(super) fn new(
+        body: Incoming,
+        limits: &Limits,
+        was_late: Arc<AtomicBool>,
+        turn: Arc<Turn>,
+    ) -> Self {
         let whole = Instant::now() + limits.body_timeout;
-        Self { body, whole, stall_timeout: limits.stall_timeout, timer: None, was_late }
+        Self { body, whole, stall_timeout: limits.stall_timeout, timer: None, was_late, turn }
     }
 }
 
@@ -239,6 +280,9 @@ impl hyper::body::Body for Received {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.timer = None;
+            if frame.is_none() {
+                self.turn.body_ended();
+            }
             return Poll::Ready(frame.map(|frame| frame.map_err(axum::Error::new)));
         }
         let until = self.whole.min(Instant::now() + self.stall_timeout);

@@ -8,13 +8,16 @@
 //!
 //! Protects against: clients that connect and say little (slow heads, slow bodies, half a handshake),
 //! that connect too often, that say too much, that do not take their answers. Each costs a task, a
-//! socket and at most some tens of KiB, for a time that has an end. A connection beyond the limits is
+//! socket and at most some tens of KiB, for a time that has an end; larger bodies and answers have to
+//! find room in the share of their tenant ([`super::budget`]). A connection beyond the limits is
 //! closed at once, without an answer: over TLS there is none before the handshake, which is what
 //! must not be paid for. Not against floods that fill the line, nor against many addresses that fill
 //! the limit together: they wait for a connection that ends.
 
 mod admission;
 mod deadline;
+mod portion;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +30,7 @@ use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -39,7 +42,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::admission::{Admission, Admitted};
-use self::deadline::{Answer, Patient, Received, Turn};
+use self::deadline::{Answer, Patient, Received};
+pub(super) use self::portion::Fragment;
+use self::portion::Turn;
 use super::handle::{Current, Handle};
 use super::tls::ClientIdentity;
 
@@ -218,15 +223,18 @@ impl Connection {
         turn: &Arc<Turn>,
         client: &ClientIdentity,
     ) -> impl Future<Output = Result<Response, Infallible>> + Send + use<> {
-        let serving = turn.begin();
+        let (serving, fragment) = turn.begin(request.body().size_hint().exact());
         let options = &self.current.options;
         let is_too_long = target_bytes(&request) > options.limits.max_target_bytes;
         let was_late = Arc::new(AtomicBool::new(false));
         let address = options.proxies.client(self.peer, request.headers());
-        let received = Arc::clone(&was_late);
+        let (late, whole) = (Arc::clone(&was_late), Arc::clone(turn));
         let mut request =
-            request.map(|body| Body::new(Received::new(body, &options.limits, received)));
+            request.map(|body| Body::new(Received::new(body, &options.limits, late, whole)));
         request.extensions_mut().insert(ConnectInfo(address));
+        if let Some(fragment) = fragment {
+            request.extensions_mut().insert(fragment);
+        }
         if let Some(tenant) = client.tenant() {
             request.extensions_mut().insert(tenant);
         }

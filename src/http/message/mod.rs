@@ -6,10 +6,12 @@
 //!
 //! Only this module makes a [`Message`], and only its bytes are handed on. Protects against: a
 //! message that one reader takes for another than the next one does (members that come twice or
-//! look like known ones, ids that do not come back as they were sent), and against answers that
-//! call a known method unknown because its parameters did not fit. Does not look at the arguments
-//! of a tool: each tool has a schema for those.
+//! look like known ones, ids that do not come back as they were sent), against a choice of tenant
+//! that nobody reads ([`params`]), and against answers that call a known method unknown because its
+//! parameters did not fit. Does not look at the arguments of a tool: each tool has a schema for
+//! those.
 
+mod params;
 #[cfg(test)]
 mod tests;
 
@@ -137,8 +139,14 @@ pub(super) enum Problem {
     Object,
     #[error("\"params\" has to be an object, with \"_meta\" an object")]
     Params,
+    #[error("\"params\" has a member that the method does not have")]
+    Parameter,
     #[error("the method needs other \"params\"")]
     Parameters,
+    #[error("\"progressToken\" has to be a string or an integer of 64 bits")]
+    ProgressToken,
+    #[error("\"params\" cannot choose a tenant; the token says which")]
+    Tenant,
     #[error("the call needs the \"name\" of a tool, and \"arguments\" that are an object")]
     ToolCall,
     #[error("a message has \"method\", or \"id\" and either \"result\" or \"error\"")]
@@ -168,7 +176,12 @@ impl Problem {
             | Self::Shape
             | Self::Values
             | Self::Version => -32_600,
-            Self::Params | Self::Parameters | Self::ToolCall => -32_602,
+            Self::Params
+            | Self::Parameter
+            | Self::Parameters
+            | Self::ProgressToken
+            | Self::Tenant
+            | Self::ToolCall => -32_602,
         }
     }
 
@@ -177,6 +190,8 @@ impl Problem {
         match self {
             Self::Duplicate => Some("duplicate-key"),
             Self::Lookalike => Some("lookalike-key"),
+            Self::Parameter => Some("unknown-parameter"),
+            Self::Tenant => Some("tenant-argument"),
             Self::Batch
             | Self::Depth
             | Self::Empty
@@ -188,6 +203,7 @@ impl Problem {
             | Self::Object
             | Self::Params
             | Self::Parameters
+            | Self::ProgressToken
             | Self::ToolCall
             | Self::Shape
             | Self::Syntax
@@ -338,8 +354,15 @@ fn read_call(id: Option<Value>, method: String, params: Option<Json<'_>>) -> Res
     }
     let version = meta.iter().find(|member| member.key == VERSION_KEY);
     let version = version.map(|it| it.value.string().ok_or(Problem::Params)).transpose()?;
+    let is_token = |it: Json<'_>| it.integer().is_some() || it.kind() == Kind::String;
+    if meta.iter().any(|member| member.key == "progressToken" && !is_token(member.value)) {
+        return Err(Problem::ProgressToken);
+    }
     // A notification is never answered, whatever is in it.
     if id.is_some() {
+        if !is_removed(&method, version.as_deref()) {
+            params::check(&method, &members)?;
+        }
         if method == "tools/call" {
             let is_optional = |key: &str, kind: Kind| {
                 member(key).is_none_or(|it| it.kind() == kind || it.kind() == Kind::Null)

@@ -23,10 +23,59 @@ async fn a_head_has_to_come_in_time_and_a_connection_without_one_may_stay() {
     let mut second = served.connect().await;
     assert_eq!(ask(&mut second, GET).await.0, 200);
     second.write_all(b"G").await.unwrap();
+    let mut together = served.connect().await;
+    assert_eq!(ask(&mut together, &format!("{GET}G")).await.0, 200);
     assert!(is_closed(&mut slow).await && is_closed(&mut second).await);
+    assert!(is_closed(&mut together).await);
     assert!(is_closed(&mut silent).await);
     assert!(began.elapsed() >= SOON);
     assert_eq!(ask(&mut idle, GET).await, (200, "here\n".to_owned()));
+}
+
+#[tokio::test]
+async fn hanging_up_ends_a_call_whatever_was_sent_behind_it() {
+    const WAIT: &str = "GET /wait HTTP/1.1\r\nHost: x\r\n\r\n";
+    const BODY: &str = "POST /wait HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345";
+    const CHUNKS: &str = "POST /wait HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n\
+        3\r\na\n\n\r\n0\r\n\r\n";
+    let mut served = Served::start(Options::default()).await;
+    for call in [WAIT, BODY, CHUNKS] {
+        for behind in ["", "\r\n", "G", GET, WAIT] {
+            for resets in [false, true] {
+                let mut stream = served.connect().await;
+                stream.write_all(format!("{call}{behind}").as_bytes()).await.unwrap();
+                served.waiting.notified().await;
+                if resets {
+                    stream.set_zero_linger().unwrap();
+                }
+                drop(stream);
+                let ended = tokio::time::timeout(30 * SOON, served.let_go.recv()).await;
+                assert!(ended.is_ok(), "{call:?}, {behind:?}, {resets}");
+            }
+        }
+        // What would hide the end is one.
+        let mut stream = served.connect().await;
+        stream.write_all(call.as_bytes()).await.unwrap();
+        served.waiting.notified().await;
+        // It may be closed before all is written.
+        let _sent = stream.write_all("x".repeat(20_000).as_bytes()).await;
+        served.let_go.recv().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_together_are_answered_one_after_the_other() {
+    const POST: &str = "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+    let served = Served::start(Options::default()).await;
+    let mut stream = served.connect().await;
+    let all = format!("\r\nGET /wait HTTP/1.1\r\nHost: x\r\n\r\n{POST}1\n\n45{POST}12345{GET}");
+    stream.write_all(all.as_bytes()).await.unwrap();
+    served.waiting.notified().await;
+    served.go_on.cancel();
+    for expected in ["done\n", "5", "5", "here\n"] {
+        assert_eq!(answer(&mut stream).await, (200, expected.to_owned()));
+    }
+    assert_eq!(ask(&mut stream, GET).await.0, 200);
 }
 
 #[tokio::test]

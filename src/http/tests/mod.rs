@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{ConnectInfo, Request};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use futures_util::{StreamExt as _, stream};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -38,7 +38,7 @@ struct Served {
     waiting: Arc<Notify>,
     /// Ends the calls of `/wait`.
     go_on: CancellationToken,
-    /// Told when an answer of `/large` is let go of.
+    /// Told when an answer of `/large`, or a call of `/wait`, is let go of.
     let_go: mpsc::UnboundedReceiver<()>,
 }
 
@@ -59,6 +59,7 @@ impl Served {
         let (waiting, go_on) = (Arc::new(Notify::new()), CancellationToken::new());
         let (wait, ends) = (Arc::clone(&waiting), go_on.clone());
         let (told, let_go) = mpsc::unbounded_channel();
+        let ended = told.clone();
         let router = Router::new()
             .route("/", get(|| async { "here\n" }))
             .route("/body", post(|body: Bytes| async move { body.len().to_string() }))
@@ -67,7 +68,8 @@ impl Served {
             .route("/large", get(move || async move { large(LetGo(told)) }))
             .route(
                 "/wait",
-                get(move || async move {
+                any(move |_: Bytes| async move {
+                    let _held = LetGo(ended);
                     wait.notify_one();
                     ends.cancelled().await;
                     "done\n"
