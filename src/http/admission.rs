@@ -9,7 +9,7 @@
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, HeaderValue, Method};
 use futures_util::StreamExt as _;
 use serde_json::Value;
 
@@ -49,7 +49,7 @@ pub(super) enum Place {
 impl Place {
     fn of(headers: &HeaderMap, method: &str) -> Self {
         // Which agrees with the body.
-        let version = headers.get("MCP-Protocol-Version").map(|version| version.as_bytes());
+        let version = headers.get("MCP-Protocol-Version").map(HeaderValue::as_bytes);
         match headers.get(SESSION_ID) {
             _ if version.is_some_and(|version| version >= STATELESS.as_bytes()) => Self::Alone,
             Some(id) => Self::Session(String::from_utf8_lossy(id.as_bytes()).into_owned()),

@@ -146,7 +146,10 @@ impl<H: Handlers> Exchange<H> {
                 let used = (opens_stream || id != STREAM).then(|| (id, cut.clone()));
                 let own = OwnSessions::find(Arc::clone(sessions), who, &session, used)?;
                 if opens_stream {
-                    own.tell(self.handlers.news(&handler, own.lent(), cut).await.map_err(told)?);
+                    let news = self.handlers.news(&handler, own.lent(), cut).await;
+                    own.tell(news.map_err(|failure| {
+                        Refused::because(failure.code(), failure.error.to_string())
+                    })?);
                 }
                 // A session has the handler that it began with; what this request was granted is in this
                 // one.
@@ -167,10 +170,6 @@ impl<H: Handlers> Exchange<H> {
         let response = share.hold(respond(handler, own, protocol, request).await)?;
         begun.and_then(|own| own.failure()).map_or(Ok(response), Err)
     }
-}
-
-fn told(failure: Failure) -> Refused {
-    Refused::because(failure.code(), failure.error.to_string())
 }
 
 impl<H: Handlers> Answers for Exchange<H> {

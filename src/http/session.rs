@@ -255,26 +255,21 @@ impl OwnSessions {
         owner: Who,
         id: &str,
         used: Option<(Value, CancellationToken)>,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, Unusable> {
         let session = SessionId::from(id);
         let mut own = Self::new(Arc::clone(&sessions), owner, None, None);
         let mut table = sessions.table();
         let found = table.get_mut(&session).filter(|it| !it.stay.ended().is_cancelled());
-        let found = found.ok_or_else(|| Refused::no_session(false))?;
+        let found = found.ok_or(Unusable::Unknown)?;
         if found.owner != own.owner {
-            return Err(Refused::no_session(true));
+            return Err(Unusable::Foreign);
         }
         found.used = Instant::now();
         own.lent = found.lent.of_next_request();
         own.held = Some(found.held.clone());
         if let Some((id, cut)) = used {
             if found.uses.contains_key(&id) {
-                let is_stream = id == STREAM;
-                return Err(if is_stream {
-                    Refused::second_stream()
-                } else {
-                    Refused::id_in_use()
-                });
+                return Err(if id == STREAM { Unusable::Listening } else { Unusable::IdInUse });
             }
             found.uses.insert(id.clone(), cut);
             drop(table);
@@ -348,8 +343,32 @@ impl OwnSessions {
                 return Err(busy);
             }
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it ends with the session, which a stop cuts"
+        )]
         tokio::spawn(Arc::clone(sessions).attend(id.clone(), ended, self.over.clone(), gone));
         Ok((id, transport))
+    }
+}
+
+/// Why a request is not served in the session that it names.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Unusable {
+    Foreign,
+    IdInUse,
+    Listening,
+    Unknown,
+}
+
+impl From<Unusable> for Refused {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Foreign => Self::no_session(true),
+            Unusable::IdInUse => Self::id_in_use(),
+            Unusable::Listening => Self::second_stream(),
+            Unusable::Unknown => Self::no_session(false),
+        }
     }
 }
 

@@ -175,7 +175,7 @@ pub async fn serve(
                 continue;
             }
         };
-        if let Some(cancelled) = posted.call.as_ref().and_then(|call| call.cancels.as_ref()) {
+        if let Some(cancelled) = posted.call.as_ref().and_then(|call| call.cancels.as_deref()) {
             if let Some(call) = cancellations.get(cancelled) {
                 call.cancel();
             }

@@ -313,7 +313,7 @@ async fn a_call_ends_when_its_caller_goes_in_either_era() {
 }
 
 /// Subscribes to both lists, and reads until that is acknowledged.
-async fn listen(server: &Server, token: &str) -> Response {
+pub(crate) async fn listen(server: &Server, token: &str) -> Response {
     let notifications = json!({
         "toolsListChanged": true, "resourcesListChanged": true, "promptsListChanged": true,
     });

@@ -88,8 +88,7 @@ async fn every_way_to_the_data_counts_and_what_says_how_much_remains_does_not() 
     let template = "mcp://tenant001/database/table/{name}";
     client.complete_resource_argument(template, "name", "c", None).await.unwrap();
     assert_eq!(used(&client).await, before + 2);
-    let filter = rmcp::model::SubscriptionFilter::builder().resources_list_changed().build();
-    let _listening = client.listen(filter).await.unwrap();
+    let _listening = crate::protocol::listen(&server, &token).await;
     // Who listens looks at once.
     while used(&client).await < before + 3 {}
     server.stop().ok();

@@ -102,7 +102,7 @@ pub(crate) struct Call {
     /// The revision that `_meta` names.
     pub(crate) version: Option<String>,
     /// The id of the call that the sender does not want any more.
-    pub(crate) cancels: Option<Value>,
+    pub(crate) cancels: Option<Box<Value>>,
 }
 
 /// Why a body is no message.
@@ -386,7 +386,7 @@ fn read_call(id: Option<Value>, method: String, params: Option<Json<'_>>) -> Res
     };
     let name = name.and_then(Json::string).map(Cow::into_owned);
     let is_cancellation = id.is_none() && method == "notifications/cancelled";
-    let cancels = member("requestId").filter(|_| is_cancellation).and_then(read_id);
+    let cancels = member("requestId").filter(|_| is_cancellation).and_then(read_id).map(Box::new);
     Ok(Call { id, method, name, version: version.map(Cow::into_owned), cancels })
 }
 
