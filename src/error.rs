@@ -19,6 +19,8 @@ pub enum ErrorCode {
     DatabaseUnavailable,
     /// Not the caller's tenant. The same answer whether the other tenant exists or not.
     Forbidden,
+    /// Another process has the data directory or the address.
+    InUse,
     /// Stored data failed authentication, or does not fit together.
     IntegrityError,
     /// An unexpected failure; the request id leads to the log.
@@ -27,6 +29,8 @@ pub enum ErrorCode {
     InvalidArgument,
     /// The tenant id breaks the rule for ids.
     InvalidTenant,
+    /// A look at everything found what an operator should set right.
+    NeedsAttention,
     /// The session ended while a change was made final: it may have been made or not.
     OutcomeUnknown,
     /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one;
@@ -60,7 +64,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the README's table.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidTenant,
         Self::TenantNotConfigured,
         Self::Forbidden,
@@ -82,6 +86,8 @@ impl ErrorCode {
         Self::AuditUnavailable,
         Self::IntegrityError,
         Self::StorageFull,
+        Self::InUse,
+        Self::NeedsAttention,
         Self::Cancelled,
     ];
 
@@ -92,10 +98,12 @@ impl ErrorCode {
             Self::Cancelled => "CANCELLED",
             Self::DatabaseUnavailable => "DATABASE_UNAVAILABLE",
             Self::Forbidden => "FORBIDDEN",
+            Self::InUse => "IN_USE",
             Self::IntegrityError => "INTEGRITY_ERROR",
             Self::InternalError => "INTERNAL_ERROR",
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::InvalidTenant => "INVALID_TENANT",
+            Self::NeedsAttention => "NEEDS_ATTENTION",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
             Self::PoolExhausted => "POOL_EXHAUSTED",
             Self::QueryFailed => "QUERY_FAILED",
@@ -122,10 +130,12 @@ impl ErrorCode {
             Self::Forbidden => {
                 "this resource does not belong to your tenant; the attempt was recorded"
             }
+            Self::InUse => "another process has it",
             Self::IntegrityError => "stored data failed authentication",
             Self::InternalError => "unexpected internal error; the request id leads to the log",
             Self::InvalidArgument => "an argument is not valid",
             Self::InvalidTenant => "the tenant id is not valid",
+            Self::NeedsAttention => "something needs attention",
             Self::OutcomeUnknown => "it is not known whether the change was made",
             Self::PoolExhausted => "all instances of this tenant stayed busy; try again",
             Self::QueryFailed => "the database answered with an error",
@@ -146,7 +156,7 @@ impl ErrorCode {
     }
 
     /// What a command ends with that fails for this reason: 1 failed, 3 refused, 4 integrity,
-    /// 75 try again.
+    /// 6 needs attention, 75 try again.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Forbidden
@@ -155,8 +165,10 @@ impl ErrorCode {
             | Self::Unauthenticated
             | Self::VaultSealed => 3,
             Self::IntegrityError => 4,
+            Self::NeedsAttention => 6,
             Self::AuditUnavailable
             | Self::DatabaseUnavailable
+            | Self::InUse
             | Self::PoolExhausted
             | Self::QueryTimeout
             | Self::QuotaExceeded
@@ -187,12 +199,14 @@ impl ErrorCode {
             Self::QuotaExceeded | Self::TooManyFailures => 429,
             Self::IntegrityError
             | Self::InternalError
+            | Self::NeedsAttention
             | Self::OutcomeUnknown
             | Self::QueryTimeout
             | Self::ResultTooLarge => 500,
             Self::AuditUnavailable
             | Self::Cancelled
             | Self::DatabaseUnavailable
+            | Self::InUse
             | Self::PoolExhausted
             | Self::VaultSealed => 503,
             Self::StorageFull => 507,

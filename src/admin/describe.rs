@@ -226,16 +226,35 @@ pub(super) fn reseal(progress: &ResealProgress) -> Value {
     })
 }
 
-/// The certificates stay text: they are signed as they are.
-pub(super) fn removed(tenants: &[String], certificates: &[Certificate]) -> Value {
-    let certificates: Vec<_> = certificates.iter().map(Certificate::as_str).collect();
-    json!({ "removed": tenants, "certificates": certificates })
+/// A tenant that was removed, whose certificate is a file in `place`. It stays text: it is signed as it
+/// is. Its `database` is the file that is left.
+pub(super) fn removed(
+    tenant: &str,
+    certificate: &Certificate,
+    place: &Path,
+    database: Option<&Path>,
+) -> Value {
+    let handle = certificate.handle();
+    json!({
+        "tenant_id": tenant,
+        "handle": handle,
+        "file": place.join(format!("{handle}.txt")),
+        "certificate": certificate.as_str(),
+        "database": database,
+    })
 }
 
 /// What an import came to.
 pub(crate) fn imported(imported: &Imported) -> Value {
-    let Imported { changes, privileged, warnings, unknown_roles, is_refused, is_dry_run } =
-        imported;
+    let Imported {
+        changes,
+        privileged,
+        locked_out,
+        warnings,
+        unknown_roles,
+        is_refused,
+        is_dry_run,
+    } = imported;
     let changes = changes.iter().map(|change| {
         let (word, fields) = match &change.kind {
             ChangeKind::Added => ("added", Vec::new()),
@@ -254,6 +273,7 @@ pub(crate) fn imported(imported: &Imported) -> Value {
         "dry_run": is_dry_run,
         "changes": changes.collect::<Vec<_>>(),
         "privileged": of("findings", privileged),
+        "locked_out": of("message", locked_out),
         "warnings": of("message", warnings),
         "unknown_roles": unknown_roles,
     })

@@ -114,8 +114,15 @@ impl Admin {
             Command::TenantRemove { proof, tenants } => {
                 let ids: Vec<_> =
                     tenants.iter().map(|id| parse_id(id)).collect::<Result<_, _>>()?;
+                // Before: afterwards nobody knows where they are.
+                let databases: Vec<_> = ids.iter().map(|id| self.sqlite_file(id)).collect();
                 let certificates = self.remove_tenants(&proof.unlock(secrets)?, &ids)?;
-                Ok(describe::removed(tenants, &certificates))
+                let place = self.vault.directory().certificates_path();
+                let removed = tenants.iter().zip(&certificates).zip(&databases);
+                let removed = removed.map(|((tenant, certificate), database)| {
+                    describe::removed(tenant, certificate, &place, database.as_deref())
+                });
+                Ok(json!({ "removed": removed.collect::<Vec<_>>() }))
             }
             Command::TenantSeal { proof, tenant } => {
                 self.seal_tenant(&proof.unlock(secrets)?, &parse_id(tenant)?)?;

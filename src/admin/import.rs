@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::roles::{self, Privileged};
+use super::roles::{self, Found, Privileged};
 use super::{About, Admin, Error, Progress};
 use crate::tenant::{Connection, ResolvedTenant, TenantConfig, TenantId};
 use crate::vault::{Change, ChangeKind};
@@ -20,7 +20,7 @@ pub struct Import {
     pub check_roles: bool,
     /// Take in also those whose role is privileged, and record that.
     pub allow_privileged: bool,
-    /// Leave those out and take in the others.
+    /// Leave those out, and those who cannot log in, and take in the others.
     pub skip_privileged: bool,
 }
 
@@ -49,11 +49,13 @@ pub struct Imported {
     pub changes: Vec<Change>,
     /// Whose roles are privileged; only with [`Import::allow_privileged`] are they among the changes.
     pub privileged: Vec<(TenantId, String)>,
+    /// Who cannot log in, and how their databases say so; they are not among the changes.
+    pub locked_out: Vec<(TenantId, String)>,
     /// What else there is to say, of whom.
     pub warnings: Vec<(TenantId, String)>,
     /// Roles that nobody could be asked about.
     pub unknown_roles: u64,
-    /// Nothing was taken in, for the privileged roles.
+    /// Nothing was taken in, for the privileged roles or those that cannot log in.
     pub is_refused: bool,
     /// Nothing was to be.
     pub is_dry_run: bool,
@@ -77,6 +79,7 @@ impl Admin {
         let mut imported = Imported {
             changes: Vec::new(),
             privileged: Vec::new(),
+            locked_out: Vec::new(),
             warnings: Vec::new(),
             unknown_roles: 0,
             is_refused: false,
@@ -87,19 +90,24 @@ impl Admin {
             let found =
                 self.privileged(candidates, read, import.readmit, &mut imported, progress)?;
             if !import.allow_privileged {
-                places.retain(|at| !found.iter().any(|it| it.at == *at));
+                places.retain(|at| !found.privileged.iter().any(|it| it.at == *at));
             }
-            let name = |it: Privileged| (candidates[it.at].id.clone(), it.findings);
-            imported.privileged = found.into_iter().map(name).collect();
-            if import.allow_privileged && !import.dry_run {
-                for (tenant, findings) in &imported.privileged {
-                    self.allow_privileged(tenant, findings)?;
-                }
-            }
+            places.retain(|at| !found.locked_out.iter().any(|(locked_out, _)| locked_out == at));
+            let id = |at: usize| candidates[at].id.clone();
+            let named = |it: Privileged| (id(it.at), it.findings);
+            imported.privileged = found.privileged.into_iter().map(named).collect();
+            imported.locked_out =
+                found.locked_out.into_iter().map(|(at, why)| (id(at), why)).collect();
+            imported.unknown_roles = found.unknown;
             let is_left_out = places.len() < candidates.len();
             if places.is_empty() || (is_left_out && !import.skip_privileged) {
                 imported.is_refused = is_left_out;
                 return Ok(imported);
+            }
+            if import.allow_privileged && !import.dry_run {
+                for (tenant, findings) in &imported.privileged {
+                    self.allow_privileged(tenant, findings)?;
+                }
             }
         }
         let ids: Vec<TenantId> = places.iter().map(|at| candidates[*at].id.clone()).collect();
@@ -119,7 +127,7 @@ impl Admin {
         Ok(imported)
     }
 
-    /// Which of `candidates` that are new, or have another connection, have a privileged role.
+    /// What the databases say of those `candidates` that are new, or have another connection.
     fn privileged(
         &self,
         candidates: &[Candidate],
@@ -127,7 +135,7 @@ impl Admin {
         readmits: bool,
         imported: &mut Imported,
         progress: &mut dyn FnMut(Progress) -> bool,
-    ) -> Result<Vec<Privileged>, Error> {
+    ) -> Result<Found, Error> {
         let mut places: Vec<usize> =
             (0..candidates.len()).filter(|at| candidates[*at].has_role).collect();
         // One that was removed has nothing to be compared with, until it is let in.
@@ -135,21 +143,19 @@ impl Admin {
             let those: Vec<TenantId> = places.iter().map(|at| candidates[*at].id.clone()).collect();
             // The import fails in the same way, and the audit log has it then.
             let Ok(changes) = self.plan_import(&those, |of_those| read(places[of_those])) else {
-                return Ok(Vec::new());
+                return Ok(Found::default());
             };
             let mut changes = changes.iter();
             places.retain(|_| changes.next().is_some_and(|it| changes_connection(&it.kind)));
         }
         if places.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Found::default());
         }
         let options = self.databases.as_ref();
         let options = options.ok_or(Error::InvalidCommand("no database is reached from here"))?;
         let mut warn =
             |at: usize, text: String| imported.warnings.push((candidates[at].id.clone(), text));
-        let (found, unknown) = roles::privileged(options, &places, read, &mut warn, progress)?;
-        imported.unknown_roles = unknown;
-        Ok(found)
+        roles::privileged(options, &places, read, &mut warn, progress)
     }
 
     /// What importing the tenants `ids` would change; `read` gives the one at a place among them.

@@ -1,8 +1,10 @@
 //! The actions on the vault's keys: unsealing, slots, rotation, removal.
 
+use std::path::PathBuf;
+
 use super::{About, Admin, Error, Progress};
 use crate::memory::SecretText;
-use crate::tenant::TenantId;
+use crate::tenant::{Connection, TenantId};
 use crate::vault::{
     AddedSlot, Certificate, KdfCost, NewSlot, ResealProgress, SlotInfo, Unlock, Unsealing,
 };
@@ -176,6 +178,15 @@ impl Admin {
             Ok(certificates?)
         };
         self.change("tenant.remove", &about, rows, remove)
+    }
+
+    /// The file of a SQLite tenant's database, if it is there and the vault can say where.
+    pub(super) fn sqlite_file(&self, id: &TenantId) -> Option<PathBuf> {
+        let root = &self.databases.as_ref()?.sqlite_root;
+        match self.vault.tenant(id).ok()?.config.connection {
+            Connection::Postgres(_) => None,
+            Connection::Sqlite { path } => Some(root.join(path)).filter(|file| file.exists()),
+        }
     }
 
     /// Destroys a tenant's keys in memory; on the disk they are then under a key that is not there.

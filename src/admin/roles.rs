@@ -1,8 +1,8 @@
 //! What the roles of tenants may do that are about to be imported, asked of their databases before
 //! anything is stored.
 //!
-//! A privileged role stops the import; a database that does not answer does not, since tenants are
-//! imported also while theirs are down. So many tenants' secrets are in memory as are asked at once.
+//! A privileged role stops the import, and one that cannot log in; a database that does not answer
+//! does not, since tenants are imported also while theirs are down. So many tenants' secrets are in memory as are asked at once.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -15,6 +15,8 @@ use super::{Error, Progress};
 use crate::database::{self, Examined, ExcessPrivilege, Unavailable};
 use crate::tenant::{Connection, ResolvedTenant};
 
+/// What follows from a database that was not reached.
+const UNTIL: &str = "calls will fail until it does";
 /// How many databases are asked at once.
 const AT_ONCE: usize = 16;
 
@@ -28,16 +30,31 @@ pub struct Privileged {
     pub findings: String,
 }
 
+/// What the databases said.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) privileged: Vec<Privileged>,
+    /// The places of tenants whose databases do not let them in, and how they say so.
+    pub(super) locked_out: Vec<(usize, String)>,
+    /// How many roles are not known.
+    pub(super) unknown: u64,
+}
+
 /// What became of a question.
 enum Answer {
     Examined(Examined),
+    /// The server does not accept this role, or its password.
+    LockedOut {
+        user: String,
+        why: Unavailable,
+    },
     Unanswered(database::Error),
     /// The server did not answer another one.
     Skipped,
 }
 
 /// Asks the databases of the tenants at `places`; `read` gives a tenant. What else there is to say
-/// goes to `warn`. Answers also how many roles are not known.
+/// goes to `warn`.
 ///
 /// # Errors
 ///
@@ -48,7 +65,7 @@ pub(super) fn privileged(
     read: &dyn Fn(usize) -> Result<ResolvedTenant, Error>,
     warn: &mut dyn FnMut(usize, String),
     progress: &mut dyn FnMut(Progress) -> bool,
-) -> Result<(Vec<Privileged>, u64), Error> {
+) -> Result<Found, Error> {
     let silent = Mutex::new(HashSet::new());
     let ask = async |at: usize| -> Result<(usize, Answer), Error> {
         let tenant = read(at)?;
@@ -64,6 +81,9 @@ pub(super) fn privileged(
             at,
             match database::examine(&tenant.config, &tenant.credentials, options).await {
                 Ok(examined) => Answer::Examined(examined),
+                Err(database::Error::Unavailable(why @ Unavailable::Authentication)) => {
+                    Answer::LockedOut { user: target.user.clone(), why }
+                }
                 Err(error) => {
                     if is_silence(&error) {
                         lock().insert(server);
@@ -73,8 +93,7 @@ pub(super) fn privileged(
             },
         ))
     };
-    let mut found = Vec::new();
-    let mut unknown = 0_u64;
+    let mut found = Found::default();
     let (mut done, total) = (0, places.len() as u64);
     block_on(async {
         let mut answers =
@@ -90,17 +109,24 @@ pub(super) fn privileged(
                         warn(at, format!("db_user {writing}, and access.mode is read_only"));
                     }
                     if !privileged.is_empty() {
-                        found.push(Privileged { at, findings: listed(&privileged) });
+                        found.privileged.push(Privileged { at, findings: listed(&privileged) });
                     }
                 }
+                Answer::LockedOut { user, why } => {
+                    found.locked_out.push((at, format!("db_user {user:?} cannot log in: {why}")));
+                }
                 Answer::Unanswered(error) => {
-                    unknown += 1;
-                    warn(at, format!("what db_user may do is not known: {error}"));
+                    found.unknown += 1;
+                    let why = if let database::Error::Unavailable(why) = error {
+                        why.to_string()
+                    } else {
+                        error.to_string()
+                    };
+                    warn(at, format!("the database does not answer ({why}); {UNTIL}"));
                 }
                 Answer::Skipped => {
-                    unknown += 1;
-                    let text = "what db_user may do is not known: its server did not answer before";
-                    warn(at, text.to_owned());
+                    found.unknown += 1;
+                    warn(at, format!("the server of its database did not answer before; {UNTIL}"));
                 }
             }
             done += 1;
@@ -108,8 +134,9 @@ pub(super) fn privileged(
         }
         Ok::<(), Error>(())
     })??;
-    found.sort_unstable_by_key(|privileged| privileged.at);
-    Ok((found, unknown))
+    found.privileged.sort_unstable_by_key(|privileged| privileged.at);
+    found.locked_out.sort_unstable();
+    Ok(found)
 }
 
 fn listed(privileges: &[ExcessPrivilege]) -> String {

@@ -33,7 +33,7 @@ type Body = UnsyncBoxBody<Bytes, io::Error>;
 #[non_exhaustive]
 pub enum ClientError {
     /// Nothing listens.
-    #[error("no service answers")]
+    #[error("the service that has the data directory does not answer; try again")]
     Absent,
     /// It went away, or answered something else.
     #[error(

@@ -171,7 +171,8 @@ impl Service {
         let refusal = if let Some(message) = not_allowed(route, role, is_local) {
             Some((ErrorCode::Forbidden, message))
         } else if self.manager.is_sealed() && !route.while_sealed {
-            Some((ErrorCode::VaultSealed, ErrorCode::VaultSealed.message()))
+            let message = "the whole vault is sealed; `tenantry unseal` opens it";
+            Some((ErrorCode::VaultSealed, message))
         } else {
             None
         };

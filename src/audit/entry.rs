@@ -120,9 +120,11 @@ impl Decision {
             ErrorCode::AuditUnavailable
             | ErrorCode::Cancelled
             | ErrorCode::DatabaseUnavailable
+            | ErrorCode::InUse
             | ErrorCode::IntegrityError
             | ErrorCode::StorageFull
             | ErrorCode::InternalError
+            | ErrorCode::NeedsAttention
             | ErrorCode::OutcomeUnknown
             | ErrorCode::PoolExhausted
             | ErrorCode::QueryFailed

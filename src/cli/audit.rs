@@ -1,5 +1,7 @@
 //! `audit list`
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 use jiff::ToSpan;
 
@@ -8,9 +10,10 @@ use super::output::{complain, line, table_of};
 use super::tenant::parse_id;
 use super::token::parse_seconds;
 use super::{Context, Failure};
-use crate::audit::{self, Entry, Filter};
+use crate::audit::{self, Decision, Entry, Filter};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
+use crate::store::DataDir;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -41,7 +44,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         ErrorCode::parse(&text.to_ascii_uppercase()).ok_or_else(unknown)
     });
     let since = arguments.since.as_deref().map(|text| {
-        let moment = SystemClock.now().checked_sub(parse_seconds(text)?.seconds());
+        let moment = SystemClock.now().checked_sub(parse_seconds("--since", text)?.seconds());
         moment.map_err(|_| Failure::usage("--since is too long ago"))
     });
     let filter = Filter {
@@ -52,6 +55,11 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     };
     let directory = context.data_dir().join("audit");
     if let Err(error) = directory.metadata() {
+        // Nothing was recorded yet.
+        if context.data_dir().join(DataDir::HEADER).exists() {
+            show(context, &[]);
+            return Ok(());
+        }
         let place = directory.display();
         let message = format!("{place}: {}; is this the right --data-dir?", said(error.kind()));
         return Err(Failure::usage(message));
@@ -65,7 +73,8 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints entries as a table, or as one JSON object a line.
+/// Prints entries as a table, or as one JSON object a line. The table has request ids, and what was
+/// begun and then concluded, only with `--verbose`.
 pub(super) fn show(context: &Context, entries: &[Entry]) {
     if context.common.json {
         for entry in entries {
@@ -76,22 +85,33 @@ pub(super) fn show(context: &Context, entries: &[Entry]) {
         }
         return;
     }
-    let cells = entries.iter().map(|entry| {
+    let is_verbose = context.common.verbose;
+    let is_begun = |entry: &Entry| matches!(entry.decision, Decision::Begun);
+    let concluded: HashSet<String> =
+        entries.iter().filter(|it| !is_begun(it)).map(|it| it.request_id.to_string()).collect();
+    // What was concluded says by that that it was begun.
+    let shown = entries.iter().filter(|it| {
+        is_verbose || !is_begun(it) || !concluded.contains(&it.request_id.to_string())
+    });
+    let cells = shown.map(|entry| {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let code = entry.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
         let rule = entry.rule.as_ref().map(|rule| format!(" ({rule})")).unwrap_or_default();
-        vec![
+        let mut cells = vec![
             entry.seq.to_string(),
             entry.time.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
             entry.actor.to_string(),
             or_dash(&entry.tenant),
             entry.action.clone(),
-            entry.decision.as_str().to_owned(),
-            format!("{}{rule}", or_dash(&entry.code)),
-            entry.request_id.to_string(),
+            format!("{}{code}{rule}", entry.decision.as_str()),
             or_dash(&entry.resource),
-        ]
+        ];
+        if is_verbose {
+            cells.push(entry.request_id.to_string());
+        }
+        cells
     });
-    let headings =
-        ["seq", "time", "actor", "tenant", "action", "decision", "code", "request", "resource"];
-    line(&table_of(&headings, cells.collect()));
+    let headings = ["seq", "time", "actor", "tenant", "action", "decision", "resource", "request"];
+    let headings = if is_verbose { &headings[..] } else { &headings[..7] };
+    line(&table_of(headings, cells.collect()));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::key::{self, Key};
 use super::output::{cell, moment};
@@ -15,6 +16,10 @@ use crate::admin::{self, SlotRequest};
 use crate::clock::{Clock, SystemClock};
 use crate::error::ErrorCode;
 use crate::store::DataDir;
+
+/// What has to be kept in another way.
+const NOT_IN_IT: &str =
+    "Not in it: databases of SQLite tenants, the audit log and settings; copy those yourself.";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -108,7 +113,7 @@ fn create(context: &mut Context, arguments: &CreateArguments) -> Result<(), Fail
             "it was not tried: run `tenantry backup verify`"
         };
         format!(
-            "{}: {} records of commit {}, {} bytes; {tried}",
+            "{}: {} records of commit {}, {} bytes; {tried}\n{NOT_IN_IT}",
             cell(&answer, "path"),
             cell(&answer, "records"),
             cell(&answer, "commit"),
@@ -196,7 +201,7 @@ fn restore(context: &mut Context, file: &Path) -> Result<(), Failure> {
         format!(
             "restored {} records of commit {}, of {}, into {}\n\nIt opens with what opened the \
              backup; give it other ways with `tenantry slot add`.\nTokens, tenants and limits are \
-             those of then.",
+             those of then. {NOT_IN_IT}",
             cell(&answer, "records"),
             cell(&answer, "commit"),
             moment(&answer, "created_at"),
@@ -235,15 +240,26 @@ fn absolute(path: &Path) -> Result<String, Failure> {
     text.ok_or_else(|| Failure::usage("the path of a backup has to be UTF-8"))
 }
 
-/// From now on a signal ends what is done here at its next step, so that it cleans up after itself;
-/// a second one ends it at once. What a service does is its own business.
-fn stop_here_on_signal(context: &mut Context) -> Result<Option<tokio::runtime::Runtime>, Failure> {
+/// From now on a signal, also that of a terminal that goes away, ends what is done here at its next
+/// step, so that it cleans up after itself; a second one ends it at once. What a service does is its
+/// own business.
+pub(super) fn stop_here_on_signal(
+    context: &mut Context,
+) -> Result<Option<tokio::runtime::Runtime>, Failure> {
     if context.is_served() {
         return Ok(None);
     }
     let runtime = serve::runtime()?;
     let entered = runtime.enter();
-    context.stopping = Some(serve::stop_on_signal()?);
+    let stopping = serve::stop_on_signal()?;
+    let hangups = signal(SignalKind::hangup());
+    let mut hangups = hangups.map_err(|error| Failure::io("watching for signals", &error))?;
     drop(entered);
+    let token = stopping.clone();
+    runtime.spawn(async move {
+        hangups.recv().await;
+        token.cancel();
+    });
+    context.stopping = Some(stopping);
     Ok(Some(runtime))
 }

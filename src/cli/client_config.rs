@@ -2,13 +2,11 @@
 //!
 //! Holds no secret: a token is named by the variable, or the question, that the client has for it.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::output::{complain, line};
 use super::tenant::parse_id;
 use super::{Context, Failure};
 use crate::tenant::TenantId;
@@ -25,7 +23,7 @@ pub(super) struct Arguments {
     /// The client
     #[arg(long = "for", value_name = "CLIENT")]
     client: Client,
-    /// Where the service is (default: where `serve` listens by its settings)
+    /// Where the service is (default: setting `http.public_url`, or where `serve` listens)
     #[arg(long, value_name = "URL", conflicts_with = "stdio")]
     url: Option<String>,
     /// Have the client start this program, on the machine with the vault
@@ -49,10 +47,8 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     let tenant = parse_id(&arguments.tenant)?;
     let name = format!("tenantry-{tenant}");
     let program = || Program::of(context, &tenant);
-    let address = || match &arguments.url {
-        Some(url) => Ok(url.clone()),
-        None => endpoint(context.settings.http.listen, &tenant),
-    };
+    let address = || endpoint(context, arguments.url.as_deref(), &tenant);
+    let is_program = arguments.stdio || matches!(arguments.client, Client::ClaudeDesktop);
     let config = match (arguments.client, arguments.stdio) {
         (Client::ClaudeDesktop, _) if arguments.url.is_some() => {
             return Err(Failure::usage(
@@ -90,23 +86,26 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
         }
         (Client::Curl, false) => {
             // Not as an argument, which others on the machine could read.
-            line(&format!(
+            let command = format!(
                 "printf 'Authorization: Bearer %s\\n' \"${TOKEN}\" |\n  \
                  curl -sS '{}' -H @- -H 'Content-Type: application/json' \\\n    \
                  -H 'Accept: application/json, text/event-stream' \\\n    -d '{CALL}'",
                 address()?.replace('\'', "'\\''")
-            ));
-            explain(arguments.client, &tenant);
+            );
+            context.output.answer(&json!({ "command": command }), || command.clone());
+            explain(context, arguments.client, is_program, &tenant);
             return Ok(());
         }
     };
-    line(&format!("{config:#}"));
-    explain(arguments.client, &tenant);
-    if arguments.stdio || matches!(arguments.client, Client::ClaudeDesktop) {
+    context.output.answer(&config, || format!("{config:#}"));
+    explain(context, arguments.client, is_program, &tenant);
+    if is_program {
         let is_keyless = context.common.key.arguments()?.is_empty();
         if is_keyless {
-            complain("without a key it works while the service runs; --passphrase-file or another");
-            complain("source given to this command is put into what it prints");
+            context.output.note(
+                "without a key it works while the service runs; --passphrase-file or another\n\
+                 source given to this command is put into what it prints",
+            );
         }
     }
     Ok(())
@@ -136,13 +135,25 @@ impl Program {
     }
 }
 
-/// The tenant's URL at a service that listens at `address`.
-fn endpoint(address: SocketAddr, tenant: &TenantId) -> Result<String, Failure> {
-    if !address.ip().is_loopback() || address.port() == 0 {
-        let message = format!("give --url: nobody connects to http.listen = {address}");
-        return Err(Failure::usage(message));
-    }
-    Ok(format!("http://{address}/mcp/{tenant}"))
+/// The tenant's URL: what is `given`, `http.public_url`, or where `serve` listens.
+fn endpoint(context: &Context, given: Option<&str>, tenant: &TenantId) -> Result<String, Failure> {
+    let http = &context.settings.http;
+    let (address, is_encrypted) = (http.listen, http.tls.certificate.is_some());
+    let url = match given.or(http.public_url.as_deref()) {
+        Some(url) => url.to_owned(),
+        None if address.ip().is_loopback() && address.port() != 0 => {
+            format!("{}://{address}", if is_encrypted { "https" } else { "http" })
+        }
+        None => {
+            let message = format!(
+                "give --url, or set http.public_url: nobody connects to http.listen = {address}"
+            );
+            return Err(Failure::usage(message));
+        }
+    };
+    let origin = url.trim_end_matches('/');
+    let has_path = origin.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    Ok(if has_path { url } else { format!("{origin}/mcp/{tenant}") })
 }
 
 /// `path` from the root: clients start programs from anywhere.
@@ -156,7 +167,8 @@ pub(super) fn absolute(path: &Path) -> Result<String, Failure> {
 }
 
 /// Says on standard error what to do with it.
-fn explain(client: Client, tenant: &TenantId) {
+fn explain(context: &Context, client: Client, is_program: bool, tenant: &TenantId) {
+    let say = |text: &str| context.output.note(text);
     let place = match client {
         Client::ClaudeDesktop => {
             "into claude_desktop_config.json (Settings, Developer, Edit Config)"
@@ -165,8 +177,15 @@ fn explain(client: Client, tenant: &TenantId) {
         Client::Vscode => "into .vscode/mcp.json, or what `MCP: Open User Configuration` opens",
         Client::Curl => "for a shell",
     };
-    complain(&format!("{place}; a token: tenantry token create --tenant {tenant}"));
-    if !matches!(client, Client::ClaudeDesktop | Client::Vscode) {
-        complain(&format!("which is taken from the variable {TOKEN}"));
+    if is_program {
+        say(&format!(
+            "{place}; no token is needed: whoever may read the data directory and the key is let in"
+        ));
+        say("one program at a time, unless `tenantry serve` runs: any number then share it");
+        return;
+    }
+    say(&format!("{place}; a token: tenantry token create --tenant {tenant}"));
+    if !matches!(client, Client::Vscode) {
+        say(&format!("which is taken from the variable {TOKEN}"));
     }
 }

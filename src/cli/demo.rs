@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::output::line;
 use super::passphrase::PassphraseSource;
 use super::sample::{self, Sample};
-use super::{Context, Failure, Opened, audit, serve};
+use super::{Context, DEFAULT_DATA_DIR, Failure, Opened, audit, serve};
 use crate::admin;
 use crate::audit::Filter;
 use crate::clock::SystemClock;
@@ -55,6 +55,10 @@ pub(super) struct Arguments {
 type Client = RunningService<RoleClient, ()>;
 
 pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Failure> {
+    if context.data_dir() != Path::new(DEFAULT_DATA_DIR) {
+        let message = format!("the demo is kept in ./{DIRECTORY}; leave --data-dir out");
+        return Err(Failure::usage(message));
+    }
     // The demo has a passphrase of its own.
     context.environment = None;
     let address = if arguments.once { ([127, 0, 0, 1], 0).into() } else { arguments.listen };

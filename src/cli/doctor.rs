@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use super::output::{cell, flatten, table_of};
 use super::place::{Bar, Place};
 use super::tenant::parse_id;
-use super::{Context, Failure, Opened, descriptors, tell};
+use super::{Context, DEFAULT_DATA_DIR, Failure, Opened, descriptors, tell};
 use crate::admin::Command;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::DEFAULT_FILE;
@@ -63,12 +63,12 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
         "vault": inside,
         "attention": attention.0,
     });
-    context.output.answer(&answer, || describe(&answer));
+    context.output.answer(&answer, || describe(&answer, context.common.verbose));
     match answer["attention"].as_array().map_or(0, Vec::len) {
         0 => Ok(()),
         count => {
             let message = format!("{count} thing(s) need attention");
-            Err(Failure::new(ErrorCode::InternalError, message))
+            Err(Failure::new(ErrorCode::NeedsAttention, message))
         }
     }
 }
@@ -81,7 +81,7 @@ fn settings(context: &Context) -> Value {
         std::env::var("TENANTRY_DATA_DIR").is_ok_and(|value| Path::new(&value) == directory);
     let source = match is_of_environment {
         true => "environment",
-        false if directory == Path::new("tenantry-data") => "default",
+        false if directory == Path::new(DEFAULT_DATA_DIR) => "default",
         false => "flag",
     };
     let own = json!({ "name": "--data-dir", "value": directory, "source": source });
@@ -186,7 +186,7 @@ fn inside(
 ) -> Result<Value, Failure> {
     let doctor = Command::Doctor { tenant: arguments.tenant.clone() };
     let (is_served, asked) = match context.place() {
-        Ok(Place::Service(_)) => (true, context.operate(&doctor, &[])),
+        Ok(Place::Service) => (true, context.operate(&doctor, &[])),
         Ok(Place::Here(directory)) => (false, ask_here(context, directory, &doctor)),
         Err(failure) => (false, Err(failure)),
     };
@@ -275,14 +275,26 @@ fn role_findings(tenant: &Value) -> String {
     texts.join(", ")
 }
 
-fn describe(answer: &Value) -> String {
+/// Findings first; of the settings those that somebody set, or all of them.
+fn describe(answer: &Value, is_verbose: bool) -> String {
     let rows = |list: &Value, row: &dyn Fn(&Value) -> Vec<String>| -> Vec<Vec<String>> {
         list.as_array().into_iter().flatten().map(row).collect()
     };
     let row =
         |names: [&'static str; 3]| move |it: &Value| names.map(|name| cell(it, name)).to_vec();
-    let settings = rows(&answer["settings"], &row(["name", "value", "source"]));
-    let mut text = table_of(&["setting", "value", "from"], settings);
+    let attention = rows(&answer["attention"], &row(["about", "finding", "way_out"]));
+    let attention = if attention.is_empty() {
+        "nothing needs attention".to_owned()
+    } else {
+        table_of(&["needs attention", "finding", "way out"], attention)
+    };
+    let mut settings = rows(&answer["settings"], &row(["name", "value", "source"]));
+    settings.retain(|cells| is_verbose || cells.last().is_none_or(|source| source != "default"));
+    let settings = if settings.is_empty() {
+        "every setting is at its default; --verbose shows them".to_owned()
+    } else {
+        table_of(&["setting", "value", "from"], settings)
+    };
     let general = json!({
         "endpoint": answer["endpoint"],
         "directory": answer["directory"],
@@ -292,7 +304,7 @@ fn describe(answer: &Value) -> String {
         "tenants": answer["vault"]["tenants"],
         "store": answer["vault"]["store"],
     });
-    text = format!("{text}\n\n{}", flatten(&general));
+    let mut text = format!("{attention}\n\n{settings}\n\n{}", flatten(&general));
     if answer["vault"]["databases"].is_array() {
         let databases = rows(&answer["vault"]["databases"], &|it| {
             let is_there = match it["reachable"].as_bool() {
@@ -308,11 +320,5 @@ fn describe(answer: &Value) -> String {
     } else {
         text.push_str("\n\nno database was asked: the vault is sealed, or no key was given");
     }
-    let attention = rows(&answer["attention"], &row(["about", "finding", "way_out"]));
-    let attention = if attention.is_empty() {
-        "nothing needs attention".to_owned()
-    } else {
-        table_of(&["needs attention", "finding", "way out"], attention)
-    };
-    format!("{text}\n\n{attention}")
+    text
 }

@@ -45,8 +45,13 @@ impl Failure {
     }
 
     /// Another process has the data directory.
-    pub(super) fn in_use(error: &store::Error) -> Self {
-        Self { exit_code: TRY_AGAIN, ..Self::new(error.code(), with_cause(error)) }
+    fn in_use(path: &str, holder: Option<u32>) -> Self {
+        let process = holder.map_or_else(String::new, |id| format!(" (process {id})"));
+        let message = format!(
+            "another tenantry{process} has {path}; run `tenantry serve`: any number of clients and \
+             verbs then share it"
+        );
+        Self::new(ErrorCode::InUse, message)
     }
 
     pub(super) fn code(&self) -> ErrorCode {
@@ -78,8 +83,8 @@ impl From<http::Error> for Failure {
 
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
-        if matches!(error, store::Error::InUse { .. }) {
-            return Self::in_use(&error);
+        if let store::Error::InUse { path, holder } = &error {
+            return Self::in_use(path, *holder);
         }
         Self::new(error.code(), with_cause(&error))
     }

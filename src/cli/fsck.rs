@@ -56,13 +56,18 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     };
     match (place, &arguments.salvage) {
         (Place::Here(directory), Some(out)) => salvage(context, arguments, directory, out),
-        (Place::Service(in_use), _) if arguments.needs_the_directory() => Err(in_use.into()),
+        (Place::Service, _) if arguments.needs_the_directory() => {
+            let path = context.data_dir().display();
+            let message =
+                format!("a service has {path}, which this needs for itself; stop it first");
+            Err(Failure::new(ErrorCode::InUse, message))
+        }
         (Place::Here(directory), None) => {
             let key = context.key()?;
             let report = check_here(context, arguments, directory, &key)?;
             conclude(context, &admin::describe_report(&report))
         }
-        (Place::Service(_), _) => {
+        (Place::Service, _) => {
             let Key { proof, secrets } = context.key()?;
             conclude(context, &context.operate(&Command::Fsck { proof }, &secrets)?)
         }

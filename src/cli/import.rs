@@ -20,7 +20,9 @@ use crate::admin::{self, Candidate, Import};
 use crate::api::Document;
 use crate::error::ErrorCode;
 use crate::memory::{LockedBytes, SecretText};
-use crate::tenant::{IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId};
+use crate::tenant::{
+    Connection, IdRule, Problem, ResolvedTenant, Surroundings, TenantFile, TenantId,
+};
 
 /// Largest tenant file and certificate file that is read, in bytes.
 const MAX_FILE: usize = 1 << 20;
@@ -45,7 +47,7 @@ pub(super) struct Arguments {
     /// Import tenants whose PostgreSQL roles are privileged: superusers, say; the audit log has which
     #[arg(long)]
     allow_privileged: bool,
-    /// Do not ask the databases what the roles may do
+    /// Do not ask the databases whether the roles can log in, and what they may do
     #[arg(long, conflicts_with = "allow_privileged")]
     no_role_check: bool,
 }
@@ -54,6 +56,8 @@ pub(super) struct Arguments {
 struct Checked {
     path: PathBuf,
     candidate: Candidate,
+    /// The file of its SQLite database, from their directory on.
+    database: Option<String>,
 }
 
 /// Tenant files without problems, each to be read once more when it is its turn, so that there are
@@ -103,6 +107,14 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     for problem in &problems {
         complain(problem);
     }
+    let databases = context.settings.pool_options(context.data_dir()).database.sqlite_root;
+    for Checked { path, database, .. } in &tenants {
+        let database = database.as_ref().map(|file| databases.join(file));
+        if let Some(file) = database.filter(|file| !file.exists()) {
+            let (path, file) = (path.display(), file.display());
+            complain(&format!("warning: {path}: {file} does not exist yet; put it there"));
+        }
+    }
     if tenants.is_empty() || (!problems.is_empty() && !arguments.keep_going) {
         let message = match (problems.len(), tenants.is_empty()) {
             (0, _) => "no tenant files there: they are named {tenant_id}.json".to_owned(),
@@ -124,16 +136,25 @@ pub(super) fn run(context: &Context, arguments: &Arguments) -> Result<(), Failur
     };
     let answer = context.workplace()?.import(files, import)?;
     tell(&answer, &names, arguments.allow_privileged);
-    let privileged = answer["privileged"].as_array().map_or(0, Vec::len);
+    let count = |list: &str| answer[list].as_array().map_or(0, Vec::len);
+    let privileged = if arguments.allow_privileged { 0 } else { count("privileged") };
+    let locked_out = count("locked_out");
     if answer["imported"] == false {
-        let message = format!(
-            "{privileged} privileged role(s); nothing was imported. Give each tenant a role that may \
-             only do what it has to, or import with --allow-privileged"
-        );
+        let message = if locked_out > 0 {
+            format!(
+                "{locked_out} role(s) cannot log in; nothing was imported (--no-role-check imports \
+                 them all the same)"
+            )
+        } else {
+            format!(
+                "{privileged} privileged role(s); nothing was imported. Give each tenant a role that \
+                 may only do what it has to, or import with --allow-privileged"
+            )
+        };
         return Err(Failure::new(ErrorCode::Forbidden, message));
     }
     report(context, &answer, arguments.dry_run);
-    if !problems.is_empty() || (privileged > 0 && !arguments.allow_privileged) {
+    if !problems.is_empty() || privileged + locked_out > 0 {
         let message = "some files had problems and were left out";
         return Err(Failure::new(ErrorCode::InvalidArgument, message));
     }
@@ -152,6 +173,9 @@ fn tell(answer: &Value, names: &HashMap<String, String>, is_allowed: bool) {
     }
     if let Some(unknown) = answer["unknown_roles"].as_u64().filter(|unknown| *unknown > 0) {
         complain(&format!("{unknown} role(s) are not known; `tenantry doctor` asks again"));
+    }
+    for locked_out in list("locked_out") {
+        complain(&format!("{}: {}", name(&locked_out), cell(&locked_out, "message")));
     }
     let word = if is_allowed { "warning: " } else { "" };
     for privileged in list("privileged") {
@@ -245,7 +269,11 @@ fn check_files(files: &[PathBuf], id_rule: IdRule) -> (Vec<Checked>, Vec<String>
                 } else {
                     first_seen.insert(id, path);
                     let candidate = Candidate::from(&file.tenant.config);
-                    tenants.push(Checked { path: path.clone(), candidate });
+                    let database = match &file.tenant.config.connection {
+                        Connection::Postgres(_) => None,
+                        Connection::Sqlite { path } => Some(path.clone()),
+                    };
+                    tenants.push(Checked { path: path.clone(), candidate, database });
                 }
             }
             Err(found) => {

@@ -23,6 +23,7 @@ const MAX_KEY_FILE: u64 = 4 << 10;
 /// The first that is given counts, in this order; then the setting `vault.key_command`, then a
 /// prompt for the passphrase.
 #[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Opening the vault")]
 pub(super) struct KeySource {
     /// Open the vault with the key in this file; several for `root rotate`, one for each slot
     #[arg(long = "key-file", global = true, value_name = "FILE")]

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 failed,
-//! 2 usage, 3 refused, 4 integrity, 5 stopped and calls were cut, 75 try again, 130 stopped at once.
+//! 2 usage, 3 refused, 4 integrity, 5 stopped and calls were cut, 6 needs attention, 75 try again,
+//! 130 stopped at once.
 //! No secret is taken from the command line.
 
 mod audit;
@@ -34,11 +35,12 @@ mod tenant;
 mod token;
 mod vault;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
@@ -53,8 +55,11 @@ use crate::vault::{TenantCredentialVault, Unlock, Unsealing};
 
 use failure::Failure;
 use key::KeySource;
-use output::Output;
+use output::{Output, complain, line};
 use systemd::Supervisor;
+
+/// Where everything is kept unless somebody says otherwise.
+const DEFAULT_DATA_DIR: &str = "tenantry-data";
 
 /// Gives every tenant of a SaaS its own isolated MCP server over its own database.
 #[derive(Debug, Parser)]
@@ -67,9 +72,10 @@ struct Cli {
 }
 
 #[derive(Args, Debug)]
+#[command(next_help_heading = "Everywhere")]
 struct Common {
     /// Where everything is kept
-    #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = "tenantry-data")]
+    #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
     #[arg(value_name = "DIR")]
     data_dir: PathBuf,
     /// Settings; tenantry.toml in this directory is read when it is there
@@ -78,7 +84,7 @@ struct Common {
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
-    /// Say whether a verb is done by the running service or here
+    /// Say more: where a verb is done, settings at their defaults, request ids
     #[arg(long, global = true)]
     verbose: bool,
     #[command(flatten)]
@@ -144,6 +150,11 @@ enum Command {
     /// Check what was signed when a tenant was removed
     #[command(subcommand)]
     Certificate(certificate::Command),
+    /// Print what a shell completes this program's arguments with
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Runs the command line of this process.
@@ -153,19 +164,37 @@ pub fn run() -> ExitCode {
     memory::return_freed();
     let environment = passphrase::take_from_environment();
     let supervisor = Arc::new(Supervisor::take_from_environment());
-    let cli = Cli::parse();
-    let output = Output::new(cli.common.json);
+    let Cli { common, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(common.json);
     let hardened = hardened.map_err(|error| {
         let message = "this process cannot be kept from being read by others";
         Failure::io(message, &error)
     });
-    let settings = || Settings::load(cli.common.config.as_deref()).map_err(Failure::from);
-    let result = hardened.and_then(|()| settings()).and_then(|settings| {
-        telemetry::start(settings.log.level.into(), settings.log.format);
-        let common = cli.common;
-        let mut context =
-            Context { common, settings, output, environment, supervisor, stopping: None };
-        match cli.command {
+    let result = hardened.and_then(|()| {
+        let loaded = Settings::load(common.config.as_deref());
+        let mut context = Context {
+            common,
+            settings: Settings::default(),
+            output,
+            environment,
+            supervisor,
+            stopping: None,
+            said_where: Cell::new(false),
+        };
+        match loaded {
+            Ok(settings) => context.settings = settings,
+            // A service has its own, and has to be sealed whatever the file says by now.
+            Err(error) if !command.needs_settings() && context.is_served() => {
+                complain(&format!("warning: the settings are not read: {error}"));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let log = &context.settings.log;
+        telemetry::start(log.level.into(), log.format);
+        match command {
             Command::Init => init::run(&context),
             Command::Demo(arguments) => demo::run(&mut context, &arguments),
             Command::Serve(arguments) => serve::serve(&mut context, &arguments),
@@ -175,7 +204,7 @@ pub fn run() -> ExitCode {
             Command::Seal(arguments) => vault::seal(&context, arguments),
             Command::Status => vault::status(&context),
             Command::Slot(command) => vault::slot(&context, command),
-            Command::Passphrase(command) => vault::passphrase(&context, command),
+            Command::Passphrase(command) => vault::passphrase(&mut context, command),
             Command::Root(command) => vault::root(&context, &command),
             Command::TenantKey(command) => vault::tenant_key(&context, command),
             Command::Reseal => vault::reseal(&context),
@@ -189,6 +218,13 @@ pub fn run() -> ExitCode {
             Command::Fsck(arguments) => fsck::run(&context, &arguments),
             Command::Audit(command) => audit::run(&context, command),
             Command::Certificate(command) => certificate::run(&context, command),
+            Command::Completions { shell } => {
+                // Not at once to standard output, which may be closed.
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut Cli::command(), "tenantry", &mut script);
+                line(String::from_utf8_lossy(&script).trim_end());
+                Ok(())
+            }
         }
     });
     // Before what is said last, and before the process ends.
@@ -199,6 +235,33 @@ pub fn run() -> ExitCode {
             output.failure(&failure);
             ExitCode::from(failure.exit_code())
         }
+    }
+}
+
+/// Says what is wrong with the arguments, or what was asked for about them.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || !std::env::args_os().any(|argument| argument == "--json") {
+        error.exit();
+    }
+    let text = error.to_string();
+    let message = text.split("\n\n").next().unwrap_or_default();
+    let failure = Failure::usage(message.trim_start_matches("error: "));
+    Output::new(true).failure(&failure);
+    ExitCode::from(failure.exit_code())
+}
+
+impl Command {
+    /// Whether it is about this process's settings, also while a service runs.
+    fn needs_settings(&self) -> bool {
+        matches!(
+            self,
+            Self::ClientConfig(_)
+                | Self::Demo(_)
+                | Self::Doctor(_)
+                | Self::Reload
+                | Self::Serve(_)
+                | Self::Stdio(_)
+        )
     }
 }
 
@@ -214,6 +277,8 @@ struct Context {
     supervisor: Arc<Supervisor>,
     /// Cancelled by a signal, once somebody wants to know.
     stopping: Option<CancellationToken>,
+    /// Whether it was said where verbs are done.
+    said_where: Cell<bool>,
 }
 
 /// A vault with its audit log.
@@ -284,7 +349,7 @@ impl Opened {
 fn tell(unsealing: Option<&Unsealing>) {
     let Some(Unsealing { repairs, accepted, .. }) = unsealing else { return };
     for sentence in repairs.iter().map(ToString::to_string).chain(accepted.iter().cloned()) {
-        output::complain(&sentence);
+        complain(&sentence);
     }
 }
 
@@ -304,7 +369,8 @@ fn operator() -> Actor {
     #[expect(clippy::disallowed_methods, reason = "the command line reads the environment")]
     let name = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER"));
     // The name is what the environment says, the number is what the system knows.
-    let name: String = name.unwrap_or_default().escape_default().take(64).collect();
+    let name = name.ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "uid".to_owned());
+    let name: String = name.escape_default().take(64).collect();
     let uid = rustix::process::getuid().as_raw();
     Actor::Operator { name: format!("{name}({uid})") }
 }

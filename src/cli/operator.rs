@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::output::{cell, moment, moment_or_never};
-use super::token::from_now;
+use super::token::{from_now, shown_once};
 use super::{Context, Failure};
 use crate::admin;
 use crate::auth::Role;
@@ -38,10 +38,9 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
             let expires_at = expires.map(|text| from_now(&text)).transpose()?;
             let command = admin::Command::OperatorCreate { role: role.clone(), expires_at };
             let answer = context.operate(&command, &[])?;
-            context.output.answer(&answer, || {
-                let (token, id) = (cell(&answer, "token"), cell(&answer, "operator_id"));
-                format!("{token}\n\n{id}, {role}; it is not shown again")
-            });
+            context.output.answer(&answer, || cell(&answer, "token"));
+            let id = cell(&answer, "operator_id");
+            context.output.note(&format!("{id}, {role}, {}", shown_once(&answer)));
         }
         Command::List => {
             let answer = context.operate(&admin::Command::OperatorList, &[])?;

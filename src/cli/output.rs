@@ -68,6 +68,13 @@ impl Output {
         }
     }
 
+    /// Prints a line about an answer, beside it: on standard error, for people only.
+    pub(super) fn note(self, text: &str) {
+        if !self.json {
+            complain(text);
+        }
+    }
+
     pub(super) fn failure(self, failure: &Failure) {
         let code = failure.code();
         if self.json {

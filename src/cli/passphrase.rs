@@ -17,6 +17,7 @@ use super::output::complain;
 use super::place::copy;
 use crate::error::ErrorCode;
 use crate::memory::{LockedBytes, SecretText};
+use crate::vault;
 
 const VARIABLE: &str = "TENANTRY_PASSPHRASE";
 const C_VARIABLE: &CStr = c"TENANTRY_PASSPHRASE";
@@ -144,11 +145,18 @@ fn duplicate(number: u32) -> std::io::Result<OwnedFd> {
 /// Asks twice for a new passphrase.
 pub(super) fn prompt_new() -> Result<SecretText, Failure> {
     let first = prompt_text("New passphrase (14 characters or more): ")?;
+    let passphrase = long_enough(SecretText::from(first.as_str()))?;
     let second = prompt_text("Again: ")?;
     if *first != *second {
         return Err(Failure::usage("the two are not the same; nothing was done"));
     }
-    Ok(SecretText::from(first.as_str()))
+    Ok(passphrase)
+}
+
+/// Refuses a new passphrase that the vault would refuse, before anything else is asked or opened.
+pub(super) fn long_enough(passphrase: SecretText) -> Result<SecretText, Failure> {
+    vault::check_new_passphrase(&passphrase)?;
+    Ok(passphrase)
 }
 
 fn run(command: &str) -> Result<SecretText, Failure> {

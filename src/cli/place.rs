@@ -1,8 +1,8 @@
 //! Where a verb is executed: in the service that has the data directory, or here when there is none.
 
-use std::io::IsTerminal;
+use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::key::{Key, Surroundings};
 use super::output::complain;
 use super::{Context, Failure, Opened, operator, tell, warn_if_unlocked};
 use crate::admin::{self, Admin, Command, Import, MAX_LIMIT, Progress};
-use crate::api::{self, ClientError};
+use crate::api;
 use crate::audit::Actor;
 use crate::error::ErrorCode;
 use crate::memory::SecretText;
@@ -19,22 +19,15 @@ use crate::store::{self, DataDir};
 
 pub(super) enum Place {
     Here(DataDir),
-    /// With the error of trying to have the directory here.
-    Service(store::Error),
+    Service,
 }
 
 /// Where commands are executed, one after the other.
 pub(super) struct Workplace<'a> {
     context: &'a Context,
-    site: Site,
+    /// The vault here, opened with the first key that is needed; none where a service has it.
+    admin: Option<Admin>,
     bar: Bar,
-}
-
-enum Site {
-    /// The vault, opened with the first key that is needed.
-    Here(Admin),
-    /// With the error of trying to have the directory here.
-    Service(store::Error),
 }
 
 impl Workplace<'_> {
@@ -47,13 +40,10 @@ impl Workplace<'_> {
         secrets: &[SecretText],
     ) -> Result<Value, Failure> {
         let context = self.context;
-        let admin = match &self.site {
-            Site::Here(admin) => admin,
-            Site::Service(in_use) => {
-                let mut show = |progress| self.bar.show(progress);
-                let (path, name) = (context.data_dir(), login_name());
-                return answered(api::call(path, &name, command, secrets, &mut show), in_use);
-            }
+        let Some(admin) = &self.admin else {
+            let mut show = |progress| self.bar.show(progress);
+            let (path, name) = (context.data_dir(), login_name());
+            return Ok(api::call(path, &name, command, secrets, &mut show)?);
         };
         if matches!(command, Command::Seal | Command::Unseal { accept_rollback: false, .. }) {
             let message = "no service runs on this data directory: its keys are in no memory";
@@ -84,35 +74,23 @@ impl Workplace<'_> {
     /// Imports the tenants of `files`.
     pub(super) fn import(&self, files: TenantFiles, import: Import) -> Result<Value, Failure> {
         let context = self.context;
-        match &self.site {
-            Site::Here(admin) => {
-                if admin.is_sealed() {
-                    tell(admin.unseal(&context.key()?.unlock()?)?.as_ref());
-                    warn_if_unlocked();
-                }
-                let read = |at: usize| files.read(at);
-                let mut show = |progress| {
-                    self.bar.show(progress);
-                    true
-                };
-                let imported = admin.take_in(files.candidates(), &read, import, &mut show)?;
-                Ok(admin::describe_imported(&imported))
-            }
-            Site::Service(in_use) => {
-                let mut show = |progress| self.bar.show(progress);
-                let (path, name) = (context.data_dir(), login_name());
-                let documents = files.into_documents();
-                answered(api::import(path, &name, import, documents, &mut show), in_use)
-            }
+        let Some(admin) = &self.admin else {
+            let mut show = |progress| self.bar.show(progress);
+            let (path, name) = (context.data_dir(), login_name());
+            let documents = files.into_documents();
+            return Ok(api::import(path, &name, import, documents, &mut show)?);
+        };
+        if admin.is_sealed() {
+            tell(admin.unseal(&context.key()?.unlock()?)?.as_ref());
+            warn_if_unlocked();
         }
-    }
-}
-
-/// What a service answered.
-fn answered(answer: Result<Value, ClientError>, in_use: &store::Error) -> Result<Value, Failure> {
-    match answer {
-        Err(ClientError::Absent) => Err(Failure::in_use(in_use)),
-        answer => Ok(answer?),
+        let read = |at: usize| files.read(at);
+        let mut show = |progress| {
+            self.bar.show(progress);
+            true
+        };
+        let imported = admin.take_in(files.candidates(), &read, import, &mut show)?;
+        Ok(admin::describe_imported(&imported))
     }
 }
 
@@ -146,26 +124,25 @@ impl Context {
         }
     }
 
-    /// Where commands are executed now. People at a terminal are told.
+    /// Where commands are executed now; `--verbose` says it, once.
     pub(super) fn workplace(&self) -> Result<Workplace<'_>, Failure> {
-        let site = match self.place()? {
-            Place::Service(in_use) => {
+        let admin = match self.place()? {
+            Place::Service => {
                 self.say_where("done by the running service");
-                Site::Service(in_use)
+                None
             }
             Place::Here(directory) => {
                 self.say_where("done here: no service runs on the data directory");
                 let databases = self.settings.pool_options(self.data_dir()).database;
                 let admin = Opened::sealed(directory, &self.settings)?.admin();
-                Site::Here(admin.with_databases(databases))
+                Some(admin.with_databases(databases))
             }
         };
-        Ok(Workplace { context: self, site, bar: Bar::default() })
+        Ok(Workplace { context: self, admin, bar: Bar::default() })
     }
 
     fn say_where(&self, text: &str) {
-        let is_for_people = !self.common.json && std::io::stderr().is_terminal();
-        if self.common.verbose || is_for_people {
+        if self.common.verbose && !self.said_where.replace(true) {
             complain(&format!("({text})"));
         }
     }
@@ -188,14 +165,14 @@ impl Context {
 
     /// Whether a service has the data directory.
     pub(super) fn is_served(&self) -> bool {
-        matches!(self.place(), Ok(Place::Service(_)))
+        matches!(self.place(), Ok(Place::Service))
     }
 
     pub(super) fn place(&self) -> Result<Place, Failure> {
         match DataDir::open(self.data_dir()) {
             Ok(directory) => Ok(Place::Here(directory)),
-            Err(error @ store::Error::InUse { .. }) if api::is_present(self.data_dir()) => {
-                Ok(Place::Service(error))
+            Err(store::Error::InUse { .. }) if api::is_present(self.data_dir()) => {
+                Ok(Place::Service)
             }
             Err(error) => Err(error.into()),
         }
@@ -208,15 +185,18 @@ pub(super) fn login_name() -> String {
     name.rsplit_once('(').map_or(name.clone(), |(name, _)| name.to_owned())
 }
 
-/// A progress bar that appears with the first progress. On a terminal only.
+/// What is done sooner needs no bar.
+const BAR_DELAY: Duration = Duration::from_millis(500);
+
+/// A progress bar that appears when it takes long. On a terminal only.
 #[derive(Default)]
 pub(super) struct Bar(std::cell::OnceCell<ProgressBar>);
 
 impl Bar {
     pub(super) fn show(&self, progress: Progress) {
         let bar = self.0.get_or_init(|| {
-            let bar = ProgressBar::new(progress.total);
-            let style = "{bar:40} {pos}/{len} records, {eta} left; safe to interrupt";
+            let bar = ProgressBar::hidden();
+            let style = "{wide_bar} {pos}/{len}, {eta} left; safe to interrupt";
             if let Ok(style) = ProgressStyle::with_template(style) {
                 bar.set_style(style);
             }
@@ -224,6 +204,9 @@ impl Bar {
         });
         bar.set_length(progress.total);
         bar.set_position(progress.done);
+        if bar.is_hidden() && bar.elapsed() > BAR_DELAY {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
         Command::Reset { id } => {
             let tenant = parse_id(&id)?.to_string();
             let answer = context.operate(&admin::Command::QuotaReset { tenant }, &[])?;
-            context.output.answer(&answer, || format!("{id} has used nothing"));
+            context.output.answer(&answer, || format!("what {id} had used is forgotten"));
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use super::failure::said;
 use super::output::line;
 use super::reload::Reloader;
 use super::{Context, Failure, Opened, descriptors};
@@ -42,6 +43,11 @@ pub(super) struct ServeArguments {
 }
 
 pub(super) fn serve(context: &mut Context, arguments: &ServeArguments) -> Result<(), Failure> {
+    if context.is_served() {
+        let directory = context.data_dir().display();
+        let message = format!("tenantry already serves {directory}; `tenantry status` shows it");
+        return Err(Failure::new(ErrorCode::InUse, message));
+    }
     let address = arguments.listen.unwrap_or(context.settings.http.listen);
     context.settings.check_listen(address)?;
     descriptors::raise(&context.settings);
@@ -80,8 +86,9 @@ pub(super) fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).map_err(|error| {
         let is_taken = error.kind() == std::io::ErrorKind::AddrInUse;
         let way_out = if is_taken { "; choose another with --listen" } else { "" };
-        let message = format!("cannot listen on {address}: {}{way_out}", error.kind());
-        Failure::new(ErrorCode::InternalError, message)
+        let message = format!("cannot listen on {address}: {}{way_out}", said(error.kind()));
+        let code = if is_taken { ErrorCode::InUse } else { ErrorCode::InvalidArgument };
+        Failure::new(code, message)
     })
 }
 
@@ -137,7 +144,12 @@ pub(super) async fn run(
     manager.reload_by(move || reloader.reload());
 
     let scheme = if endpoint.is_tls() { "https" } else { "http" };
-    line(&format!("tenantry ready: {scheme}://{address}/mcp"));
+    let url = format!("{scheme}://{address}/mcp");
+    line(&if manager.is_sealed() {
+        format!("tenantry is up, sealed: {url} serves nobody until `tenantry unseal`")
+    } else {
+        format!("tenantry ready: {url}")
+    });
     let supervisor = &context.supervisor;
     supervisor.ready();
     let operators = operators.serve(Arc::clone(&manager), stopping.clone());
@@ -159,7 +171,10 @@ pub(super) async fn run(
         end(&manager, cut).await
     };
     tokio::select! {
-        ended = ending => ended,
+        ended = ending => {
+            line("stopped");
+            ended
+        }
         // These do not end.
         never = supervisor.attend(&manager, &stopping) => match never {},
         never = reload_at(hangups, &manager) => match never {},

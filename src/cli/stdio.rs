@@ -1,10 +1,11 @@
 //! `stdio`: one tenant's server for a program on this machine.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
 
 use clap::Args;
 
+use super::output::complain;
 use super::place::{Place, login_name};
 use super::serve::{end, local_handle, runtime, start, stop_on_signal, until_done};
 use super::tenant::parse_id;
@@ -31,9 +32,12 @@ pub(super) fn run(context: &mut Context, arguments: &Arguments) -> Result<(), Fa
     let http = context.settings.http_options();
     let options =
         stdio::Options { max_line_bytes: http.max_body_bytes, drain_timeout: http.drain_timeout };
+    if io::stdin().is_terminal() {
+        complain("speaks MCP on standard input; a client starts this. Ctrl-D ends it");
+    }
     match context.place()? {
         Place::Here(directory) => serve_here(context, directory, tenant, permissions, options),
-        Place::Service(_) => serve_by_service(context, &tenant, permissions, options),
+        Place::Service => serve_by_service(context, &tenant, permissions, options),
     }
 }
 

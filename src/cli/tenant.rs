@@ -108,9 +108,14 @@ fn remove(context: &Context, ids: Vec<String>, is_confirmed: bool) -> Result<(),
     let command = admin::Command::TenantRemove { proof, tenants: ids };
     let answer = context.operate(&command, &secrets)?;
     context.output.answer(&answer, || {
-        let certificates = answer["certificates"].as_array().into_iter().flatten();
-        let certificates: Vec<&str> = certificates.filter_map(Value::as_str).collect();
-        format!("{}\n\nremoved: {}", certificates.join("\n"), cell(&answer, "removed"))
+        let removed = answer["removed"].as_array().into_iter().flatten().map(|it| {
+            let left = it["database"].as_str().map(|database| {
+                format!("\nits database {database} is still there: delete it yourself")
+            });
+            let (tenant, file) = (cell(it, "tenant_id"), cell(it, "file"));
+            format!("removed {tenant}: certificate {file}{}", left.unwrap_or_default())
+        });
+        removed.collect::<Vec<_>>().join("\n")
     });
     Ok(())
 }

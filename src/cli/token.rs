@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use jiff::{Timestamp, ToSpan};
+use serde_json::Value;
 
 use super::output::{cell, moment, moment_or_never};
 use super::tenant::parse_id;
@@ -45,10 +46,10 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
                 expires_at,
             };
             let answer = context.operate(&command, &[])?;
-            context.output.answer(&answer, || {
-                let (token, id) = (cell(&answer, "token"), cell(&answer, "token_id"));
-                format!("{token}\n\n{id} for {tenant}; it is not shown again")
-            });
+            context.output.answer(&answer, || cell(&answer, "token"));
+            let (id, scopes) = (cell(&answer, "token_id"), cell(&answer, "scopes"));
+            let what = format!("{id} for {tenant}, scopes {}", scopes.replace(',', ", "));
+            context.output.note(&format!("{what}, {}", shown_once(&answer)));
         }
         Command::List => {
             let page = |cursor, limit| admin::Command::TokenList { cursor, limit };
@@ -80,15 +81,25 @@ pub(super) fn run(context: &Context, command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `90d`, `12h`, `1h 30m`: so long after now.
+/// How long a token that was just made works, and that this was the only look at it.
+pub(super) fn shown_once(answer: &Value) -> String {
+    let expires = if answer["expires_at"].is_null() {
+        "never expires".to_owned()
+    } else {
+        format!("expires {}", moment(answer, "expires_at"))
+    };
+    format!("{expires}; it is not shown again")
+}
+
+/// The value of `--expires`: `90d`, `12h`, `1h 30m` after now.
 pub(super) fn from_now(text: &str) -> Result<Timestamp, Failure> {
-    let seconds = parse_seconds(text)?;
+    let seconds = parse_seconds("--expires", text)?;
     let moment = SystemClock.now().checked_add(seconds.seconds());
     moment.map_err(|_| Failure::usage("--expires is too far away"))
 }
 
-/// A length of time such as `24h`, `30m` or `7d`, in seconds.
-pub(super) fn parse_seconds(text: &str) -> Result<i64, Failure> {
+/// The value of `option`, a length of time such as `24h`, `30m` or `7d`, in seconds.
+pub(super) fn parse_seconds(option: &str, text: &str) -> Result<i64, Failure> {
     let seconds = text.parse::<jiff::Span>().ok().and_then(|span| {
         let relative = jiff::SpanRelativeTo::days_are_24_hours();
         span.total((jiff::Unit::Second, relative)).ok()
@@ -96,7 +107,11 @@ pub(super) fn parse_seconds(text: &str) -> Result<i64, Failure> {
     #[expect(clippy::cast_possible_truncation, reason = "bounded just above")]
     match seconds {
         Some(seconds) if (1.0..=1e10).contains(&seconds) => Ok(seconds as i64),
-        _ => Err(Failure::usage("a length of time is written like 90d, 12h or 30m")),
+        _ => {
+            let message =
+                format!("{option} {text}: a length of time is written like 90d, 12h or 30m");
+            Err(Failure::usage(message))
+        }
     }
 }
 

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 
+use super::backup::stop_here_on_signal;
 use super::key::{self, Key};
 use super::output::{cell, complain, flatten, moment, table_of};
-use super::passphrase::{prompt, prompt_new};
+use super::passphrase::{long_enough, prompt, prompt_new};
 use super::tenant::parse_id;
 use super::{Context, Failure};
 use crate::admin::{Command, Proof, SlotRequest};
@@ -197,24 +198,22 @@ fn add_slot(context: &Context, new: &NewSlot) -> Result<(), Failure> {
         }
     };
     let answer = context.operate(&Command::SlotAdd { proof, slot }, &secrets)?;
-    context.output.answer(&answer, || {
-        let made = format!("slot {} opens the vault from now on", cell(&answer["slot"], "id"));
-        let shares = answer["shares"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let shares: Vec<&str> = shares.collect();
-        if shares.is_empty() {
-            return made;
-        }
-        let threshold = cell(&answer["slot"], "threshold");
-        format!(
-            "{}\n\n{made}, with {threshold} of these shares. Give each to someone else: they are \
-             not shown again",
-            shares.join("\n")
-        )
-    });
+    let made = format!("slot {} opens the vault from now on", cell(&answer["slot"], "id"));
+    let shares = answer["shares"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let shares: Vec<&str> = shares.collect();
+    if shares.is_empty() {
+        context.output.answer(&answer, || made);
+        return Ok(());
+    }
+    context.output.answer(&answer, || shares.join("\n"));
+    let threshold = cell(&answer["slot"], "threshold");
+    context.output.note(&format!(
+        "{made}, with {threshold} of these shares. Give each to someone else: they are not shown again"
+    ));
     Ok(())
 }
 
-pub(super) fn passphrase(context: &Context, command: PassphraseCommand) -> Result<(), Failure> {
+pub(super) fn passphrase(context: &mut Context, command: PassphraseCommand) -> Result<(), Failure> {
     let PassphraseCommand::Change(new) = command;
     let source = &context.common.key.passphrase;
     let old = match source.read_given(context.environment.as_ref())? {
@@ -222,6 +221,8 @@ pub(super) fn passphrase(context: &Context, command: PassphraseCommand) -> Resul
         None => prompt("Old passphrase: ")?,
     };
     let secrets = [old, new.read()?];
+    // Between its two writes both passphrases open the vault.
+    let _signals = stop_here_on_signal(context)?;
     let answer = context.operate(&Command::PassphraseChange, &secrets)?;
     context.output.answer(&answer, || {
         "the passphrase is changed; a backup from before still opens with the old one".to_owned()
@@ -328,7 +329,7 @@ fn slot_table(slots: &[Value]) -> ([&'static str; 4], Vec<Vec<String>>) {
 impl NewPassphrase {
     fn read(&self) -> Result<SecretText, Failure> {
         match &self.new_passphrase_file {
-            Some(path) => key::read_line_of(path, "--new-passphrase-file"),
+            Some(path) => long_enough(key::read_line_of(path, "--new-passphrase-file")?),
             None if std::io::stdin().is_terminal() => prompt_new(),
             None => Err(Failure::usage(
                 "no new passphrase: give --new-passphrase-file, or run this at a terminal",

@@ -5,6 +5,7 @@
 
 mod admin;
 mod auth;
+mod error;
 mod http;
 mod reload;
 #[cfg(test)]
@@ -31,6 +32,7 @@ use crate::{database, store, telemetry, vault};
 
 pub use admin::AdminSettings;
 pub use auth::{AuthSettings, IssuerSettings};
+pub use error::Error;
 pub use http::{
     ClientCertificatesSetting, ForwardedHeaderSetting, HttpSettings, TlsSettings, TlsVersion,
 };
@@ -221,23 +223,6 @@ impl fmt::Display for Source {
     }
 }
 
-/// A setting that is unknown or has a wrong value.
-#[derive(Debug, thiserror::Error)]
-#[error("{place}: {message}")]
-#[non_exhaustive]
-pub struct Error {
-    /// The setting and where it was set.
-    pub place: String,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl From<crate::auth::Invalid> for Error {
-    fn from(invalid: crate::auth::Invalid) -> Self {
-        Self { place: invalid.place, message: invalid.message }
-    }
-}
-
 impl Default for StoreSettings {
     fn default() -> Self {
         Self { ballast_mib: 64, scrub_records_per_second: 2_000 }
@@ -302,14 +287,10 @@ impl Settings {
             let message = "no such file".to_owned();
             return Err(Error { place: path.display().to_string(), message });
         }
-        let settings: Self = Self::sources(path).extract().map_err(|error| {
-            let source = error.metadata.as_ref().map(|metadata| metadata.name.to_string());
-            let place = source.unwrap_or_else(|| "settings".to_owned());
-            let key = error.path.join(".");
-            let place = if key.is_empty() { place } else { format!("{key} ({place})") };
-            Error { place, message: error.kind.to_string().trim_end().to_owned() }
-        })?;
-        settings.check()?;
+        let sources = Self::sources(path);
+        let settings: Self =
+            sources.extract().map_err(|error| Error::reading(&sources, path, &error))?;
+        settings.check().map_err(|error| error.placed(&sources, path))?;
         Ok(settings)
     }
 

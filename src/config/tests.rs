@@ -32,6 +32,17 @@ fn an_unknown_key_is_an_error_that_names_it() {
     let error = load("[pool]\nmax_instances = 10\n").unwrap_err();
     assert!(error.to_string().contains("max_instances"), "{error}");
     load("[pools]\n").unwrap_err();
+    for (toml, said) in [
+        ("[log]\nlevl = \"info\"\n", "t.toml: log.levl: unknown setting; did you mean log.level?"),
+        ("[lgo]\n", "t.toml: lgo: unknown setting; did you mean log?"),
+        ("[log]\nsomething = 1\n", "t.toml: log.something: unknown setting"),
+        ("[pool]\nmax_sessions = 0\n", "t.toml: pool.max_sessions: must be at least 1"),
+        ("\n[pool\n", "t.toml: line 2, column "),
+        ("[log]\nformat = \"xml\"\n", "t.toml: log.format: is xml, and may be json, text"),
+    ] {
+        let error = load(toml).unwrap_err().to_string();
+        assert!(error.contains(said) && !error.contains('\n'), "{error}");
+    }
     load("[pool]\nidle_timeout_seconds = \"long\"\n").unwrap_err();
     load("[pool]\nmax_instances_per_tenant = 0\n").unwrap_err();
 }

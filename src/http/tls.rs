@@ -38,6 +38,7 @@ use zeroize::Zeroizing;
 
 use super::handle::Error;
 use super::revocation::{self, Due};
+use crate::admin::said;
 
 /// Longest file that is read.
 const MAX_FILE: u64 = 1 << 20;
@@ -319,7 +320,8 @@ pub(super) fn read(setting: &'static str, path: &Path) -> Result<(Zeroizing<Vec<
         file.take(metadata.len()).read_to_end(&mut bytes)?;
         Ok((bytes, metadata.permissions().mode()))
     };
-    file().map_err(|error| refusal(setting, path, &format!("cannot be read: {}", error.kind())))
+    file()
+        .map_err(|error| refusal(setting, path, &format!("cannot be read: {}", said(error.kind()))))
 }
 
 fn stamp(path: &Path) -> Option<Stamp> {

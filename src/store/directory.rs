@@ -13,7 +13,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,6 +97,16 @@ impl DataDir {
             Ok(())
         };
         clear().map_err(Error::io(format!("clear {}", self.path.display())))
+    }
+
+    /// Writes the first header: with it the directory is initialised.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn initialise(&self, header: &[u8]) -> Result<(), Error> {
+        self.write_atomically(Self::HEADER, header)?;
+        self.erase(Self::UNFINISHED)
     }
 
     /// Takes hold of the initialised data directory at `path`.
@@ -272,8 +282,21 @@ impl DataDir {
                 }
             }
         }
-        Err(Error::InUse { path: path.display().to_string() })
+        Err(Error::InUse { path: path.display().to_string(), holder: holder(&lock) })
     }
+}
+
+/// The process that has the lock of `file`, as far as the kernel says so of this file system.
+fn holder(file: &File) -> Option<u32> {
+    let metadata = file.metadata().ok()?;
+    let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, process, held, ..] = fields[..] else { return None };
+        if held == place { process.parse().ok() } else { None }
+    })
 }
 
 /// A program that this process is just starting has the lock of a value that was dropped, until it

@@ -388,6 +388,8 @@ pub enum Error {
     InUse {
         /// The data directory.
         path: String,
+        /// The process, where the system tells.
+        holder: Option<u32>,
     },
     /// The operating system refused.
     #[error("cannot {action}")]
@@ -445,9 +447,9 @@ impl Error {
                 ErrorCode::IntegrityError
             }
             Self::Full { .. } => ErrorCode::StorageFull,
+            Self::InUse { .. } => ErrorCode::InUse,
             Self::Durability
             | Self::Engine(_)
-            | Self::InUse { .. }
             | Self::Io { .. }
             | Self::NotRewritten { .. }
             | Self::ReadOnly

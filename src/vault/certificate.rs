@@ -79,9 +79,9 @@ impl Certificate {
         &self.text
     }
 
-    /// The name of its file: the tenant's handle.
-    pub(super) fn name(&self) -> String {
-        self.line("tenant ").unwrap_or_default().to_owned()
+    /// The tenant's handle, which is also the name of its file.
+    pub fn handle(&self) -> &str {
+        self.line("tenant ").unwrap_or_default()
     }
 
     /// The public key that signed it, in hex. Whoever relies on a certificate compares it with the
@@ -162,7 +162,7 @@ mod tests {
         let certificate = certificate(&[]);
         let verified = Certificate::verify(certificate.as_str()).unwrap();
         assert_eq!(verified, certificate);
-        assert_eq!(verified.name(), "53".repeat(16));
+        assert_eq!(verified.handle(), "53".repeat(16));
         assert_eq!(
             verified.signer(),
             // RFC 8032's public key of the seed 07…07.

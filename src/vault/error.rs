@@ -150,7 +150,7 @@ pub enum Error {
     #[error("no slot has number {0}; `tenantry slot list` shows those there are")]
     NoSuchSlot(u16),
     /// No such tenant.
-    #[error("no such tenant is configured")]
+    #[error("no such tenant; `tenantry tenant list` shows those there are")]
     NotConfigured,
     /// Not enough memory for the key derivation.
     #[error("not enough memory: unsealing takes {memory_kib} KiB")]

@@ -71,7 +71,11 @@ impl Default for KdfCost {
 }
 
 /// Refuses a passphrase that a new vault should not have.
-pub(super) fn check_new(passphrase: &SecretText) -> Result<(), Error> {
+///
+/// # Errors
+///
+/// [`Error::PassphraseTooShort`].
+pub fn check_new(passphrase: &SecretText) -> Result<(), Error> {
     let normalised = normalised(passphrase);
     let characters = std::str::from_utf8(&normalised).map_or(0, |text| text.chars().count());
     if characters < MIN_PASSPHRASE {

@@ -90,7 +90,7 @@ pub use command::{KeyCommand, KeyCommandProblem};
 pub use counts::Unsaved;
 pub use error::Error;
 pub use import::{Change, ChangeKind};
-pub use kdf::KdfCost;
+pub use kdf::{KdfCost, check_new as check_new_passphrase};
 pub use key_file::KeyFile;
 pub use listing::{TenantDetails, TenantPlace, TenantSummary};
 pub use operator::OperatorRecord;
@@ -253,7 +253,7 @@ pub fn create(
         Ok(directory.write_atomically(DataDir::KEYRING, keyring_bytes)?)
     })?;
     drop(store);
-    Ok(directory.write_atomically(DataDir::HEADER, &header_bytes)?)
+    Ok(directory.initialise(&header_bytes)?)
 }
 
 impl TenantCredentialVault {

@@ -73,8 +73,8 @@ impl TenantCredentialVault {
         let certify = |Destroyed { tombstone, backups }| {
             let store_id = self.store_id;
             let certificate = Deletion { store_id, tombstone, now, backups }.certify(&signing);
-            let (name, text) = (certificate.name(), certificate.as_str().as_bytes());
-            self.directory.write_certificate(&name, text)?;
+            let (name, text) = (certificate.handle(), certificate.as_str().as_bytes());
+            self.directory.write_certificate(name, text)?;
             Ok(certificate)
         };
         destroyed.into_iter().map(certify).collect()

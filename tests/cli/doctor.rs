@@ -56,12 +56,19 @@ fn doctor_says_what_is_well_and_what_needs_attention() {
     sandbox.write_config("down0001.json", &down.to_string());
     import(&sandbox);
     let (code, answer) = doctor(&sandbox, &[]);
-    assert_eq!((code, attention(&answer)), (Some(1), vec!["down0001", "ill00001"]));
+    assert_eq!((code, attention(&answer)), (Some(6), vec!["down0001", "ill00001"]));
     assert_eq!(answer["attention"][1]["finding"], "db_user may create roles");
-    let text = sandbox.run(&["doctor"]).failed(1, &["2 thing(s) need attention"]).stdout;
-    for part in ["connection refused", "may create roles", "pool.idle_timeout_seconds", "default"] {
+    let text = sandbox
+        .run(&["doctor"])
+        .failed(6, &["2 thing(s) need attention", "NEEDS_ATTENTION"])
+        .stdout;
+    assert!(text.starts_with("NEEDS ATTENTION"), "{text}");
+    for part in ["connection refused", "may create roles", "pool.idle_timeout_seconds"] {
         assert!(text.contains(part), "{text}");
     }
+    assert!(!text.contains("pool.acquire_timeout_ms"), "{text}");
+    let text = sandbox.run(&["--verbose", "doctor"]).failed(6, &[]).stdout;
+    assert!(text.contains("pool.acquire_timeout_ms"), "{text}");
     let (code, answer) = doctor(&sandbox, &["--tenant", "well0001"]);
     assert_eq!((code, answer["vault"]["databases"].as_array().unwrap().len()), (Some(0), 1));
     sandbox.run(&["doctor", "--tenant", "nobody01"]).failed(1, &["TENANT_NOT_CONFIGURED"]);
@@ -90,14 +97,14 @@ fn doctor_asks_a_service_that_runs_and_needs_no_key_for_what_is_outside_of_the_v
     assert_eq!((code, &answer["vault"]["service"]), (Some(0), &json!(true)), "{answer}");
     assert_eq!(answer["vault"]["databases"][0]["reachable"], true);
     sandbox.run(&["seal"]).ok();
-    assert_eq!((keyless().0, attention(&keyless().1)), (Some(1), vec!["vault"]));
+    assert_eq!((keyless().0, attention(&keyless().1)), (Some(6), vec!["vault"]));
     server.stop().ok();
 
     let directory = sandbox.data_dir();
     let open_to_all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&directory, open_to_all).unwrap();
     let (code, answer) = doctor(&sandbox, &[]);
-    assert_eq!((code, attention(&answer)), (Some(1), vec!["data directory", "vault"]));
+    assert_eq!((code, attention(&answer)), (Some(6), vec!["data directory", "vault"]));
     let way_out = answer["attention"][0]["way_out"].as_str().unwrap();
     assert!(way_out.starts_with("chmod 700"), "{way_out}");
 }
@@ -110,7 +117,7 @@ fn doctor_looks_at_the_certificate_of_the_endpoint() {
     std::fs::write(sandbox.path("tenantry.toml"), &settings).unwrap();
     let finding = |answer: &Value| answer["attention"][0]["finding"].as_str().unwrap().to_owned();
     let (code, answer) = doctor(&sandbox, &[]);
-    assert_eq!((code, attention(&answer)), (Some(1), vec!["http.tls"]), "{answer}");
+    assert_eq!((code, attention(&answer)), (Some(6), vec!["http.tls"]), "{answer}");
     assert!(finding(&answer).starts_with("http.tls.certificate ("), "{answer}");
     for (year, expected) in [(2021, vec!["http.tls"]), (2099, vec![])] {
         let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();

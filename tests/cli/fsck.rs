@@ -193,7 +193,7 @@ fn a_running_service_checks_itself_and_says_what_is_damaged_meanwhile() {
     assert_eq!(entries.len(), 4);
     assert!(entries.iter().all(|entry| entry["action"] == "vault.fsck"));
     let out = sandbox.path("out");
-    sandbox.run(&["fsck", "--salvage", out.to_str().unwrap()]).failed(75, &["in use"]);
+    sandbox.run(&["fsck", "--salvage", out.to_str().unwrap()]).failed(75, &["needs for itself"]);
     server.stop().ok();
 }
 

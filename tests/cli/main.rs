@@ -4,6 +4,7 @@
 
 mod backup;
 mod doctor;
+mod first_use;
 mod fsck;
 mod kill;
 mod quota;
@@ -239,11 +240,11 @@ fn a_path_that_is_not_there_or_not_readable_is_named() {
 fn a_data_directory_is_one_processs_at_a_time() {
     let sandbox = Sandbox::new();
     let server = sandbox.serve();
-    sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).failed(75, &["in use"]);
+    sandbox.run(&["serve", "--listen", "127.0.0.1:0"]).failed(75, &["already serves"]);
     sandbox.audit(&[]);
     // As when it does not listen yet: there is nobody to ask.
     std::fs::remove_file(sandbox.data_dir().join("admin.sock")).unwrap();
-    sandbox.run(&["tenant", "list"]).failed(75, &["in use"]);
+    sandbox.run(&["tenant", "list"]).failed(75, &["IN_USE"]);
     server.stop().ok();
     sandbox.run(&["tenant", "list"]).ok();
 }
@@ -272,7 +273,7 @@ fn a_taken_port_is_told_before_the_passphrase_is_asked_for() {
     let sandbox = Sandbox::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    sandbox.run(&["serve", "--listen", &address]).failed(1, &[&address, "--listen"]);
+    sandbox.run(&["serve", "--listen", &address]).failed(75, &[&address, "--listen", "IN_USE"]);
     sandbox.run(&["serve", "--listen", "0.0.0.0:0"]).failed(2, &["behind_tls_proxy"]);
 }
 
@@ -284,7 +285,7 @@ fn a_wrong_setting_is_named_with_its_place() {
     std::fs::remove_file(sandbox.path("tenantry.toml")).unwrap();
     let mut command = sandbox.command(&["tenant", "list"]);
     finish(command.env("TENANTRY_POOL__ACQUIRE_TIMEOUT_MS", "soon"))
-        .failed(2, &["acquire_timeout_ms"]);
+        .failed(2, &["TENANTRY_POOL__ACQUIRE_TIMEOUT_MS"]);
 }
 
 #[test]
@@ -301,7 +302,7 @@ fn tokens_are_shown_once_listed_and_revoked() {
         .failed(2, &["--scope"]);
     sandbox
         .run(&["token", "create", "--tenant", "tenant001", "--expires", "soon"])
-        .failed(2, &["90d"]);
+        .failed(2, &["--expires soon", "90d"]);
     let arguments =
         ["token", "create", "--tenant", "tenant001", "--expires", "90d", "--scope", "query"];
     let created = sandbox.json(&arguments);

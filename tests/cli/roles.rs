@@ -125,21 +125,29 @@ fn a_role_that_may_write_is_told_where_nobody_is_to_write() {
 }
 
 #[test]
-fn a_database_that_does_not_answer_stops_no_import() {
+fn a_database_that_does_not_answer_stops_no_import_and_one_that_refuses_the_role_does() {
     let sandbox = Sandbox::new();
     let strong = make_role("down", "CREATEDB");
     let mut down = tenant("down0001", &strong);
     down["db_port"] = json!(1);
     sandbox.write_config("down0001.json", &down.to_string());
+    let told = import(&sandbox, &["--dry-run"]).ok().stderr;
+    let unanswered = "down0001.json: the database does not answer (connection refused); calls will";
+    for part in [unanswered, "1 role(s) are not known"] {
+        assert!(told.contains(part), "{told}");
+    }
+
     let mut wrong = tenant("wrong001", &strong);
     wrong["db_password"] = json!("${ROLE_PASSWORD}-wrong");
     sandbox.write_config("wrong001.json", &wrong.to_string());
-    let told = import(&sandbox, &[]).ok().stderr;
-    for part in ["down0001.json: what db_user may do is not known", "connection refused"] {
-        assert!(told.contains(part), "{told}");
+    let refused =
+        format!("wrong001.json: db_user \"{strong}\" cannot log in: authentication failed");
+    for flags in [&[][..], &["--dry-run"], &["--allow-privileged"]] {
+        import(&sandbox, flags).failed(3, &[&refused, "nothing was imported", "--no-role-check"]);
+        assert!(ids(&sandbox).is_empty());
     }
-    for part in ["wrong001.json", "authentication failed", "2 role(s) are not known"] {
-        assert!(told.contains(part), "{told}");
-    }
+    import(&sandbox, &["--keep-going"]).failed(1, &[&refused, "left out"]);
+    assert_eq!(ids(&sandbox), ["down0001"]);
+    import(&sandbox, &["--no-role-check"]).ok();
     assert_eq!(ids(&sandbox), ["down0001", "wrong001"]);
 }

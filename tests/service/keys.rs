@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use reqwest::StatusCode;
-use serde_json::json;
 
 use crate::TwoTenants;
 use crate::control::{SERVED, list_tools};
@@ -150,8 +149,11 @@ async fn a_removed_tenant_is_gone_at_once_and_certified() {
     sandbox.run(&["tenant", "remove", "tenant001"]).failed(2, &["--yes"]);
     assert_eq!(list_tools(&server, &tenants.tokens[0]).await, SERVED);
     let answer = sandbox.json(&["tenant", "remove", "--yes", "tenant001"]);
-    assert_eq!(answer["removed"], json!(["tenant001"]));
-    let certificate = answer["certificates"][0].as_str().unwrap();
+    let removed = &answer["removed"][0];
+    assert_eq!(removed["tenant_id"], "tenant001");
+    assert!(removed["database"].as_str().unwrap().ends_with("databases/tenant001.db"));
+    let certificate = removed["certificate"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(removed["file"].as_str().unwrap()).unwrap(), certificate);
     assert!(tenantry::vault::Certificate::verify(certificate).is_some(), "{certificate}");
     let file = sandbox.path("certificate");
     std::fs::write(&file, certificate).unwrap();
@@ -166,7 +168,8 @@ async fn a_removed_tenant_is_gone_at_once_and_certified() {
     assert_eq!(list_tools(&server, &tenants.tokens[1]).await, SERVED);
     sandbox.run(&["tenant", "show", "tenant001"]).failed(1, &["TENANT_NOT_CONFIGURED"]);
     // Once more: it is as removed as it was.
-    sandbox.run(&["tenant", "remove", "--yes", "tenant001"]).ok();
+    let told = sandbox.run(&["tenant", "remove", "--yes", "tenant001"]).ok().stdout;
+    assert!(told.starts_with("removed tenant001: certificate "), "{told}");
     sandbox.run(&["tenant", "remove", "--yes", "tenant009"]).failed(1, &["TENANT_NOT_CONFIGURED"]);
 }
 

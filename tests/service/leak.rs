@@ -197,7 +197,7 @@ fn look_at_everything(search: &mut Search) {
         }
         search.run(&[flags, &["tenant", "show", "tenant009"]].concat()).failed(1, &[]);
         // Of the second tenant there is no database.
-        search.run(&[flags, &["doctor"]].concat()).failed(1, &[]);
+        search.run(&[flags, &["doctor"]].concat()).failed(6, &[]);
     }
 }
 

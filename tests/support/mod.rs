@@ -180,7 +180,7 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let Some(endpoint) = line.trim().strip_prefix("tenantry ready: ") else {
+        let Some(endpoint) = line.split_whitespace().find(|word| word.starts_with("http")) else {
             let mut stderr = String::new();
             child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
             unreachable!("the service did not start: {line}{stderr}");

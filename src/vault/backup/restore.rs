@@ -145,7 +145,7 @@ impl Restoration {
 
     /// Writes the header: from now on there is a vault. Answers where.
     pub fn commit(mut self) -> Result<PathBuf, Error> {
-        self.directory.write_atomically(DataDir::HEADER, &self.header)?;
+        self.directory.initialise(&self.header)?;
         self.is_committed = true;
         Ok(self.directory.path().to_owned())
     }

@@ -135,7 +135,7 @@ impl TenantCredentialVault {
         self.copy_certificates(out)?;
         out.write_atomically(DataDir::KEYRING, &keyring_bytes)?;
         // Last: with it there is a vault.
-        out.write_atomically(DataDir::HEADER, &header_bytes)?;
+        out.initialise(&header_bytes)?;
         Ok(salvaged)
     }
 
