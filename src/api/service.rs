@@ -133,14 +133,12 @@ impl Service {
         if let Door::Network(peer) = door
             && let Err(message) = check_site(&head)
         {
-            return Err(
-                match self.manager.auth().refuse_operator(origin(peer, request_id)).await {
-                    auth::Error::Forbidden => {
-                        Refusal::new(ErrorCode::Forbidden, message, request_id)
-                    }
-                    error => not_admitted(&error, request_id),
-                },
-            );
+            let error = self.manager.auth().refuse_operator(origin(peer, request_id)).await;
+            return Err(if matches!(error, auth::Error::Forbidden) {
+                Refusal::new(ErrorCode::Forbidden, message, request_id)
+            } else {
+                not_admitted(&error, request_id)
+            });
         }
         let found = routes::find(head.method.as_str(), head.uri.path());
         if matches!(&found, Found::Route(route, _) if route.command == HEALTH)

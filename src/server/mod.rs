@@ -102,7 +102,7 @@ pub trait Instances: Send {
     where
         Self: 'a;
 
-    /// Waits for an instance. It is of the tenant as that is by then; [`TenantContext::lease`] asks
+    /// Waits for an instance. It is of the tenant as that is by then; [`TenantContext`] asks
     /// whether a call may still run there.
     fn lease(&mut self) -> impl Future<Output = Result<Self::Instance<'_>, Error>> + Send;
 }

@@ -75,8 +75,13 @@ async fn tenants_on_postgres_are_served_over_verified_tls_and_apart() {
     sandbox.write_config("pgdown04.json", &down.to_string());
 
     let configs = sandbox.path("configs");
-    let mut import = sandbox.command(&["tenant", "import", configs.to_str().unwrap()]);
-    crate::support::finish(import.env("PG_TEST_PASSWORD", PASSWORD)).ok();
+    let import = |flags: &[&str]| {
+        let arguments = [&["tenant", "import", configs.to_str().unwrap()], flags].concat();
+        let mut import = sandbox.command(&arguments);
+        crate::support::finish(import.env("PG_TEST_PASSWORD", PASSWORD))
+    };
+    import(&[]).failed(3, &["pgwrong3_app", "cannot log in", "nothing was imported"]);
+    import(&["--no-role-check"]).ok();
     let ids = ["pgone001", "pgtwo002", "pgwrong3", "pgdown04"];
     let tokens = ids.map(|tenant| sandbox.token(tenant));
     let server = sandbox.serve();

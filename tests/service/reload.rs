@@ -83,7 +83,7 @@ async fn wrong_settings_change_nothing_and_say_why() {
              algorithms = [\"ES256\"]\ntenant_claim = \"tenant\"\n",
             "auth.issuers",
         ),
-        ("[http\n", "TOML parse error at line 1"),
+        ("[http\n", "tenantry.toml: line 1"),
     ];
     for (toml, named) in wrong {
         write_settings(&tenants, toml);
