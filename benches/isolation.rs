@@ -4,9 +4,9 @@
 //! nuisance, each in its own way. The quiet one's latencies are taken in turns, alone and beside each
 //! of them, in one run: on SQLite, and on PostgreSQL. Everything is on one machine: what the
 //! nuisance's own client and database take of the processors is in the ratio. A PostgreSQL server of
-//! the nuisance's own has the lowest priority, as a server that is elsewhere takes nothing from here;
-//! one that both tenants are on shares out its processors as it likes, which no goal is set for. Words
-//! on the command line choose nuisances by what they do.
+//! the nuisance's own has what nobody else wants of the processors, as if it were elsewhere; one that
+//! both tenants are on shares them out as it likes, which no goal is set for. Words on the command
+//! line choose nuisances by what they do.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
@@ -168,13 +168,13 @@ impl Engine {
 }
 
 impl PostgresServer {
-    /// One with so high a `nice` value.
-    fn start(nice: u8) -> Self {
+    /// One that is scheduled as `policy` has it, a flag of `chrt`.
+    fn start(policy: &str) -> Self {
         // For the server's user too, which root's is not.
         let open = Permissions::from_mode(0o755);
         let directory = tempfile::Builder::new().permissions(open).tempdir().unwrap();
-        let started = Command::new("nice")
-            .args(["-n", &nice.to_string(), SCRIPT, "start"])
+        let started = Command::new("chrt")
+            .args([policy, "0", SCRIPT, "start"])
             .arg(directory.path().join("server"))
             .output()
             .unwrap();
@@ -210,7 +210,7 @@ impl Drop for PostgresServer {
 async fn main() {
     println!("one row by primary key over HTTP, medians of {TURNS} turns");
     run(Engine::Sqlite, "SQLite").await;
-    let (quiet, nuisance) = (PostgresServer::start(0), PostgresServer::start(19));
+    let (quiet, nuisance) = (PostgresServer::start("--other"), PostgresServer::start("--idle"));
     run(Engine::Postgres { quiet, nuisance }, "PostgreSQL").await;
     println!("\ngoal: p99 at most {GOAL} times the quiet value");
 }

@@ -266,17 +266,27 @@ fn hot(runtime: &Runtime) {
         let bench = if thread == 0 { &bench } else { &other };
         runtime.block_on(times(PER_THREAD, async || bench.use_one(0).await))
     };
-    let works: [(&str, Work<'_>, Option<f64>); 5] = [
+    let arithmetic = |_| {
+        let began = Instant::now();
+        black_box(
+            (0..u64::from(PER_THREAD) * 300)
+                .fold(1_u64, |sum, it| black_box(sum.wrapping_mul(3) ^ it)),
+        );
+        began.elapsed().as_secs_f64()
+    };
+    let works: [(&str, Work<'_>, Option<f64>); 6] = [
         ("two threads, two pools of ours", &apart, None),
         ("two threads, ours", &one, Some(0.8)),
         ("two threads, deadpool as the pool", &one_deadpool, None),
         ("two threads, one tenant, ours", &same, None),
         ("two threads, one tenant, deadpool", &same_deadpool, None),
+        ("two threads, arithmetic", &arithmetic, None),
     ];
-    let factors = scaling(works.map(|(_, work, _)| work));
-    for ((name, _, limit), factor) in works.into_iter().zip(factors) {
+    let turns = scaling(works.map(|(_, work, _)| work));
+    for (number, (name, _, limit)) in works.into_iter().enumerate() {
+        let factor = median(turns.iter().map(|factors| factors[number]).collect());
         // Of what two threads do that share nothing.
-        let share = factor / factors[0];
+        let share = median(turns.iter().map(|factors| factors[number] / factors[0]).collect());
         let limit =
             limit.map_or(String::new(), |limit| format!(">= {limit} {}", verdict(share >= limit)));
         println!("{name:34} {:>10} {factor:>9.2}x {share:>8.2}  {limit}", "");
@@ -286,10 +296,10 @@ fn hot(runtime: &Runtime) {
 /// What a thread does, which is told its number.
 type Work<'a> = &'a (dyn Fn(usize) -> f64 + Sync);
 
-/// How many times as many of each both threads do in the same time as one: the fastest of the turns
-/// each way, from when the first of them begins to when the last has ended. All take their turns
-/// together, as what a second processor is worth is not the same from one second to the next.
-fn scaling<const WORKS: usize>(works: [Work<'_>; WORKS]) -> [f64; WORKS] {
+/// How many times as many of each both threads do in the same time as one, in each turn: from when the
+/// first of them begins to when the last has ended. All take their turns together, as what a second
+/// processor is worth is not the same from one second to the next.
+fn scaling<const WORKS: usize>(works: [Work<'_>; WORKS]) -> Vec<[f64; WORKS]> {
     let turn = |work: Work<'_>, numbers: &[usize]| {
         let start = Barrier::new(numbers.len());
         let times: Vec<(Instant, Instant)> = thread::scope(|scope| {
@@ -311,14 +321,8 @@ fn scaling<const WORKS: usize>(works: [Work<'_>; WORKS]) -> [f64; WORKS] {
         let ended = times.iter().map(|(_, ended)| *ended).max().unwrap();
         (ended - began).as_secs_f64()
     };
-    let (mut alone, mut both) = ([f64::MAX; WORKS], [f64::MAX; WORKS]);
-    for _ in 0..TURNS {
-        for (number, work) in works.into_iter().enumerate() {
-            alone[number] = alone[number].min(turn(work, &[0]));
-            both[number] = both[number].min(turn(work, &[0, 1]));
-        }
-    }
-    std::array::from_fn(|number| 2.0 * alone[number] / both[number])
+    let factors = |_| works.map(|work| 2.0 * turn(work, &[0]) / turn(work, &[0, 1]));
+    (0..TURNS).map(factors).collect()
 }
 
 /// Nanoseconds of one of so many.
