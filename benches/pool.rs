@@ -5,8 +5,9 @@
 //! does what a lease does beside, by the same means: it looks the tenant's pool up, asks whether the
 //! tenant is as the vault has it, and says who calls. Two threads: of two tenants, one for each, or
 //! both of one; with a pool for each they share nothing, which is the most that the machine gives, and
-//! the limit: 1.6 times one thread where that is 2, so 0.8 of it. Where other work takes the
-//! processors, all of that shows nothing: give it a high priority.
+//! the limit: 1.6 times one thread where that is 2, so 0.8 of it. Arithmetic says what the second
+//! processor is worth. Where other work takes the processors, all of that shows nothing: give it a
+//! high priority.
 //!
 //! Memory: each number of tenants in a process of its own, which has what it has of the machine's, so
 //! that it counts threads and caches too. A tenant *wakes* by a call that finds no database, and so
