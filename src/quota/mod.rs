@@ -19,9 +19,8 @@
 //! that says how long ago the counts were saved; one that was set back meanwhile counts as no time.
 //!
 //! Refused attempts are counted by caller, so that one client that probes does not lock out the
-//! others of its tenant; see [`Meter::deny`]. A path that names another tenant than the token's is
-//! refused at the door and not counted: it reaches nothing, and there is no meter to count it with
-//! before something of a tenant was opened, which the refusal is to cost nobody. It is recorded.
+//! others of its tenant; see [`Meter::deny`]. One at a path that names another tenant than the token's
+//! counts with the token's own.
 //!
 //! Acquiring takes one short lock, and so does dropping the permit; no allocation after a tenant's
 //! first call. What nobody uses is dropped from memory once it is saved.
