@@ -6,7 +6,8 @@
 //! write; its flush reaches the disk here only because this program carries our `sync_file_range`
 //! (`store/durable.rs`).
 //!
-//! At the end, how long a commit waits while the store is rewritten.
+//! At the end, how long a commit waits while the store is rewritten; `-- rewriting PAIRS` does that
+//! alone, with so many.
 //!
 //! `./dev bench --bench store -- scale [TENANTS...]`: import, opening, listing and the check at 100,
 //! 10,000 and 1,000,000 tenants, each in a process of its own for its most memory, as the table of
@@ -43,6 +44,7 @@ fn main() {
         std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     match arguments.split_first() {
         Some((verb, rest)) if verb == "scale" => scale::run(rest),
+        Some((verb, [pairs])) if verb == "rewriting" => rewriting(pairs.parse().unwrap()),
         _ => against_limits(),
     }
 }
