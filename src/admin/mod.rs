@@ -99,6 +99,9 @@ pub enum Error {
     /// No token has this public id.
     #[error("no such token; `tenantry token list` shows those there are")]
     NoSuchToken,
+    /// The service stops.
+    #[error("the service stops, and nothing was changed; run it again once it is back")]
+    Stopped,
     /// A setting is wrong.
     #[error("nothing was changed: {0}")]
     Settings(String),
@@ -121,6 +124,7 @@ impl Error {
             }
             Self::InvalidTenant(_) => ErrorCode::InvalidTenant,
             Self::NoSuchOperator | Self::NoSuchToken => ErrorCode::ResourceNotFound,
+            Self::Stopped => ErrorCode::Cancelled,
             Self::Vault(error) => error.code(),
         }
     }

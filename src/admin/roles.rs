@@ -58,7 +58,8 @@ enum Answer {
 ///
 /// # Errors
 ///
-/// Those of `read`; [`Error::InvalidCommand`] when no runtime can be started.
+/// Those of `read`; [`Error::Stopped`] when `progress` says so; [`Error::InvalidCommand`] when no
+/// runtime can be started.
 pub(super) fn privileged(
     options: &database::Options,
     places: &[usize],
@@ -130,7 +131,9 @@ pub(super) fn privileged(
                 }
             }
             done += 1;
-            progress(Progress { done, total });
+            if !progress(Progress { done, total }) {
+                return Err(Error::Stopped);
+            }
         }
         Ok::<(), Error>(())
     })??;
@@ -155,4 +158,53 @@ fn is_silence(error: &database::Error) -> bool {
                 | Unavailable::TimedOut
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::tenant::{IdRule, Surroundings, TenantFile};
+
+    /// Of a server that is not there.
+    fn tenant(at: usize) -> ResolvedTenant {
+        let text = format!(
+            r#"{{ "tenant_id": "tenant{at:03}", "db_host": "127.0.0.1", "db_port": {}, "db_name": "x",
+                "db_user": "x", "db_password": "x" }}"#,
+            at + 1
+        );
+        let surroundings = Surroundings {
+            id_rule: IdRule::default(),
+            lookup: &|_| None,
+            certificate: &|_| Err("there is none".to_owned()),
+        };
+        TenantFile::read(&format!("tenant{at:03}.json"), text.as_bytes(), &surroundings)
+            .unwrap()
+            .tenant
+    }
+
+    #[test]
+    fn who_stops_does_not_wait_for_the_databases_that_are_left() {
+        let options = database::Options {
+            sqlite_root: "/nonexistent".into(),
+            connect_timeout: Duration::from_secs(10),
+            addresses: database::AddressPolicy::default(),
+        };
+        let places: Vec<usize> = (0..50).collect();
+        let check = |goes_on: bool| {
+            let mut asked = 0;
+            let mut progress = |_| {
+                asked += 1;
+                goes_on
+            };
+            let read = |at| Ok(tenant(at));
+            let found = privileged(&options, &places, &read, &mut |_, _| {}, &mut progress);
+            (found.map(|found| found.unknown), asked)
+        };
+        let (stopped, asked) = check(false);
+        assert!(matches!(stopped, Err(Error::Stopped)) && asked == 1);
+        let (found, asked) = check(true);
+        assert_eq!((found.unwrap(), asked), (50, 50));
+    }
 }

@@ -118,6 +118,7 @@ impl From<admin::Error> for Failure {
             | admin::Error::NoSuchOperator
             | admin::Error::NoSuchToken
             | admin::Error::Settings(_)
+            | admin::Error::Stopped
             | admin::Error::TenantFile(_) => Self::new(error.code(), error.to_string()),
             admin::Error::Vault(error) => error.into(),
         }
