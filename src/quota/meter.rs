@@ -1,5 +1,6 @@
 //! One tenant's counts, and what they allow.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub struct Meter {
 struct State {
     /// The meter's time, in seconds, and the time since boot that belongs to it.
     origin: (u64, u64),
+    /// How often it was begun anew.
+    resets: u32,
     running: u32,
     hour: Hour,
     day: Day,
@@ -57,6 +60,17 @@ struct Denied {
 #[must_use = "the statement is allowed only while the permit is held"]
 pub struct Permit {
     meter: Arc<Meter>,
+    /// When it was counted, in the meter's time, and after how many resets.
+    counted: (u64, u32),
+    is_taken_back: AtomicBool,
+}
+
+/// A statement that waits for a session. Dropped before it [has one](Self::begun), it never was, and
+/// is not counted.
+#[derive(Debug)]
+#[must_use = "dropped at once, the statement is not counted"]
+pub struct Unbegun<'a> {
+    permit: Option<&'a Permit>,
 }
 
 impl Meter {
@@ -109,9 +123,9 @@ impl Meter {
     pub fn reset(self: &Arc<Self>) {
         let is_first = {
             let mut state = self.state();
-            let running = state.running;
-            let is_changed = state.is_changed;
-            *state = State { running, is_changed, ..State::new(&*self.shared.clock) };
+            let (running, is_changed) = (state.running, state.is_changed);
+            let resets = state.resets.wrapping_add(1);
+            *state = State { running, is_changed, resets, ..State::new(&*self.shared.clock) };
             state.is_restored = true;
             state.change()
         };
@@ -125,16 +139,31 @@ impl Meter {
     /// [`Exceeded`] by the quota that is used up; nothing is counted then.
     pub fn acquire(self: &Arc<Self>, quotas: &Quotas) -> Result<Permit, Exceeded> {
         let boot = self.boot();
-        let is_first = {
+        let (is_first, counted) = {
             let mut state = self.state();
             state.admit(boot, quotas)?;
             state.hour.count();
             state.day.count();
             state.running += 1;
+            (state.change(), (state.now(boot), state.resets))
+        };
+        self.note(is_first);
+        let (meter, is_taken_back) = (Arc::clone(self), AtomicBool::new(false));
+        Ok(Permit { meter, counted, is_taken_back })
+    }
+
+    /// Takes back what was counted then.
+    fn take_back(self: &Arc<Self>, (then, resets): (u64, u32)) {
+        let is_first = {
+            let mut state = self.state();
+            if state.resets != resets {
+                return;
+            }
+            state.hour.take_back(then);
+            state.day.take_back(then);
             state.change()
         };
         self.note(is_first);
-        Ok(Permit { meter: Arc::clone(self) })
     }
 
     /// Whether `caller` may call at all: its refused attempts are not used up. To be asked before
@@ -257,6 +286,7 @@ impl State {
         let time = u64::try_from(clock.now().as_second()).unwrap_or(0);
         Self {
             origin: (time, clock.boot().as_secs()),
+            resets: 0,
             running: 0,
             hour: Sliding::new(),
             day: Sliding::new(),
@@ -370,6 +400,30 @@ impl State {
             (self.hour, self.day, self.denied) = (hour, day, denied);
         }
         Ok(())
+    }
+}
+
+impl Permit {
+    /// To be held while the statement waits for a session.
+    pub fn unbegun(&self) -> Unbegun<'_> {
+        Unbegun { permit: Some(self) }
+    }
+}
+
+impl Unbegun<'_> {
+    /// It has one, and counts from here on, whatever comes of it.
+    pub fn begun(mut self) {
+        self.permit = None;
+    }
+}
+
+impl Drop for Unbegun<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit
+            && !permit.is_taken_back.swap(true, Ordering::Relaxed)
+        {
+            permit.meter.take_back(permit.counted);
+        }
     }
 }
 

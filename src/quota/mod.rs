@@ -11,7 +11,8 @@
 //!
 //! Windows slide: in *any* 60 minutes, and in any 24 hours, at most so many statements begin. They
 //! slide in steps (one minute, 15 minutes, and five for refused attempts), and a step counts until
-//! all of it is out of the window, so the limit is never passed. Counts are exact under concurrency:
+//! all of it is out of the window, so the limit is never passed. A statement that never had a session,
+//! because others had them all or the database was away, is taken back. Counts are exact under concurrency:
 //! check and count are one step under the tenant's lock.
 //!
 //! A meter's time goes on with the time since boot, from where it was saved: setting the clock
@@ -41,7 +42,7 @@ use crate::clock::Clock;
 use crate::error::ErrorCode;
 use crate::tenant::TenantId;
 
-pub use meter::{MAX_CALLER, Meter, Permit};
+pub use meter::{MAX_CALLER, Meter, Permit, Unbegun};
 pub use saved::Malformed;
 
 /// Has the meter of every tenant that is in use.

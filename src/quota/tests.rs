@@ -494,3 +494,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_statement_that_never_had_a_session_is_not_counted() {
+    let (clock, _, meter) = meter();
+    let quotas = hourly(2);
+    let waits = meter.acquire(&quotas).unwrap();
+    clock.advance(seconds(90));
+    let runs = meter.acquire(&quotas).unwrap();
+    runs.unbegun().begun();
+    meter.acquire(&quotas).unwrap_err();
+    // Given up twice: it is taken back once.
+    drop(waits.unbegun());
+    drop(waits.unbegun());
+    assert_eq!(used(&meter), 1);
+    assert_eq!(used(&restarted(&clock, &meter)), 1);
+    drop(meter.acquire(&quotas).unwrap());
+    meter.acquire(&quotas).unwrap_err();
+}
+
+#[test]
+fn what_is_taken_back_after_a_reset_or_its_window_is_nobody_elses() {
+    let (clock, _, meter) = meter();
+    let quotas = hourly(2);
+    let before_reset = meter.acquire(&quotas).unwrap();
+    meter.reset();
+    let before_window = meter.acquire(&quotas).unwrap();
+    drop(before_reset.unbegun());
+    assert_eq!(used(&meter), 1);
+    clock.advance(seconds(2 * 3_600));
+    drop(meter.acquire(&quotas).unwrap());
+    drop(before_window.unbegun());
+    assert_eq!(used(&meter), 1);
+    assert_eq!(meter.usage(&quotas, CALLER)[1].used, 1, "of the day it is taken back");
+}

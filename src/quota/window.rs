@@ -59,6 +59,17 @@ impl<const SLOTS: usize, const STEP: u64> Sliding<SLOTS, STEP> {
         }
     }
 
+    /// Takes back one that was counted at the time `then`, if it counts still.
+    pub(super) fn take_back(&mut self, then: u64) {
+        let step = then / STEP;
+        let is_covered = step <= self.newest && self.newest - step < SLOTS as u64;
+        let count = &mut self.counts[Self::slot(step)];
+        if is_covered && *count > 0 {
+            *count -= 1;
+            self.total -= 1;
+        }
+    }
+
     /// In how many seconds less than `limit` will be counted, if nothing comes to it: 0 when it is
     /// less now, and nothing when it never will be.
     pub(super) fn frees_in(&self, now: u64, limit: u64) -> Option<u64> {

@@ -34,12 +34,16 @@ pub struct AdmittedQuery {
     text: String,
     query: Query,
     /// Held until the statement is over.
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl AdmittedQuery {
     pub(super) fn query(&self) -> &Query {
         &self.query
+    }
+
+    pub(super) fn permit(&self) -> &Permit {
+        &self.permit
     }
 
     /// The error with its position in the caller's own text.
@@ -131,7 +135,7 @@ impl TenantContext {
     ) -> Result<QueryAnswer, Error> {
         let mut retry = Retry::default();
         loop {
-            let answer = self.lease(instances).await?.run(admitted).await;
+            let answer = self.lease(instances, &admitted.permit).await?.run(admitted).await;
             if !retry.is_due(&answer) {
                 return answer;
             }
@@ -142,7 +146,7 @@ impl TenantContext {
         let config = &self.config;
         if self.server_version.get().is_none()
             && config.quotas.max_concurrent_connections != Some(0)
-            && let Ok(mut server) = self.lease(instances).await
+            && let Ok(mut server) = self.lease_uncounted(instances).await
             && let Ok(version) = server.session.server_version().await
         {
             // Two first calls at once learn the same.
@@ -213,7 +217,7 @@ impl Call<'_> {
         Ok(self.context.scope.admit(&uri?)?)
     }
 
-    /// Counts a statement.
+    /// Counts the call as a statement; it is one, however often it asks the database.
     pub(super) fn acquire_permit(&self) -> Result<Permit, Error> {
         self.check_barred()?;
         Ok(self.context.meter.acquire(&self.context.config.quotas)?)
@@ -227,6 +231,16 @@ impl Call<'_> {
         self.check_permission()?;
         // Before the guard: parsing hostile SQL is work as well.
         let permit = self.acquire_permit()?;
+        self.admit_counted(permit, &uri, arguments)
+    }
+
+    /// The same of a call that was counted already.
+    pub(super) fn admit_counted(
+        &self,
+        permit: Permit,
+        uri: &ScopedUri,
+        arguments: QueryArguments,
+    ) -> Result<AdmittedQuery, Error> {
         let context = self.context;
         if arguments.limit == Some(0) {
             return Err(Error::Argument("limit must be at least 1".to_owned()));
@@ -240,7 +254,7 @@ impl Call<'_> {
         )?;
         let QueryArguments { resource_uri: uri, query: text, limit, params, read } = arguments;
         let query = Query { statement, params, limit, read };
-        Ok(AdmittedQuery { uri, text, query, _permit: permit })
+        Ok(AdmittedQuery { uri, text, query, permit })
     }
 
     /// Ends the call: its entry is on disk before this returns, or the result is an error.

@@ -102,7 +102,7 @@ impl TenantContext {
                 ));
             };
             call.check_permission()?;
-            let _permit = call.acquire_permit()?;
+            let permit = call.acquire_permit()?;
             let candidates = if *template == Template::Service {
                 let providers = self.api_keys.iter().map(|key| key.provider.clone());
                 (completing.argument == "provider").then(|| providers.collect())
@@ -110,7 +110,8 @@ impl TenantContext {
                 let mut retry = Retry::default();
                 let catalogue = loop {
                     let access = &self.config.access;
-                    let found = self.lease(instances).await?.session.catalogue(access).await;
+                    let found =
+                        self.lease(instances, &permit).await?.session.catalogue(access).await;
                     let found = found.map_err(Error::from);
                     if !retry.is_due(&found) {
                         break found?;

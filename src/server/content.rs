@@ -3,10 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::call::Call;
 use super::listing::Kind;
 use super::{Caller, Error, Failure, Instances, QueryArguments, Retry, TenantContext};
 use crate::database::{ForeignKey, Relation, RelationColumn, RelationKind};
+use crate::quota::Permit;
 use crate::tenant::{Permission, RelationName, Resource, ResourceUri};
 
 /// Rows of the sample in a table's content.
@@ -93,16 +93,17 @@ impl TenantContext {
                     }))
                 }
                 Resource::Database => {
-                    let _permit = call.acquire_permit()?;
-                    self.database_content(instances, uri).await
+                    let permit = call.acquire_permit()?;
+                    self.database_content(instances, &permit, uri).await
                 }
                 Resource::Table(name) | Resource::View(name) => {
-                    let relation =
-                        self.relation(&call, instances, name, kind_of(scoped.resource())).await?;
+                    let (permit, kind) = (call.acquire_permit()?, kind_of(scoped.resource()));
+                    let relation = self.relation(instances, &permit, name, kind).await?;
                     let mut content = json!({ "resource": null });
                     let may_query = caller.permissions.include(Permission::Query);
                     if may_query && !relation.columns.is_empty() {
-                        let sample = call.admit_query(sample_of(uri, &relation))?;
+                        let sample = sample_of(uri, &relation);
+                        let sample = call.admit_counted(permit, &scoped, sample)?;
                         let answer = self.run(instances, &sample).await?;
                         content["sample_rows"] = json!(answer.rows.to_values());
                     }
@@ -116,25 +117,24 @@ impl TenantContext {
         call.finish(result, rows).await
     }
 
-    /// The relation of this name and kind; counted as a statement.
+    /// The relation of this name and kind.
     ///
     /// # Errors
     ///
     /// [`Error::ResourceNotFound`] when there is none that `access` allows.
     pub(super) async fn relation(
         &self,
-        call: &Call<'_>,
         instances: &mut impl Instances,
+        permit: &Permit,
         name: &RelationName,
         kind: Option<RelationKind>,
     ) -> Result<Relation, Error> {
-        let _permit = call.acquire_permit()?;
         let name = self.listed_name(name);
         let names = std::slice::from_ref(&name);
         let access = &self.config.access;
         let mut retry = Retry::default();
         let found = loop {
-            let found = self.lease(instances).await?.session.describe(access, names).await;
+            let found = self.lease(instances, permit).await?.session.describe(access, names).await;
             let found = found.map_err(Error::from);
             if !retry.is_due(&found) {
                 break found?;
@@ -150,12 +150,13 @@ impl TenantContext {
     async fn database_content(
         &self,
         instances: &mut impl Instances,
+        permit: &Permit,
         uri: &str,
     ) -> Result<Value, Error> {
         let access = &self.config.access;
         let mut retry = Retry::default();
         let (page, catalogue) = loop {
-            let mut server = self.lease(instances).await?;
+            let mut server = self.lease(instances, permit).await?;
             let page = self.page(&mut server, Kind::Database, None).await;
             if !retry.is_due(&page) {
                 break (page?, server.session.catalogue(access).await?);

@@ -125,13 +125,15 @@ impl TenantContext {
                 return Err(Error::Argument(message.to_owned()));
             };
             let kind = kind_of(scoped.resource());
-            let relation = self.relation(&call, instances, name, kind).await?;
+            let permit = call.acquire_permit()?;
+            let relation = self.relation(instances, &permit, name, kind).await?;
             let columns = chosen(&relation, wanted.as_deref())?;
             let more = relation.columns.len() - columns.len();
             let forms: Vec<Form> =
                 columns.iter().map(|column| Form::of(self.dialect(), column)).collect();
             let sql = statement(&relation, &columns, &forms);
-            let admitted = call.admit_query(QueryArguments::new(&resource_uri, &sql, Some(1)))?;
+            let arguments = QueryArguments::new(&resource_uri, &sql, Some(1));
+            let admitted = call.admit_counted(permit, &scoped, arguments)?;
             let answer = self.run(instances, &admitted).await?;
             let row = answer.rows.to_values().into_iter().next().unwrap_or_default();
             let mut cells = row.into_iter();

@@ -117,7 +117,7 @@ impl TenantContext {
             let admitted = call.admit_query(statement)?;
             let mut retry = Retry::default();
             let plan = loop {
-                let plan = self.lease(instances).await?.plan(&admitted).await;
+                let plan = self.lease(instances, admitted.permit()).await?.plan(&admitted).await;
                 if !retry.is_due(&plan) {
                     break plan?;
                 }

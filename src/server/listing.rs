@@ -121,10 +121,11 @@ impl TenantContext {
                 None => None,
             };
             let after = after.as_ref().map(ScopedUri::resource);
-            let _permit = call.acquire_permit()?;
+            let permit = call.acquire_permit()?;
             let mut retry = Retry::default();
             loop {
-                let answer = self.page(&mut *self.lease(instances).await?, kind, after).await;
+                let answer =
+                    self.page(&mut *self.lease(instances, &permit).await?, kind, after).await;
                 if !retry.is_due(&answer) {
                     break answer;
                 }
@@ -145,12 +146,12 @@ impl TenantContext {
         let result = async {
             call.check_permission()?;
             let kind = Kind::parse(resource_type)?;
-            let _permit = call.acquire_permit()?;
+            let permit = call.acquire_permit()?;
             let mut resources = Vec::new();
             let mut next = Next::Page(None);
             let mut retry = Retry::default();
             while let Next::Page(after) = &next {
-                let mut server = self.lease(instances).await?;
+                let mut server = self.lease(instances, &permit).await?;
                 let answer = self.described(&mut server, kind, after.as_ref()).await;
                 if !retry.is_due(&answer) {
                     let page = answer?;

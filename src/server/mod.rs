@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{Actor, Log};
 use crate::database::{self, Database, Dialect, Unavailable};
-use crate::quota::Meter;
+use crate::quota::{Meter, Permit};
 use crate::tenant::{Connection, Permissions, RelationName, Scope, TenantConfig, TenantId};
 
 pub use attachment::Attachment;
@@ -175,12 +175,24 @@ impl TenantContext {
     ///
     /// [`Error::Changed`] when the tenant is not as it was when the call was admitted: what was checked
     /// then may be refused by now.
-    async fn lease<'a, I: Instances>(
+    async fn lease_uncounted<'a, I: Instances>(
         &self,
         instances: &'a mut I,
     ) -> Result<I::Instance<'a>, Error> {
         let server = instances.lease().await?;
         if self.is_same(&server.context) { Ok(server) } else { Err(Error::Changed) }
+    }
+
+    /// The same for a statement with `permit`, which is not counted when there is none for it.
+    async fn lease<'a, I: Instances>(
+        &self,
+        instances: &'a mut I,
+        permit: &Permit,
+    ) -> Result<I::Instance<'a>, Error> {
+        let unbegun = permit.unbegun();
+        let server = self.lease_uncounted(instances).await?;
+        unbegun.begun();
+        Ok(server)
     }
 
     /// Whether both are of one incarnation of the tenant, under the same rules.

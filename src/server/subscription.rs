@@ -152,7 +152,8 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
             Resource::Database => Known::Database,
             relation @ (Resource::Table(name) | Resource::View(name)) => {
                 let (mut instances, kind) = (self.instances.clone(), kind_of(relation));
-                let relation = self.context.relation(call, &mut instances, name, kind).await?;
+                let permit = call.acquire_permit()?;
+                let relation = self.context.relation(&mut instances, &permit, name, kind).await?;
                 Known::Relation(relation.name.clone(), Some(settled(relation)))
             }
         };

@@ -73,7 +73,7 @@ struct AdmittedWrite {
     text: String,
     write: Write,
     /// Held until the statement is over.
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl TenantContext {
@@ -91,7 +91,7 @@ impl TenantContext {
             call.announce().await?;
             let mut retry = Retry::default();
             loop {
-                let answer = self.lease(instances).await?.change(&admitted).await;
+                let answer = self.lease(instances, &admitted.permit).await?.change(&admitted).await;
                 if !retry.is_due(&answer) {
                     break answer;
                 }
@@ -133,7 +133,7 @@ impl Call<'_> {
         )?;
         let write = Write { statement, params: arguments.params, limit: arguments.limit };
         let (uri, text) = (arguments.resource_uri, arguments.statement);
-        Ok(AdmittedWrite { uri, text, write, _permit: permit })
+        Ok(AdmittedWrite { uri, text, write, permit })
     }
 }
 

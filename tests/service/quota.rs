@@ -66,20 +66,20 @@ async fn every_way_to_the_data_counts_and_what_says_how_much_remains_does_not() 
     assert_eq!(used(&client).await, 4);
     let read = ReadResourceRequestParams::new("mcp://tenant001/database/table/customers");
     client.read_resource(read).await.unwrap();
-    // Its description, and the sample.
-    assert_eq!(used(&client).await, 6);
+    // Its description and the sample are one call.
+    assert_eq!(used(&client).await, 5);
     let refused = query(&client, DATABASE, "DROP TABLE customers").await;
     assert_eq!(error_code(&refused), "QUERY_REFUSED");
-    assert_eq!(used(&client).await, 7);
+    assert_eq!(used(&client).await, 6);
     let day = quota(&client, "max_queries_per_day").await;
-    assert_eq!((&day["limit"], &day["remaining"]), (&json!(100), &json!(93)));
+    assert_eq!((&day["limit"], &day["remaining"]), (&json!(100), &json!(94)));
     let statement = json!({ "resource_uri": DATABASE, "query": "SELECT id FROM customers" });
     call(&client, "explain_tenant_query", statement).await;
-    assert_eq!(used(&client).await, 8);
+    assert_eq!(used(&client).await, 7);
     let table = format!("{DATABASE}/table/customers");
     call(&client, "describe_tenant_resource", json!({ "resource_uri": table })).await;
-    assert!(used(&client).await >= 9);
     let before = used(&client).await;
+    assert_eq!(before, 8);
     let statement = "UPDATE customers SET name = 'Eve' WHERE id = 2";
     let change = json!({ "resource_uri": table, "statement": statement });
     let written = call(&client, "write_tenant_data", change).await;
