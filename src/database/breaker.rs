@@ -5,8 +5,8 @@
 //!    ^---------------------------- it succeeds ---------------------/ \-- it fails --> open
 //! ```
 //!
-//! While it is open, calls fail at once with the reason of the last failure: they hold no place,
-//! and a server that comes up again is not met by all that waited for it.
+//! While it is open, a call that has come to its place fails at once with the reason of the last
+//! failure: it costs no session, and a server that comes up again is not met by all that waited.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -130,7 +130,8 @@ impl<H: Handlers> Exchange<H> {
         let cut = access.origin().cut.clone();
         let handler = self.handlers.handler(access).await.map_err(|error| {
             let code = error.code();
-            tracing::warn!(request.id = %request_id, tenant.id = %who.tenant, error.code = %code,
+            // The audit log has each; as many as a client likes would fill this one.
+            tracing::debug!(request.id = %request_id, tenant.id = %who.tenant, error.code = %code,
                 "the tenant cannot be served");
             Refused::from(code)
         })?;

@@ -260,7 +260,7 @@ impl TenantMcpManager {
     /// # Errors
     ///
     /// `INVALID_TENANT`, `TENANT_NOT_CONFIGURED`, `TENANT_DISABLED`, `POOL_EXHAUSTED`,
-    /// `DATABASE_UNAVAILABLE`.
+    /// `DATABASE_UNAVAILABLE`, `VAULT_SEALED`, `INTEGRITY_ERROR`, `CANCELLED` while it shuts down.
     pub async fn get_or_create_server(&self, tenant_id: &str) -> Result<Lease, Error> {
         // The wider rule: an id that a setting did not admit was not imported either.
         let tenant = TenantId::parse(tenant_id, IdRule::AllowUnderscore)?;
@@ -273,7 +273,9 @@ impl TenantMcpManager {
     ///
     /// # Errors
     ///
-    /// `TENANT_NOT_CONFIGURED` or `TENANT_DISABLED`; the database is not touched yet.
+    /// `TENANT_NOT_CONFIGURED`, `TENANT_DISABLED`, `VAULT_SEALED`, `INTEGRITY_ERROR`,
+    /// `UNAUTHENTICATED` when the access has ended, `CANCELLED` while it shuts down, or
+    /// `AUDIT_UNAVAILABLE`, when the refusal cannot be recorded; the database is not touched yet.
     pub async fn handler(
         &self,
         access: TenantAccess,
@@ -387,9 +389,15 @@ async fn sweep(vault: Weak<TenantCredentialVault>, stays: Stays, refusals: Arc<R
     loop {
         ticks.tick().await;
         let Some(vault) = vault.upgrade() else { return };
-        vault.sweep();
         refusals.sweep();
-        staying::tell(&vault, &stays).await;
+        let stays = stays.clone();
+        // What asks the vault may wait, for the disk and for who seals it.
+        let swept = tokio::task::spawn_blocking(move || {
+            vault.sweep();
+            staying::tell(&vault, &stays);
+        });
+        // A panic is in the log.
+        drop(swept.await);
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::places::Places;
 use super::session::Instance;
 use super::stock::{Breakable, Stock};
 use super::{Error, OnChange, Options, Pool, Shared};
@@ -33,7 +33,9 @@ pub(super) struct Entry {
     enabled: bool,
     pub(super) options: Arc<Options>,
     pub(super) context: Arc<TenantContext>,
-    places: Semaphore,
+    places: Arc<Places>,
+    /// Cancelled when it is closed.
+    closed: CancellationToken,
     /// Starts anew with each revision: what was wrong may have been put right.
     pub(super) breaker: Breaker,
     /// Whether the role was looked at.
@@ -78,8 +80,9 @@ impl Entry {
         let shared = Arc::clone(&pool.shared);
         let options = shared.options();
         let own = options.max_instances_per_tenant;
-        let places =
-            stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
+        let most = stored.config.quotas.max_concurrent_connections.map_or(own, |max| max.min(own));
+        // A quota of 0 is refused by the quota, with its own code.
+        let places = shared.places.of(&stored.config.id, most.max(1) as usize);
         let api_keys = stored.credentials.into_iter().filter_map(|credential| {
             let provider = credential.name.strip_prefix("api_keys.")?.to_owned();
             let (set_at, fingerprint) = (credential.set_at, credential.fingerprint);
@@ -97,8 +100,8 @@ impl Entry {
             generation: shared.counters.entries.fetch_add(1, Ordering::Relaxed),
             enabled: stored.enabled,
             context: Arc::new(context),
-            // A quota of 0 is refused by the quota, with its own code.
-            places: Semaphore::new(places.max(1) as usize),
+            places,
+            closed: CancellationToken::new(),
             breaker: Breaker::default(),
             is_examined: AtomicBool::new(false),
             opening: tokio::sync::Mutex::default(),
@@ -108,7 +111,7 @@ impl Entry {
             },
             idle_timeout: idle_timeout.mul_f64(1.0 + jitter),
             // No more than can ever be leased.
-            min_idle: min_idle.min(places) as usize,
+            min_idle: min_idle.min(most) as usize,
             waiting: AtomicU32::new(0),
             touched: AtomicU64::new(0),
             shared,
@@ -140,15 +143,19 @@ impl Entry {
     }
 
     /// Takes a place, if one is free and nobody waits for it. It is for a [`Place`] to give back.
-    pub(super) fn try_place(&self) -> Result<(), TryAcquireError> {
-        self.places.try_acquire().map(SemaphorePermit::forget)
+    pub(super) fn try_place(&self) -> bool {
+        self.places.try_take()
     }
 
-    /// Takes a place, in turn. It is for a [`Place`] to give back.
+    /// Takes a place, in turn. It is for a [`Place`] to give back. False when this is closed.
     ///
     /// Cancellation: none is taken.
-    pub(super) async fn place(&self) -> Result<(), AcquireError> {
-        self.places.acquire().await.map(SemaphorePermit::forget)
+    pub(super) async fn place(&self) -> bool {
+        tokio::select! {
+            biased;
+            () = self.closed.cancelled() => false,
+            () = self.places.take() => true,
+        }
     }
 
     /// Lets a call wait, unless too many do.
@@ -199,10 +206,15 @@ impl Entry {
         }
     }
 
-    /// Closes what is idle, now, and what is leased, when it comes back. Who waits is turned away.
+    /// Closes what is idle, now, and what is leased, when it comes back. Who waits waits no longer.
     pub(super) fn close(&self) {
-        self.places.close();
+        self.closed.cancel();
         drop(self.stock.close());
+    }
+
+    /// Until it is closed.
+    pub(super) async fn closed(&self) {
+        self.closed.cancelled().await;
     }
 }
 
@@ -214,7 +226,7 @@ impl Breakable for Box<Instance> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.entry.places.add_permits(1);
+        self.entry.places.give_back();
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Error {
     /// All instances stayed busy for the whole of `acquire_timeout`, or other tenants had them all.
     #[error("all instances stayed busy")]
     Exhausted,
+    /// Reading the vault panicked, which the log has.
+    #[error("reading the vault failed")]
+    Panicked,
     /// So many calls wait that this one did not begin to.
     #[error("too many calls wait for an instance already")]
     QueueFull,
@@ -40,6 +43,7 @@ impl Error {
             Self::Database(error) => error.code(),
             Self::Disabled => ErrorCode::TenantDisabled,
             Self::Exhausted | Self::QueueFull => ErrorCode::PoolExhausted,
+            Self::Panicked => ErrorCode::InternalError,
             Self::ShutDown => ErrorCode::Cancelled,
             Self::Vault(error) => error.code(),
         }
@@ -53,6 +57,7 @@ impl From<Error> for server::Error {
             Error::AccessEnded
             | Error::Disabled
             | Error::Exhausted
+            | Error::Panicked
             | Error::QueueFull
             | Error::ShutDown
             | Error::Vault(_) => Self::Instance(error.code()),

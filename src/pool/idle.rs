@@ -6,7 +6,7 @@
 //! when the other has come. So use costs nothing here, and the cost of the task does not grow with
 //! tenants that are not due.
 //!
-//! Order of locks: a list, then an entry.
+//! Order of locks: the idle list, then an entry or the empty list.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -65,7 +65,8 @@ impl Lists {
 
     /// Takes the instance that has been idle longest from its tenant. To be dropped.
     pub(super) fn take_oldest(&self) -> Option<Idle<Box<Instance>>> {
-        // As long as the list is locked, every idle instance is to be found on it.
+        // What became idle and is not on the list yet, whoever puts it there looks for again
+        // (`Shared::relieve`).
         let mut heap = self.idle.lock();
         let mut left = Vec::new();
         let mut oldest = None;
@@ -201,11 +202,16 @@ pub(super) async fn reap(pool: Weak<Pool>, shared: Arc<Shared>) {
             }
             _ = look.tick() => {
                 let Some(pool) = pool.upgrade() else { return };
-                let now = pool.vault.changes();
-                if std::mem::replace(&mut changes, now) != now {
-                    // Reads of the vault may wait for the disk.
-                    let closed = tokio::task::spawn_blocking(move || pool.close_outdated());
-                    drop(closed.await);
+                // What asks the vault may wait, for the disk and for who seals it.
+                let close = move || {
+                    let now = pool.vault.changes();
+                    if now != changes {
+                        pool.close_outdated();
+                    }
+                    now
+                };
+                if let Ok(now) = tokio::task::spawn_blocking(close).await {
+                    changes = now;
                 }
             }
         }

@@ -27,6 +27,7 @@ mod idle;
 mod lease;
 mod meter;
 mod opening;
+mod places;
 mod revocable;
 mod session;
 mod sharing;
@@ -41,13 +42,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{Notify, TryAcquireError};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::audit::Log;
 use crate::auth::TenantAccess;
-use crate::database::{self, Database};
+use crate::database;
 use crate::quota::Limiter;
 use crate::server::{Caller, TenantContext};
 use crate::tenant::TenantId;
@@ -57,9 +58,10 @@ pub use error::Error;
 pub use lease::{Lease, PooledInstances};
 pub(crate) use meter::restored as restored_meter;
 
-use entry::{Entry, Place};
+use entry::Place;
 use idle::Lists;
 use opening::UNCHECKED;
+use places::AllPlaces;
 use session::Sessions;
 use tally::Tally;
 use tenants::Tenants;
@@ -165,6 +167,7 @@ struct Shared {
     options: RwLock<Arc<Options>>,
     started: Instant,
     sessions: Arc<Sessions>,
+    places: Arc<AllPlaces>,
     lists: Lists,
     /// How many calls wait.
     waiting: AtomicU32,
@@ -218,6 +221,7 @@ impl McpConnectionPool {
             started: Instant::now(),
             sessions: Arc::new(Sessions::new(options.max_sessions)),
             options: RwLock::new(Arc::new(options)),
+            places: Arc::default(),
             lists: Lists::default(),
             waiting: AtomicU32::new(0),
             counters: Arc::default(),
@@ -246,7 +250,7 @@ impl McpConnectionPool {
     /// [`Error::AccessEnded`], [`Error::Disabled`], [`Error::ShutDown`], or [`Error::Vault`] when there
     /// is no such tenant or it does not open.
     pub async fn context(&self, access: &TenantAccess) -> Result<Arc<TenantContext>, Error> {
-        check(access)?;
+        self.check(access).await?;
         let entry = self.entry(access.tenant()).await?;
         entry.touch();
         Ok(Arc::clone(&entry.context))
@@ -268,25 +272,21 @@ impl McpConnectionPool {
         };
         // More than one round only when the tenant changes meanwhile.
         loop {
-            check(access)?;
-            let entry = match self.present(access.tenant())? {
+            self.check(access).await?;
+            let entry = match self.present(access.tenant()).await? {
                 Some(entry) => entry.if_enabled()?,
                 None => self.entry(access.tenant()).await?,
             };
             let (mut queued, mut at_door) = (None, None);
-            match entry.try_place() {
-                Ok(()) => {}
-                Err(TryAcquireError::NoPermits) => {
-                    queued = Some(entry.queue()?);
-                    at_door = Some(entry.wait_at_door());
-                    match tokio::time::timeout_at(deadline(), entry.place()).await {
-                        Ok(Ok(())) => {}
-                        // It is out of date by now.
-                        Ok(Err(_)) => continue,
-                        Err(_elapsed) => return Err(Error::Exhausted),
-                    }
+            if !entry.try_place() {
+                queued = Some(entry.queue()?);
+                at_door = Some(entry.wait_at_door());
+                match tokio::time::timeout_at(deadline(), entry.place()).await {
+                    Ok(true) => {}
+                    // It is out of date by now.
+                    Ok(false) => continue,
+                    Err(_elapsed) => return Err(Error::Exhausted),
                 }
-                Err(TryAcquireError::Closed) => continue,
             }
             let (mut lease, since) = Lease::begin(Place { entry });
             drop(at_door);
@@ -300,10 +300,10 @@ impl McpConnectionPool {
                 self.open(&mut lease, &mut queued, deadline()).await?;
             }
             // Changed, sealed or removed meanwhile: it is not handed out.
-            if has_waited && (lease.is_empty() || !self.pool.is_usable(lease.entry())?) {
+            if has_waited && (lease.is_empty() || !self.is_usable(lease.entry()).await?) {
                 continue;
             }
-            check(access)?;
+            self.check(access).await?;
             lease.set_caller(caller_of(access));
             self.pool.shared.counters.acquired.add_one();
             return Ok(lease);
@@ -420,37 +420,6 @@ impl Drop for Pool {
         self.reaper.abort();
         self.stop_warming();
     }
-}
-
-impl McpConnectionPool {
-    /// Looks, once for each version of a tenant, at what its role may do.
-    async fn examine(&self, entry: &Entry, session: &mut dyn Database) {
-        if entry.is_examined.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let tenant = entry.context.tenant();
-        let mode = entry.context.config().access.mode;
-        match session.excess_privileges().await {
-            Ok(mut found) => {
-                found.retain(|privilege| privilege.is_excess_in(mode));
-                if found.is_empty() {
-                    return;
-                }
-                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-                let found = found.join(", ");
-                tracing::warn!(tenant.id = %tenant, "the database role {found}; give it a role that \
-                    may only read what it has to");
-            }
-            Err(reason) => {
-                tracing::debug!(tenant.id = %tenant, %reason, "the role could not be examined");
-            }
-        }
-    }
-}
-
-/// A token that is revoked begins nothing more, also where it was checked before.
-fn check(access: &TenantAccess) -> Result<(), Error> {
-    if access.is_live() { Ok(()) } else { Err(Error::AccessEnded) }
 }
 
 /// Who `access` was granted to, as a tenant's server needs to know.

@@ -12,7 +12,8 @@ use super::revocable::Revocable;
 use super::session::{InLine, Instance, Slot};
 use super::sharing::Grant;
 use super::{Error, Lease, McpConnectionPool, Pool, meter};
-use crate::database::{self, Attempt};
+use crate::auth::TenantAccess;
+use crate::database::{self, Attempt, Database, Unavailable};
 use crate::server;
 use crate::tenant::TenantId;
 use crate::vault;
@@ -41,24 +42,36 @@ impl<'a> Opening<'a> {
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         let mut openings = self.pool.openings.lock().unwrap_or_else(PoisonError::into_inner);
-        // Here and with this one.
-        if Arc::strong_count(&self.turn) == 2 {
+        // Let go of under the lock: whoever does so last finds that nobody else has it.
+        drop(std::mem::take(&mut self.turn));
+        if openings.get(self.tenant).is_some_and(|turn| Arc::strong_count(turn) == 1) {
             openings.remove(self.tenant);
         }
     }
 }
 
 impl McpConnectionPool {
+    /// A token that is revoked begins nothing more, also where it was checked before.
+    pub(super) async fn check(&self, access: &TenantAccess) -> Result<(), Error> {
+        if access.is_live() {
+            return Ok(());
+        }
+        // Sealing ends what was granted as well, and it is not the token's fault.
+        let (vault, id) = (Arc::clone(&self.pool.vault), access.tenant().clone());
+        blocking(move || vault.revision(&id)).await?;
+        Err(Error::AccessEnded)
+    }
+
     /// What there is of the tenant, as the vault has it at the end of this.
     pub(super) async fn entry(&self, tenant: &TenantId) -> Result<Arc<Entry>, Error> {
         loop {
-            let opening = match self.present(tenant)? {
+            let opening = match self.present(tenant).await? {
                 Some(entry) => return entry.if_enabled(),
                 None => Opening::of(&self.pool, tenant),
             };
             let turn = opening.turn.lock().await;
             // Who had the turn before may have done it.
-            if self.present(tenant)?.is_none() {
+            if self.present(tenant).await?.is_none() {
                 let vault = Arc::clone(&self.pool.vault);
                 let (limiter, id) = (Arc::clone(&self.pool.limiter), tenant.clone());
                 let read = move || {
@@ -86,13 +99,28 @@ impl McpConnectionPool {
     }
 
     /// What there is of the tenant, if it is as the vault has it.
-    pub(super) fn present(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
+    pub(super) async fn present(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
         if let Some(entry) = self.pool.tenants.get(tenant)? {
-            return Ok(self.pool.is_current(&entry)?.then_some(entry));
+            return Ok(self.is_current(&entry).await?.then_some(entry));
         }
-        // Who is not known, or sealed, is refused from memory.
-        self.pool.vault.revision(tenant)?;
+        let (vault, id) = (Arc::clone(&self.pool.vault), tenant.clone());
+        // Who is not known, or sealed, waits for no turn.
+        blocking(move || vault.revision(&id)).await?;
         Ok(None)
+    }
+
+    /// Whether `entry` is as the vault has it. Costs a load, unless its tenant may have changed.
+    async fn is_current(&self, entry: &Arc<Entry>) -> Result<bool, Error> {
+        if entry.watch.is_unchanged() {
+            return Ok(true);
+        }
+        let (pool, entry) = (Arc::clone(&self.pool), Arc::clone(entry));
+        blocking(move || pool.is_current(&entry)).await
+    }
+
+    /// Whether instances of `entry` may be leased: it is current, and was not closed.
+    pub(super) async fn is_usable(&self, entry: &Arc<Entry>) -> Result<bool, Error> {
+        Ok(self.is_current(entry).await? && !entry.stock.is_closed())
     }
 
     /// Whether the idle instance of `lease` still has its server. One that has not is closed, and
@@ -120,16 +148,20 @@ impl McpConnectionPool {
         deadline: Instant,
     ) -> Result<(), Error> {
         let entry = Arc::clone(lease.entry());
+        if entry.stock.is_closed() {
+            return Ok(());
+        }
         // Should it fail, what is known of the failures stays.
         entry.touch();
         // First: what is down costs nobody a session.
         let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
         let slot = match self.session(&entry, queued, deadline).await? {
-            Grant::Session => Slot::granted(&entry),
-            Grant::Instance(instance) => {
+            Some(Grant::Session) => Slot::granted(&entry),
+            Some(Grant::Instance(instance)) => {
                 lease.fill(instance);
                 return Ok(());
             }
+            None => return Ok(()),
         };
         self.connect(lease, attempt, slot).await
     }
@@ -142,25 +174,34 @@ impl McpConnectionPool {
         attempt: Attempt<'_>,
         slot: Slot,
     ) -> Result<(), Error> {
-        let (pool, entry) = (&self.pool, Arc::clone(lease.entry()));
+        let entry = Arc::clone(lease.entry());
         let credentials = {
             let _turn = entry.opening.lock().await;
-            let (vault, id) = (Arc::clone(&pool.vault), entry.tenant().clone());
+            let (vault, id) = (Arc::clone(&self.pool.vault), entry.tenant().clone());
             blocking(move || vault.credentials(&id)).await?
         };
-        if !pool.is_usable(&entry)? {
+        if !self.is_usable(&entry).await? {
             return Ok(());
         }
         let shared = &entry.shared;
         let config = entry.context.config();
         let session = database::connect(config, &credentials, &entry.options.database).await;
+        // They were for the login.
+        drop(credentials);
+        let session = match session {
+            Ok(mut session) => {
+                examine(&entry, &mut *session).await;
+                // A proxy may have taken the login that has no server.
+                if session.is_broken() { Err(Unavailable::Lost.into()) } else { Ok(session) }
+            }
+            Err(error) => Err(error),
+        };
         match &session {
             Ok(_) => attempt.succeeded(),
             Err(database::Error::Unavailable(reason)) => attempt.failed(*reason),
             Err(_) => drop(attempt),
         }
-        let mut session = session?;
-        self.examine(&entry, &mut *session).await;
+        let session = session?;
         let session = match &entry.revoked {
             Some(revoked) => Box::new(Revocable { session, revoked: revoked.clone() }),
             None => session,
@@ -173,21 +214,56 @@ impl McpConnectionPool {
         Ok(())
     }
 
-    /// Leave to open a session, at once or in turn with other tenants.
+    /// Leave to open a session, at once or in turn with other tenants; none when `entry` is closed
+    /// meanwhile.
     async fn session(
         &self,
         entry: &Arc<Entry>,
         queued: &mut Option<Queued>,
         deadline: Instant,
-    ) -> Result<Grant<Box<Instance>>, Error> {
+    ) -> Result<Option<Grant<Box<Instance>>>, Error> {
         if entry.shared.sessions.take(entry.tenant()) {
-            return Ok(Grant::Session);
+            return Ok(Some(Grant::Session));
         }
         if queued.is_none() {
             *queued = Some(entry.queue()?);
         }
         let granted = InLine::join(entry).granted();
-        tokio::time::timeout_at(deadline, granted).await.unwrap_or(Err(Error::Exhausted))
+        tokio::select! {
+            granted = tokio::time::timeout_at(deadline, granted) => {
+                granted.unwrap_or(Err(Error::Exhausted)).map(Some)
+            }
+            () = entry.closed() => Ok(None),
+        }
+    }
+}
+
+/// Looks, once for each version of a tenant, at what its role may do.
+async fn examine(entry: &Entry, session: &mut dyn Database) {
+    if entry.is_examined.load(Ordering::Relaxed) {
+        return;
+    }
+    let found = session.excess_privileges().await;
+    // Of two that looked at the same time, one tells.
+    if entry.is_examined.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let tenant = entry.context.tenant();
+    let mode = entry.context.config().access.mode;
+    match found {
+        Ok(mut found) => {
+            found.retain(|privilege| privilege.is_excess_in(mode));
+            if found.is_empty() {
+                return;
+            }
+            let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+            let found = found.join(", ");
+            tracing::warn!(tenant.id = %tenant, "the database role {found}; give it a role that may \
+                only read what it has to");
+        }
+        Err(reason) => {
+            tracing::debug!(tenant.id = %tenant, %reason, "the role could not be examined");
+        }
     }
 }
 
@@ -197,7 +273,8 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Error> {
     match tokio::task::spawn_blocking(read).await {
         Ok(result) => Ok(result?),
-        // The runtime is shutting down, or the vault panicked, which it logged.
+        Err(error) if error.is_panic() => Err(Error::Panicked),
+        // The runtime is shutting down.
         Err(_) => Err(Error::ShutDown),
     }
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use super::entry::Entry;
 use super::{Error, Pool};
 use crate::tenant::TenantId;
+use crate::vault;
 
 /// So many that threads rarely meet in one; 32 KB.
 const SHARDS: usize = 256;
@@ -142,23 +143,18 @@ impl Pool {
     /// Closes what is not as the vault has it.
     pub(super) fn close_outdated(&self) {
         for entry in self.tenants.all() {
-            if !self.is_usable(&entry).unwrap_or(false) {
+            if entry.stock.is_closed() || !self.is_current(&entry).unwrap_or(false) {
                 self.tenants.remove(&entry);
                 entry.end();
             }
         }
     }
 
-    /// Whether `entry` is as the vault has it. Costs a load, unless its tenant may have changed.
-    pub(super) fn is_current(&self, entry: &Entry) -> Result<bool, Error> {
+    /// Whether `entry` is as the vault has it. May block.
+    pub(super) fn is_current(&self, entry: &Entry) -> Result<bool, vault::Error> {
         if entry.watch.is_unchanged() {
             return Ok(true);
         }
-        Ok(self.vault.is_current(entry.tenant(), entry.revision, &entry.watch)?)
-    }
-
-    /// Whether instances of `entry` may be leased: it is current, and was not closed.
-    pub(super) fn is_usable(&self, entry: &Entry) -> Result<bool, Error> {
-        Ok(self.is_current(entry)? && !entry.stock.is_closed())
+        self.vault.is_current(entry.tenant(), entry.revision, &entry.watch)
     }
 }

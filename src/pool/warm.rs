@@ -87,7 +87,9 @@ impl McpConnectionPool {
         let entry = self.entry(tenant).await?;
         drop(entry.stock.take_broken());
         while entry.is_cold() {
-            let Ok(()) = entry.try_place() else { break };
+            if !entry.try_place() {
+                break;
+            }
             let mut lease = Lease::without_instance(Place { entry: Arc::clone(&entry) });
             let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
             if !entry.shared.sessions.take(tenant) {

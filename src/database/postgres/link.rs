@@ -173,7 +173,7 @@ impl Link {
         /// Less than a tenth of a second between most, more than a second in all.
         const PAUSES: [u64; 8] = [0, 10, 20, 40, 80, 160, 320, 640];
         let (canceller, connection) = (self.canceller.clone(), Arc::clone(&self.connection));
-        spawn(async move {
+        let asking = async move {
             for pause in PAUSES {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 if connection.is_readable() && pause > 0 {
@@ -181,7 +181,9 @@ impl Link {
                 }
                 canceller.cancel().await;
             }
-        });
+        };
+        // In all: the session counts as closed, and its socket is still here.
+        spawn(async move { drop(tokio::time::timeout(CANCEL_TIMEOUT, asking).await) });
     }
 }
 

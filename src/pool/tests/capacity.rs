@@ -188,3 +188,19 @@ async fn a_hundred_callers_of_ten_tenants_share_three_sessions_and_all_are_serve
     assert_eq!((stats.total_acquired, stats.leased(), stats.waiting), (500, 0, 0));
     assert_eq!(most.into_inner(), 3);
 }
+
+#[tokio::test]
+async fn who_waits_for_a_session_is_told_at_once_what_became_of_the_tenant() {
+    let fixture = small(5, 1);
+    let held = fixture.lease("tenant002").await;
+    let own = access("tenant001");
+    fixture.pool.context(&own).await.unwrap();
+    let mut own = pin!(fixture.pool.lease(&own));
+    assert!(futures_util::poll!(own.as_mut()).is_pending());
+    assert_eq!(fixture.pool.stats().waiting, 1);
+    fixture.vault.set_enabled(&id("tenant001"), false).unwrap();
+    fixture.pool.pool.close_outdated();
+    assert_eq!(own.await.unwrap_err().code(), ErrorCode::TenantDisabled);
+    assert_eq!(fixture.pool.stats().waiting, 0);
+    drop(held);
+}

@@ -1,5 +1,6 @@
 //! A tenant that changes while it is used.
 
+use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
@@ -110,9 +111,11 @@ async fn other_options_hold_from_the_next_call_on_and_calls_under_way_finish() {
     fixture.pool.change_options(&options);
     let uri = "mcp://tenant001/database";
     under_way.query_tenant_data(uri, "SELECT 1", None).await.unwrap();
-    let both = [fixture.lease("tenant001").await, fixture.lease("tenant001").await];
-    assert_ne!(both[0].instance_id(), both[1].instance_id());
+    let one = fixture.lease("tenant001").await;
+    assert_ne!(one.instance_id(), under_way.instance_id());
     drop(under_way);
+    let both = [one, fixture.lease("tenant001").await];
+    assert_ne!(both[0].instance_id(), both[1].instance_id());
     assert_eq!(fixture.stats().2, 2, "what has the old options is closed when it comes back");
     assert_eq!(fixture.pool.pool.shared.options().max_sessions, 1_000, "that one stays");
 }
@@ -146,4 +149,51 @@ async fn what_is_leased_after_a_change_is_never_from_before_it() {
     let stats = fixture.pool.stats();
     assert_eq!((stats.leased(), stats.waiting), (0, 0));
     assert!(stats.current_pool_size <= 3, "{stats:?}");
+}
+
+#[tokio::test]
+async fn calls_from_before_a_change_and_after_it_share_the_places_of_the_tenant() {
+    let fixture = fixture(2);
+    let mut old = vec![fixture.lease("tenant001").await, fixture.lease("tenant001").await];
+    for limit in [7, 8] {
+        fixture.limit("tenant001", limit);
+        let access = access("tenant001");
+        fixture.pool.context(&access).await.unwrap();
+        let mut new = pin!(fixture.pool.lease(&access));
+        assert!(futures_util::poll!(new.as_mut()).is_pending());
+        assert_eq!(fixture.pool.stats().waiting, 1);
+        drop(old.remove(0));
+        old.push(new.await.unwrap());
+    }
+    // Nor does the pool forget it when it closes all there is.
+    fixture.pool.close_all();
+    let access = access("tenant001");
+    fixture.pool.context(&access).await.unwrap();
+    let mut new = pin!(fixture.pool.lease(&access));
+    assert!(futures_util::poll!(new.as_mut()).is_pending());
+    old.clear();
+    drop(new.await.unwrap());
+    assert_eq!(fixture.pool.stats().waiting, 0);
+}
+
+#[tokio::test]
+async fn places_that_a_change_takes_away_are_gone_when_they_come_back() {
+    let all = Arc::<AllPlaces>::default();
+    let tenant = id("tenant001");
+    let places = all.of(&tenant, 3);
+    assert!(places.try_take() && places.try_take() && places.try_take() && !places.try_take());
+    let fewer = all.of(&tenant, 1);
+    assert!(Arc::ptr_eq(&places, &fewer));
+    for _ in 0..2 {
+        places.give_back();
+        assert!(!places.try_take(), "another one has the only place");
+    }
+    places.give_back();
+    assert!(places.try_take() && !places.try_take());
+    all.of(&tenant, 2);
+    assert!(places.try_take() && !places.try_take());
+    // Nothing is left of a tenant that has none.
+    drop((places, fewer));
+    let anew = all.of(&tenant, 1);
+    assert!(anew.try_take() && !anew.try_take());
 }
