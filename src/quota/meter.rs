@@ -179,8 +179,7 @@ impl Meter {
             return Ok(());
         }
         let now = state.now(self.boot());
-        let Some(denied) = state.denied_by(caller) else { return Ok(()) };
-        denied.window.advance(now);
+        let Some(denied) = state.denied_by(caller, now) else { return Ok(()) };
         // With a limit of 0 the first refused attempt is one too many, and not the first call.
         exceeded(&denied.window, DENIED, Some(limit), now, limit.max(1)).map_or(Ok(()), Err)
     }
@@ -188,8 +187,9 @@ impl Meter {
     /// Counts a refused attempt of `caller`: so many of them, in any 60 minutes, are told why they
     /// were refused.
     ///
-    /// The first 16 callers of a tenant that are refused within an hour are counted one by one; more
-    /// share one count.
+    /// The first 16 callers of a tenant that are refused within an hour are counted one by one; all
+    /// others, also those that were never refused, share one count while there are so many. Who is
+    /// counted alone after that begins at zero.
     ///
     /// # Errors
     ///
@@ -227,10 +227,8 @@ impl Meter {
             let begun = i64::from(wall.subsec_nanosecond() > 0);
             Timestamp::from_second(wall.as_second() + begun).ok()?.checked_add(seconds).ok()
         };
-        let denied = state.denied_by(caller).map(|denied| {
-            denied.window.advance(now);
-            (denied.window.total(), at(denied.window.resets_in(now)))
-        });
+        let denied = state.denied_by(caller, now);
+        let denied = denied.map(|denied| (denied.window.total(), at(denied.window.resets_in(now))));
         let (denied, denied_reset) = denied.unwrap_or_default();
         let usage = |quota, limit, used, resets_at| Usage { quota, limit, used, resets_at };
         let (hour, day) = (&state.hour, &state.day);
@@ -332,23 +330,30 @@ impl State {
         !std::mem::replace(&mut self.is_changed, true)
     }
 
-    /// The window that `caller` is counted in, if it was refused lately.
-    fn denied_by(&mut self, caller: &str) -> Option<&mut Denied> {
-        let of = |name: &str| self.denied.iter().position(|denied| *denied.caller == *name);
-        let place = of(name_of(caller)).or_else(|| of(""))?;
-        self.denied.get_mut(place)
+    /// The name that `caller` is counted by: its own, unless as many others have windows as may.
+    fn denied_name<'a>(&self, caller: &'a str) -> &'a str {
+        let own = name_of(caller);
+        let mut named = self.denied.iter().filter(|denied| !denied.caller.is_empty());
+        let has_window = named.clone().any(|denied| *denied.caller == *own);
+        if has_window || named.nth(MAX_CALLERS - 1).is_none() { own } else { "" }
+    }
+
+    /// The window that `caller` is counted in, if there is one.
+    fn denied_by(&mut self, caller: &str, now: u64) -> Option<&mut Denied> {
+        self.forget_denied(now);
+        let name = self.denied_name(caller);
+        self.denied.iter_mut().find(|denied| *denied.caller == *name)
     }
 
     /// The same, which begins if there is none.
     fn denied_window(&mut self, caller: &str, now: u64) -> &mut DeniedHour {
         self.forget_denied(now);
-        let of = |name: &str| self.denied.iter().position(|denied| *denied.caller == *name);
-        let place = of(name_of(caller)).or_else(|| of("")).unwrap_or_else(|| {
-            let is_full = self.denied.len() >= MAX_CALLERS;
-            let caller = if is_full { "" } else { name_of(caller) }.into();
+        let name = self.denied_name(caller);
+        let place = self.denied.iter().position(|denied| *denied.caller == *name);
+        let place = place.unwrap_or_else(|| {
             let mut window = DeniedHour::new();
             window.advance(now);
-            self.denied.push(Denied { caller, window });
+            self.denied.push(Denied { caller: name.into(), window });
             self.denied.len() - 1
         });
         &mut self.denied[place].window
