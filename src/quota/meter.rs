@@ -112,11 +112,9 @@ impl Meter {
         Ok(())
     }
 
-    /// What has been counted, as bytes. From now on it is taken as saved.
+    /// What has been counted, as bytes.
     pub fn save(&self) -> Vec<u8> {
-        let mut state = self.state();
-        state.is_changed = false;
-        state.saved(&self.shared).encode()
+        self.state().saved(&self.shared).encode()
     }
 
     /// Forgets what has been counted, but for what runs.
@@ -252,13 +250,21 @@ impl Meter {
         denied.map(|denied| (denied.caller.to_string(), denied.window.total())).collect()
     }
 
-    /// Whether it has counted since it was saved.
+    /// Whether it has counted since it was taken to be saved: it is among the changed ones then.
     pub(super) fn is_changed(&self) -> bool {
         self.state().is_changed
     }
 
-    pub(super) fn set_changed(&self) {
-        self.state().is_changed = true;
+    /// Has it among the changed ones, once.
+    pub(super) fn set_changed(self: &Arc<Self>) {
+        let is_first = self.state().change();
+        self.note(is_first);
+    }
+
+    /// It is taken out of the changed ones: what it has counted until now is to be saved by whoever
+    /// did so.
+    pub(super) fn set_taken(&self) {
+        self.state().is_changed = false;
     }
 
     fn boot(&self) -> u64 {
@@ -325,7 +331,7 @@ impl State {
         }
     }
 
-    /// Says that something has changed, and whether it is the first time since it was saved.
+    /// Says that something has changed, and whether it is the first time since that was taken.
     fn change(&mut self) -> bool {
         !std::mem::replace(&mut self.is_changed, true)
     }

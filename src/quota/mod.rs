@@ -58,7 +58,7 @@ pub struct Limiter {
 struct Shared {
     clock: Arc<dyn Clock>,
     boot_id: Option<[u8; 16]>,
-    /// Those that have counted since they were saved.
+    /// Those that have counted since they were taken to be saved, each once.
     changed: Mutex<Vec<Weak<Meter>>>,
 }
 
@@ -104,12 +104,12 @@ impl Limiter {
     }
 
     /// The meter of `tenant`, which was first imported at `born`: one that was removed and came back
-    /// has another one. Unless it [is restored](Meter::is_restored), it is to be
+    /// has another one, whatever the clock said then. Unless it [is restored](Meter::is_restored), it is to be
     /// [restored](Meter::restore) before it counts.
     pub fn meter(&self, tenant: &TenantId, born: Timestamp) -> Arc<Meter> {
         let mut meters = self.meters();
         if let Some(meter) = meters.get(tenant)
-            && meter.born() >= born
+            && meter.born() == born
         {
             return Arc::clone(meter);
         }
@@ -130,7 +130,8 @@ impl Limiter {
         self.saving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those that have counted since they were [saved](Meter::save), for whoever saves them now.
+    /// Those that have counted since they were taken last, for whoever [saves](Meter::save) them now.
+    /// To be kept until that is through: what nobody has may be [dropped](Self::sweep).
     pub fn take_changed(&self) -> Vec<Arc<Meter>> {
         let changed = {
             let mut changed = self.shared.changed();
@@ -138,13 +139,16 @@ impl Limiter {
             let room = Vec::with_capacity(changed.len());
             std::mem::replace(&mut *changed, room)
         };
-        changed.iter().filter_map(Weak::upgrade).collect()
+        let changed: Vec<_> = changed.iter().filter_map(Weak::upgrade).collect();
+        for meter in &changed {
+            meter.set_taken();
+        }
+        changed
     }
 
     /// Has `meter` among the changed ones again, as it could not be saved.
     pub fn put_back(&self, meter: &Arc<Meter>) {
         meter.set_changed();
-        self.shared.changed().push(Arc::downgrade(meter));
     }
 
     /// Drops `meter`, whose tenant is gone.
@@ -156,11 +160,12 @@ impl Limiter {
     }
 
     /// Drops what nobody uses and what is saved, and says how much that was. Looks at every meter
-    /// in memory.
+    /// in memory, once nobody saves any.
     pub fn sweep(&self) -> usize {
+        let _saving = self.saving();
         let mut meters = self.meters();
         let before = meters.len();
-        // A meter is given out under the lock that we hold, so what is ours alone stays so.
+        // A meter is given out or taken under the locks that we hold, so what is ours alone stays so.
         meters.retain(|_, meter| Arc::strong_count(meter) > 1 || meter.is_changed());
         before - meters.len()
     }
