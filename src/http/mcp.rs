@@ -109,15 +109,14 @@ impl Endpoint {
         let certified = request.extensions().get::<CertificateTenant>().cloned();
         let needed = needed(request.headers());
         let access = async {
-            let auth = self.manager.auth();
-            let caller = auth.authenticate(token, origin).await?;
+            let caller = self.auth().authenticate(token, origin).await?;
             let is_others = |named: &CertificateTenant| named.as_str() != caller.tenant().as_str();
             if let Some(named) = certified.filter(is_others) {
                 self.manager.grant(caller.clone(), Some(named.as_str())).await?;
             }
             let access = self.manager.grant(caller, path_tenant).await?;
             if let Some((action, needed)) = needed {
-                auth.check_scope(&access, action, needed).await?;
+                self.manager.check_scope(&access, action, needed).await?;
             }
             Ok(access)
         };

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 
 use super::TenantMcpManager;
+use crate::audit::Actor;
 use crate::auth::{self, Auth, Caller, TenantAccess};
 use crate::pool;
 use crate::quota::{Limiter, Meter};
 use crate::server;
-use crate::tenant::TenantId;
+use crate::tenant::{Permission, TenantId};
 use crate::vault::{self, StoredTenant, TenantCredentialVault};
 
 /// So that with the commit it is below a second.
@@ -31,9 +32,7 @@ impl TenantMcpManager {
     ///
     /// Those of [`TenantCredentialVault::tenant`], and [`vault::Error::CountsDamaged`].
     pub fn meter(&self, id: &TenantId) -> Result<(StoredTenant, Arc<Meter>), vault::Error> {
-        let tenant = self.vault.tenant(id)?;
-        let meter = pool::restored_meter(&self.vault, &self.limiter, &tenant)?;
-        Ok((tenant, meter))
+        meter(&self.vault, &self.limiter, id)
     }
 
     /// As [`Auth::grant`]; an attempt at another tenant counts among the refused ones that the caller has
@@ -53,19 +52,40 @@ impl TenantMcpManager {
         let (tenant, actor) = (caller.tenant().clone(), caller.actor().clone());
         let granted = self.auth.grant(caller, path_tenant).await;
         if let Err(auth::Error::Forbidden) = &granted {
-            let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
-            let count = move || {
-                let stored = vault.tenant(&tenant)?;
-                let meter = pool::restored_meter(&vault, &limiter, &stored)?;
-                // What comes of one too many, its next call with its own tenant is told.
-                Ok::<_, vault::Error>(
-                    meter.deny(&stored.config.quotas, &server::counted_as(&actor)).is_err(),
-                )
-            };
-            // A tenant that is not served has no calls that could be barred.
-            drop(tokio::task::spawn_blocking(count).await);
+            self.count_refused(tenant, actor).await;
         }
         granted
+    }
+
+    /// As [`Auth::check_scope`]; what is refused counts as if the tool had refused it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Auth::check_scope`].
+    pub async fn check_scope(
+        &self,
+        access: &TenantAccess,
+        action: &'static str,
+        needed: Permission,
+    ) -> Result<(), auth::Error> {
+        let checked = self.auth.check_scope(access, action, needed).await;
+        if let Err(auth::Error::InsufficientScope { .. }) = &checked {
+            self.count_refused(access.tenant().clone(), access.actor().clone()).await;
+        }
+        checked
+    }
+
+    /// Counts a refused attempt that did not come as far as the server of the caller's own `tenant`.
+    async fn count_refused(&self, tenant: TenantId, actor: Actor) {
+        let (vault, limiter) = (Arc::clone(&self.vault), Arc::clone(&self.limiter));
+        let count = move || {
+            let (stored, meter) = meter(&vault, &limiter, &tenant)?;
+            // What comes of one too many, its next call that comes so far is told.
+            let counted = meter.deny(&stored.config.quotas, &server::counted_as(&actor));
+            Ok::<_, vault::Error>(counted.is_err())
+        };
+        // A tenant that is not served has no calls that could be barred.
+        drop(tokio::task::spawn_blocking(count).await);
     }
 
     /// Sets what the tenant called `id` has used of its quotas to nothing, but for the calls under
@@ -90,6 +110,16 @@ impl TenantMcpManager {
             complain(&error);
         }
     }
+}
+
+fn meter(
+    vault: &TenantCredentialVault,
+    limiter: &Limiter,
+    id: &TenantId,
+) -> Result<(StoredTenant, Arc<Meter>), vault::Error> {
+    let tenant = vault.tenant(id)?;
+    let meter = pool::restored_meter(vault, limiter, &tenant)?;
+    Ok((tenant, meter))
 }
 
 /// Saves what was counted, again and again, and drops from memory what nobody uses. Once a minute

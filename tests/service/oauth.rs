@@ -123,6 +123,8 @@ async fn a_client_whose_scopes_do_not_suffice_is_told_which_would() {
         (&recorded[0]["action"], &recorded[0]["rule"]),
         (&json!("query_tenant_data"), &json!("scope"))
     );
+    let used = tenants.sandbox.json(&["quota", "show", "tenant001"]);
+    assert_eq!(used["quotas"]["max_denied_per_hour"]["used"], 1, "{used}");
     // Enough, and a token of ours: these get as far as the body, which is none.
     for token in [&issuer.token("tenant001", "query"), &tenants.tokens[0]] {
         assert!(!call(token).await.headers().contains_key("www-authenticate"));

@@ -8,7 +8,10 @@ mod scrub;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::TenantMcpManager;
+use crate::audit::Log;
 use crate::clock::SystemClock;
 use crate::memory::SecretText;
 use crate::store::DataDir;
@@ -16,6 +19,7 @@ use crate::tenant::{
     Access, Connection, Credentials, IdRule, Limits, Quotas, ResolvedTenant, TenantConfig, TenantId,
 };
 use crate::vault::{self, KdfCost, Options, TenantCredentialVault, Unlock};
+use crate::{database, pool};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -38,4 +42,16 @@ fn vault_of_one(directory: &Path) -> (Arc<TenantCredentialVault>, TenantId) {
     };
     vault.import(vec![ResolvedTenant { config, credentials: Credentials::default() }]).unwrap();
     (Arc::new(vault), id)
+}
+
+/// The manager of such a vault.
+fn manager_of_one(directory: &Path) -> (TenantMcpManager, TenantId) {
+    let (vault, id) = vault_of_one(directory);
+    let log = Log::open(&directory.join("audit"), Arc::new(SystemClock)).unwrap();
+    let options = pool::Options::new(database::Options {
+        sqlite_root: directory.to_owned(),
+        connect_timeout: Duration::from_secs(1),
+        addresses: database::AddressPolicy::default(),
+    });
+    (TenantMcpManager::new(vault, log, options), id)
 }
