@@ -9,6 +9,7 @@
 //! A request is answered once: what has begun its answer keeps it. Whoever writes a stream is asked to end it;
 //! one document that is not taken in time ends with its connection, which a client sees by the missing end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,11 +48,13 @@ impl Calls {
         answer: impl Future<Output = Response>,
     ) -> Response {
         let under_way = UnderWay::begin(self);
+        let mut answer = pin!(answer);
         let response = tokio::select! {
             // What is ready at the same moment was in time.
             biased;
-            response = answer => response,
+            response = &mut answer => response,
             () = self.0.cutting.cancelled() => {
+                // Before `answer` is dropped, which records why it ended.
                 cut.cancel();
                 return Refused::from(ErrorCode::Cancelled).of(id.clone()).into_response(request_id);
             }
@@ -142,11 +145,22 @@ mod tests {
         assert_eq!(calls.count_cut(), 1);
     }
 
+    /// Says, when it is dropped, whether that was after its cut.
+    struct Held(CancellationToken, Option<tokio::sync::oneshot::Sender<bool>>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.1.take().unwrap().send(self.0.is_cancelled()).unwrap();
+        }
+    }
+
     #[tokio::test]
-    async fn a_call_that_is_cut_is_dropped_counted_and_told_so() {
+    async fn a_call_that_is_cut_hears_it_before_it_is_dropped_and_is_counted_and_told_so() {
         let calls = Calls::default();
         let id = request_id();
-        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+        let (call, token) = (Value::from(7), CancellationToken::new());
+        let (tell, dropped) = tokio::sync::oneshot::channel();
+        let held = Held(token.clone(), Some(tell));
         let endless = async move {
             let _held = held;
             std::future::pending().await
@@ -157,7 +171,6 @@ mod tests {
             }
             calls.cut();
         };
-        let (call, token) = (Value::from(7), CancellationToken::new());
         let (response, ()) = tokio::join!(calls.finish(&call, &id, token.clone(), endless), cut);
         assert!(token.is_cancelled());
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -166,7 +179,7 @@ mod tests {
         assert_eq!(body["id"], 7);
         assert_eq!(body["error"]["data"]["error_code"], "CANCELLED");
         assert_eq!(body["error"]["data"]["request_id"], id.as_str());
-        assert!(dropped.await.is_err());
+        assert!(dropped.await.unwrap(), "it would be recorded as one that its caller left");
         assert_eq!(calls.count_cut(), 1);
         // Who comes later is told the same, and was not cut.
         let late = calls.finish(&Value::Null, &id, token, std::future::pending()).await;
