@@ -5,6 +5,7 @@ use std::time::Duration;
 use rmcp::model::{CallToolResult, ContentBlock, ErrorCode as RpcCode, ErrorData};
 use serde_json::json;
 
+use super::stay::NoPlace;
 use crate::audit::{self, RequestId};
 use crate::database::{self, Refusal};
 use crate::error::ErrorCode;
@@ -36,6 +37,9 @@ pub enum Error {
     /// No instance could be had; why is a matter of whoever has them.
     #[error("{}", .0.message())]
     Instance(ErrorCode),
+    /// Nobody else may subscribe.
+    #[error(transparent)]
+    NoPlace(#[from] NoPlace),
     /// The caller's token lacks a scope.
     #[error("the token lacks the scope \"{0}\"")]
     Permission(Permission),
@@ -54,9 +58,6 @@ pub enum Error {
     /// An argument that no tool has looks as if it chose a tenant.
     #[error("{0}")]
     TenantArgument(String),
-    /// There are as many subscriptions as there may be.
-    #[error("this token or tenant has as many subscriptions as it may have; end one of them first")]
-    Subscriptions,
     /// A change was made, or may have been, and how it went could not be recorded.
     #[error(
         "how the change went could not be recorded; the audit log has that it was begun, so look \
@@ -76,7 +77,7 @@ impl Error {
                 ErrorCode::InvalidArgument
             }
             Self::Audit(error) => error.code(),
-            Self::Changed => ErrorCode::Cancelled,
+            Self::Changed | Self::NoPlace(NoPlace::Stopping) => ErrorCode::Cancelled,
             Self::Database(error) => error.code(),
             Self::Instance(code) => *code,
             Self::Feature(_)
@@ -84,7 +85,7 @@ impl Error {
             | Self::ReadOnly
             | Self::Uri(InvalidUri::Foreign) => ErrorCode::Forbidden,
             Self::Quota(exceeded) => exceeded.code(),
-            Self::Subscriptions => ErrorCode::QuotaExceeded,
+            Self::NoPlace(NoPlace::Caller | NoPlace::Service) => ErrorCode::QuotaExceeded,
             Self::Refused(_) => ErrorCode::QueryRefused,
             Self::ResourceNotFound | Self::Uri(InvalidUri::Unknown) => ErrorCode::ResourceNotFound,
             Self::Unrecorded => ErrorCode::AuditUnavailable,
@@ -103,12 +104,13 @@ impl Error {
             Self::Permission(_) => Some("scope"),
             Self::ReadOnly => Some("access-mode"),
             Self::TenantArgument(_) => Some("tenant-argument"),
-            Self::Subscriptions => Some("subscriptions"),
+            Self::NoPlace(NoPlace::Caller | NoPlace::Service) => Some("subscriptions"),
             Self::Argument(_)
             | Self::Audit(_)
             | Self::Changed
             | Self::Database(_)
             | Self::Instance(_)
+            | Self::NoPlace(NoPlace::Stopping)
             | Self::ResourceNotFound
             | Self::Unrecorded
             | Self::Uri(_) => None,
@@ -122,13 +124,13 @@ impl Error {
             | Self::Changed
             | Self::Database(_)
             | Self::Feature(_)
+            | Self::NoPlace(_)
             | Self::Permission(_)
             | Self::Quota(_)
             | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
             | Self::TenantArgument(_)
-            | Self::Subscriptions
             | Self::Unrecorded
             | Self::Uri(InvalidUri::Malformed | InvalidUri::Tenant(_) | InvalidUri::Unknown) => {
                 self.to_string()
@@ -148,12 +150,12 @@ impl Error {
             | Self::Database(_)
             | Self::Feature(_)
             | Self::Instance(_)
+            | Self::NoPlace(_)
             | Self::Permission(_)
             | Self::ReadOnly
             | Self::Refused(_)
             | Self::ResourceNotFound
             | Self::TenantArgument(_)
-            | Self::Subscriptions
             | Self::Unrecorded
             | Self::Uri(_) => None,
         }

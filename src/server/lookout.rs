@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::stay::NoPlace;
 use super::{Error, Instances};
 use crate::database::{Catalogue, Relation};
 use crate::tenant::{RelationName, TenantId};
@@ -61,7 +62,7 @@ impl Wanted {
     pub(super) fn add(&self, uri: &str, known: Known) -> Result<(), Error> {
         let mut wanted = held(&self.0);
         if wanted.len() >= MOST_WANTED && !wanted.contains_key(uri) {
-            return Err(Error::Subscriptions);
+            return Err(NoPlace::Caller.into());
         }
         wanted.insert(uri.to_owned(), known);
         Ok(())

@@ -61,7 +61,7 @@ pub use listing::{ListAnswer, ResourceInfo};
 pub use needs::needed;
 pub use pacing::Refusals;
 pub use session::McpSession;
-pub use stay::{Full, Kind as StayKind, Look, Mark, Stay, Stays, Who};
+pub use stay::{Kind as StayKind, Look, Mark, NoPlace, Stay, Stays, Who};
 pub use subscription::Subscriptions;
 pub(crate) use tools::chooses_tenant;
 pub use tools::{MetadataAnswer, QueryAnswer, QueryArguments};

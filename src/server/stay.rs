@@ -93,11 +93,20 @@ pub enum Kind {
     Subscription,
 }
 
-/// There are too many, or the service stops.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("there are as many subscriptions as there may be; end one first")]
+/// Why nobody may come to stay.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
-pub struct Full;
+pub enum NoPlace {
+    /// The caller's credential or tenant has enough.
+    #[error("this token or tenant has as many subscriptions as it may have; end one of them first")]
+    Caller,
+    /// All tenants together have enough.
+    #[error("all tenants together have as many subscriptions as there may be; try again later")]
+    Service,
+    /// The service stops.
+    #[error("the service stops; subscribe when it is back")]
+    Stopping,
+}
 
 /// Somebody who stays, until this is dropped.
 #[derive(Debug)]
@@ -147,7 +156,7 @@ impl Stays {
     ///
     /// # Errors
     ///
-    /// [`Full`].
+    /// [`NoPlace`]; a session may always come, unless the service stops.
     pub fn enter(
         &self,
         who: Who,
@@ -155,10 +164,13 @@ impl Stays {
         mark: Option<Mark>,
         at_most: Option<Duration>,
         ended: CancellationToken,
-    ) -> Result<Stay, Full> {
+    ) -> Result<Stay, NoPlace> {
         let mut open = self.open();
-        if open.is_closed || (kind == Kind::Subscription && open.is_full_for(&who)) {
-            return Err(Full);
+        if open.is_closed {
+            return Err(NoPlace::Stopping);
+        }
+        if kind == Kind::Subscription {
+            open.check_place(&who)?;
         }
         open.next += 1;
         let (id, changed) = (open.next, Arc::new(Notify::new()));
@@ -239,16 +251,18 @@ impl Stays {
 }
 
 impl Open {
-    fn is_full_for(&self, who: &Who) -> bool {
+    /// Whether `who` may have one more subscription.
+    fn check_place(&self, who: &Who) -> Result<(), NoPlace> {
         let (mut all, mut of_tenant, mut of_credential) = (0, 0, 0);
         for entry in self.entries.values().filter(|it| it.kind == Kind::Subscription) {
             all += 1;
             of_tenant += usize::from(entry.who.tenant == who.tenant);
             of_credential += usize::from(entry.who == *who);
         }
-        all >= MOST_SUBSCRIPTIONS
-            || of_tenant >= MOST_OF_TENANT
-            || of_credential >= MOST_OF_CREDENTIAL
+        if of_tenant >= MOST_OF_TENANT || of_credential >= MOST_OF_CREDENTIAL {
+            return Err(NoPlace::Caller);
+        }
+        if all >= MOST_SUBSCRIPTIONS { Err(NoPlace::Service) } else { Ok(()) }
     }
 }
 
@@ -267,7 +281,7 @@ mod tests {
         Who { tenant, credential: credential.to_owned() }
     }
 
-    fn enter(stays: &Stays, who: Who, kind: Kind) -> Result<Stay, Full> {
+    fn enter(stays: &Stays, who: Who, kind: Kind) -> Result<Stay, NoPlace> {
         let mark = stays.mark(&who.tenant);
         stays.enter(who, kind, mark, None, CancellationToken::new())
     }
@@ -294,7 +308,10 @@ mod tests {
         assert_eq!(ended(), [true, true, false], "a session may have a call under way");
         stays.end_all();
         assert_eq!(ended(), [true, true, true]);
-        assert!(enter(&stays, who("tenant002", "c"), Kind::Session).is_err());
+        for kind in [Kind::Session, Kind::Subscription] {
+            let late = enter(&stays, who("tenant002", "c"), kind).unwrap_err();
+            assert_eq!(late, NoPlace::Stopping);
+        }
         drop((one, two, other, listens));
         assert_eq!(stays.count(), 0);
     }
@@ -337,14 +354,31 @@ mod tests {
             let who = who("tenant001", &credential);
             open.push(enter(&stays, who, Kind::Subscription).unwrap());
         }
-        enter(&stays, who("tenant001", "another"), Kind::Subscription).unwrap_err();
+        let refused = |who| enter(&stays, who, Kind::Subscription).unwrap_err();
+        assert_eq!(refused(who("tenant001", "another")), NoPlace::Caller);
         // Another tenant, and what is bounded elsewhere, is let in.
         open.push(enter(&stays, who("tenant002", "other"), Kind::Subscription).unwrap());
         open.push(enter(&stays, who("tenant001", "another"), Kind::Session).unwrap());
         drop(open.remove(0));
         open.push(enter(&stays, who("tenant001", "token 0"), Kind::Subscription).unwrap());
         drop(open.remove(10));
-        enter(&stays, who("tenant001", "token 0"), Kind::Subscription).unwrap_err();
+        assert_eq!(refused(who("tenant001", "token 0")), NoPlace::Caller);
+    }
+
+    #[test]
+    fn when_all_tenants_have_too_many_subscriptions_it_is_not_said_to_be_the_callers_doing() {
+        let stays = stays();
+        let who = |number: usize| {
+            who(&format!("tenant{:03}", number / MOST_OF_TENANT), &number.to_string())
+        };
+        let mut open = Vec::new();
+        for number in 0..MOST_SUBSCRIPTIONS {
+            open.push(enter(&stays, who(number), Kind::Subscription).unwrap());
+        }
+        let late = enter(&stays, who(MOST_SUBSCRIPTIONS), Kind::Subscription).unwrap_err();
+        assert_eq!(late, NoPlace::Service);
+        drop(open.remove(0));
+        enter(&stays, who(MOST_SUBSCRIPTIONS), Kind::Subscription).unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -172,8 +172,7 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
         let Subscriptions { stays, mark, lasts_for } = subscriptions;
         let tenant = self.context.tenant();
         let who = Who::new(tenant.clone(), call.caller());
-        let stay = stays.enter(who, Kind::Subscription, *mark, *lasts_for, ended);
-        let stay = stay.map_err(|_full| Error::Subscriptions)?;
+        let stay = stays.enter(who, Kind::Subscription, *mark, *lasts_for, ended)?;
         let lookout = interest.is_in_database().then(|| stays.lookout(tenant));
         let looks = lookout.map(|lookout| (lookout.join(&interest.wanted), lookout));
         let last = looks.as_ref().and_then(|(looks, _)| looks.borrow().clone());
