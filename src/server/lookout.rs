@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::stay::NoPlace;
-use super::{Error, Instances};
+use super::{Error, Instances, TenantContext};
 use crate::database::{Catalogue, Relation};
 use crate::tenant::{RelationName, TenantId};
 
@@ -134,13 +134,15 @@ impl Lookout {
         self.seen.subscribe()
     }
 
-    /// What was seen since `looks` was asked last.
+    /// What was seen since `looks` was asked last. `context` is the tenant as the caller knows it, by whose
+    /// quotas a look may begin; without one, the next look finds it out.
     ///
     /// Cancellation: whose turn it was leaves it to the next.
     pub(super) async fn seen(
         &self,
         looks: &mut Looks,
         instances: &mut impl Instances,
+        context: &mut Option<Arc<TenantContext>>,
     ) -> Arc<Seen> {
         let heard = async {
             loop {
@@ -154,15 +156,19 @@ impl Lookout {
         tokio::select! {
             biased;
             seen = heard => seen,
-            never = self.look_for_all(instances) => match never {},
+            never = self.look_for_all(instances, context) => match never {},
         }
     }
 
-    async fn look_for_all(&self, instances: &mut impl Instances) -> Infallible {
+    async fn look_for_all(
+        &self,
+        instances: &mut impl Instances,
+        context: &mut Option<Arc<TenantContext>>,
+    ) -> Infallible {
         let mut due = self.turn.lock().await;
         loop {
             tokio::time::sleep_until(*due).await;
-            let found = self.look(instances).await;
+            let found = self.look(instances, context).await;
             *due = Instant::now() + LOOK;
             if let Some(found) = found {
                 self.seen.send_replace(Some(Arc::new(found)));
@@ -171,7 +177,11 @@ impl Lookout {
     }
 
     /// What there is; `None` while the database cannot be asked, or the tenant has no statement left for it.
-    async fn look(&self, instances: &mut impl Instances) -> Option<Seen> {
+    async fn look(
+        &self,
+        instances: &mut impl Instances,
+        known: &mut Option<Arc<TenantContext>>,
+    ) -> Option<Seen> {
         let mut names = BTreeSet::new();
         for wanted in held(&self.wanted).iter().filter_map(Weak::upgrade) {
             names.extend(held(&wanted.0).values().filter_map(|known| match known {
@@ -180,10 +190,16 @@ impl Lookout {
             }));
         }
         let names = Vec::from_iter(names);
+        let acquire = |it: &TenantContext| it.meter.acquire(&it.config.quotas).ok();
+        // Before the lease: no session is opened for what may not run.
+        let permit = match known {
+            Some(context) => Some(acquire(context)?),
+            None => None,
+        };
         let mut server = instances.lease().await.ok()?;
         // As it is by now: a lease is of the tenant's newest version.
-        let context = Arc::clone(&server.context);
-        let _permit = context.meter.acquire(&context.config.quotas).ok()?;
+        let context = Arc::clone(known.insert(Arc::clone(&server.context)));
+        let _permit = permit.or_else(|| acquire(&context))?;
         let access = &context.config.access;
         let catalogue = server.session.catalogue(access).await.ok()?;
         let mut relations = BTreeMap::new();

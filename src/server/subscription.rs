@@ -27,7 +27,7 @@ use super::content::kind_of;
 use super::handler::McpHandler;
 use super::lookout::{Known, Lookout, Looks, Seen, Wanted, settled};
 use super::stay::{Kind, Mark, Stay, Stays, Who};
-use super::{Error, Failure, Instances, McpSession};
+use super::{Error, Failure, Instances, McpSession, TenantContext};
 use crate::error::ErrorCode;
 use crate::tenant::{Permission, Resource};
 
@@ -176,7 +176,8 @@ impl<I: Instances + Clone + Sync + 'static> McpHandler<I> {
         let lookout = interest.is_in_database().then(|| stays.lookout(tenant));
         let looks = lookout.map(|lookout| (lookout.join(&interest.wanted), lookout));
         let last = looks.as_ref().and_then(|(looks, _)| looks.borrow().clone());
-        Ok(News { stay, instances: self.instances.clone(), interest, looks, last })
+        let (context, instances) = (Some(Arc::clone(&self.context)), self.instances.clone());
+        Ok(News { stay, context, instances, interest, looks, last })
     }
 }
 
@@ -214,6 +215,8 @@ impl Interest {
 #[derive(Debug)]
 struct News<I> {
     stay: Stay,
+    /// Nothing, since the tenant changed and until it was looked at.
+    context: Option<Arc<TenantContext>>,
     instances: I,
     interest: Interest,
     looks: Option<(Looks, Arc<Lookout>)>,
@@ -228,9 +231,12 @@ impl<I: Instances> News<I> {
                 biased;
                 () = self.stay.ended().cancelled() => return None,
                 () = self.stay.changed() => {
+                    self.context = None;
                     self.interest.notifications(true, true, self.interest.wanted.uris())
                 }
-                seen = seen(&mut self.looks, &mut self.instances) => self.compare(seen),
+                seen = seen(&mut self.looks, &mut self.instances, &mut self.context) => {
+                    self.compare(seen)
+                }
             };
             if !told.is_empty() {
                 return Some(told);
@@ -251,9 +257,10 @@ impl<I: Instances> News<I> {
 async fn seen<I: Instances>(
     looks: &mut Option<(Looks, Arc<Lookout>)>,
     instances: &mut I,
+    context: &mut Option<Arc<TenantContext>>,
 ) -> Arc<Seen> {
     match looks {
-        Some((looks, lookout)) => lookout.seen(looks, instances).await,
+        Some((looks, lookout)) => lookout.seen(looks, instances, context).await,
         None => std::future::pending().await,
     }
 }
@@ -264,7 +271,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::future::join_all;
-    use tokio::sync::Mutex;
+    use tokio::sync::{Mutex, OwnedMutexGuard};
     use tokio::time::Instant;
 
     use super::*;
@@ -306,7 +313,20 @@ mod tests {
         }
     }
 
-    type Handler = McpHandler<Arc<Mutex<ScopedServer>>>;
+    /// One instance, and how often it was leased.
+    #[derive(Clone, Debug)]
+    struct Leased(Arc<Mutex<ScopedServer>>, Arc<AtomicUsize>);
+
+    impl Instances for Leased {
+        type Instance<'a> = OwnedMutexGuard<ScopedServer>;
+
+        async fn lease(&mut self) -> Result<OwnedMutexGuard<ScopedServer>, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.lease().await
+        }
+    }
+
+    type Handler = McpHandler<Leased>;
 
     fn handler(fake: &Fake) -> (Handler, tempfile::TempDir) {
         handler_of(fake, |_| {})
@@ -320,7 +340,8 @@ mod tests {
         let (context, caller) = (Arc::clone(&server.context), server.caller.clone());
         let stays = Stays::new(Arc::new(|_| Some([0; 24])));
         let subscriptions = Subscriptions { stays, mark: Some([0; 24]), lasts_for: None };
-        let handler = McpHandler::new(context, Arc::new(Mutex::new(server)), caller);
+        let instances = Leased(Arc::new(Mutex::new(server)), Arc::default());
+        let handler = McpHandler::new(context, instances, caller);
         (handler.with_subscriptions(subscriptions), directory)
     }
 
@@ -328,7 +349,7 @@ mod tests {
         handler: &Handler,
         credential: &str,
         wanted: &[&str],
-    ) -> Result<News<Arc<Mutex<ScopedServer>>>, Error> {
+    ) -> Result<News<Leased>, Error> {
         let actor = crate::audit::Actor::Token { id: credential.to_owned() };
         let permissions = crate::tenant::Permissions::READ;
         let cut = CancellationToken::new();
@@ -342,7 +363,7 @@ mod tests {
     }
 
     /// What each is told next, if anything is new within six looks.
-    async fn told(news: &mut [News<Arc<Mutex<ScopedServer>>>]) -> Vec<Vec<String>> {
+    async fn told(news: &mut [News<Leased>]) -> Vec<Vec<String>> {
         let next = news.iter_mut().map(async |news: &mut News<_>| {
             let told = tokio::time::timeout(Duration::from_secs(55), news.next()).await;
             let told = told.ok().flatten().unwrap_or_default();
@@ -387,7 +408,45 @@ mod tests {
             let usage = handler.context.meter.usage(&handler.context.config.quotas, "a");
             let used = usage.iter().find(|it| it.quota == "max_queries_per_hour").unwrap().used;
             assert_eq!(used, looks as u64);
+            let leases = handler.instances.1.load(Ordering::Relaxed);
+            assert_eq!(leases, looks, "a session is opened for nothing");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_listens_when_no_statement_may_run_is_told_again_once_the_quota_is_raised() {
+        let fake = Fake::default();
+        let (mut handler, _directory) =
+            handler_of(&fake, |config| config.quotas.max_concurrent_connections = Some(0));
+        let mark = Arc::new(Lock::new([0; 24]));
+        let now = Arc::clone(&mark);
+        let stays = Stays::new(Arc::new(move |_| Some(*now.lock().unwrap())));
+        handler.subscriptions.as_mut().unwrap().stays = stays.clone();
+        let mut news = [listen(&handler, "a", &[]).await.unwrap()];
+        assert_eq!(told(&mut news).await, vec![Vec::<String>::new()]);
+        let leases = || handler.instances.1.load(Ordering::Relaxed);
+        assert_eq!(leases(), 0);
+        let change = async |to: u8, most| {
+            let Bench { server, .. } = Bench::new(
+                |_| fake.clone(),
+                |config| config.quotas.max_concurrent_connections = most,
+            );
+            *handler.instances.0.lock().await = server;
+            *mark.lock().unwrap() = [to; 24];
+            stays.tell(handler.context.tenant());
+        };
+        change(1, Some(1)).await;
+        assert_eq!(told(&mut news).await, [["tools", "resources"]]);
+        assert_eq!(told(&mut news).await, vec![Vec::<String>::new()]);
+        assert_eq!(fake.looks.load(Ordering::Relaxed), leases());
+        fake.tables.lock().unwrap().push(("customers", ""));
+        assert_eq!(told(&mut news).await, [["resources"]]);
+        // Forbidden again, which one lease finds out.
+        let before = leases();
+        change(2, Some(0)).await;
+        assert_eq!(told(&mut news).await, [["tools", "resources"]]);
+        assert_eq!(told(&mut news).await, vec![Vec::<String>::new()]);
+        assert_eq!(leases(), before + 1);
     }
 
     #[tokio::test(start_paused = true)]
