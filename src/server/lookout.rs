@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use super::stay::NoPlace;
 use super::{Error, Instances, TenantContext};
 use crate::database::{Catalogue, Relation};
+use crate::quota::{Permit, Unbegun};
 use crate::tenant::{RelationName, TenantId};
 
 /// How often a database is looked at.
@@ -196,7 +197,9 @@ impl Lookout {
             Some(context) => Some(acquire(context)?),
             None => None,
         };
+        let unbegun = permit.as_ref().map(Permit::unbegun);
         let mut server = instances.lease().await.ok()?;
+        unbegun.into_iter().for_each(Unbegun::begun);
         // As it is by now: a lease is of the tenant's newest version.
         let context = Arc::clone(known.insert(Arc::clone(&server.context)));
         let _permit = permit.or_else(|| acquire(&context))?;
