@@ -9,7 +9,8 @@
 //! So whoever starts a program meets the same checks, the same answers and the same audit log as
 //! whoever calls over HTTP. What a line says wrong is told by the endpoint. What differs is what a
 //! line allows: `notifications/cancelled` drops the call that it names, and so no two calls under way
-//! have one id. An answer that breaks off is an error of its call; the others go on.
+//! have one id. An answer that breaks off is an error of its call; the others go on, each on a line of
+//! its own.
 //!
 //! Does not authenticate: who starts the program is an operator, and chose the tenant.
 
@@ -27,14 +28,14 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use sse_stream::SseStream;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{MutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ErrorCode;
@@ -45,6 +46,8 @@ pub use service::ServiceEndpoint;
 
 /// Most calls under way; further lines wait.
 const MAX_CALLS: usize = 256;
+/// How long the client may take to be told which calls were cut.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Lines that wait to be looked at.
 const WAITING_LINES: usize = 16;
 /// Longest error that is looked at, to put the id of its request in.
@@ -145,12 +148,25 @@ pub async fn serve(
     options: Options,
     stopping: CancellationToken,
 ) -> io::Result<u64> {
-    let mut lines = read(input, options.max_line_bytes)?;
-    let conversation = Conversation {
+    let lines = read(input, options.max_line_bytes)?;
+    converse(endpoint, lines, output, options.drain_timeout, stopping).await
+}
+
+/// As [`serve`], of `lines` as they are read.
+async fn converse(
+    endpoint: impl Endpoint,
+    mut lines: mpsc::Receiver<Line>,
+    output: impl AsyncWrite + Unpin,
+    drain_timeout: Duration,
+    stopping: CancellationToken,
+) -> io::Result<u64> {
+    let conversation = &Conversation {
         endpoint,
-        output: tokio::sync::Mutex::new(output),
+        output: tokio::sync::Mutex::new(Output { sink: output, is_in_line: false }),
         negotiated: Mutex::default(),
     };
+    // All that writes is in here. What has the output goes on only while these are polled: a loop that
+    // waited for the output itself would wait for ever.
     let mut calls = FuturesUnordered::new();
     // Of requests under way, by their ids.
     let mut cancellations: HashMap<Value, CancellationToken> = HashMap::new();
@@ -171,7 +187,7 @@ pub async fn serve(
             Some(Line::Message(message)) => Posted::new(message.into()),
             Some(Line::TooLong) => {
                 let message = "the line is longer than http.max_body_bytes";
-                conversation.write_line(&rpc_error(INVALID_REQUEST, message)).await?;
+                calls.push(conversation.refuse(message).left_future());
                 continue;
             }
         };
@@ -187,18 +203,18 @@ pub async fn serve(
             if cancellations.contains_key(id) {
                 // Without the id: the answer that the client waits for is another.
                 let message = "a call under way has this \"id\"; take another one";
-                conversation.write_line(&rpc_error(INVALID_REQUEST, message)).await?;
+                calls.push(conversation.refuse(message).left_future());
                 continue;
             }
             cancellations.insert(id.clone(), cancellation.clone());
         }
-        let conversation = &conversation;
-        calls.push(async move {
+        let call = async move {
             let call = conversation.call(posted);
             // Dropped when it is cancelled, and with it the statement.
             cancellation.run_until_cancelled_owned(call).await.unwrap_or(Ok(()))?;
             Ok::<_, io::Error>(id)
-        });
+        };
+        calls.push(call.right_future());
     }
     listening.cancel();
     let drain = async {
@@ -207,25 +223,54 @@ pub async fn serve(
         }
         Ok(0)
     };
-    if let Ok(drained) = tokio::time::timeout(options.drain_timeout, drain).await {
+    if let Ok(drained) = tokio::time::timeout(drain_timeout, drain).await {
         return drained;
     }
     let cut = calls.len() as u64;
     // Drops their statements before they are told.
     drop(calls);
-    for id in cancellations.into_keys() {
-        let code = ErrorCode::Cancelled;
-        let mut error = rpc_error(REFUSED, code.message());
-        error["id"] = id;
-        error["error"]["data"] = json!({ "error_code": code.as_str(), "message": code.message() });
-        conversation.write_line(&error).await?;
+    let told = async {
+        for id in cancellations.into_keys() {
+            let code = ErrorCode::Cancelled;
+            let message = code.message();
+            let mut error = rpc_error(REFUSED, message);
+            error["id"] = id;
+            error["error"]["data"] = json!({ "error_code": code.as_str(), "message": message });
+            conversation.write_line(&error).await?;
+        }
+        Ok(cut)
+    };
+    // Who does not read is not waited for.
+    tokio::time::timeout(CUT_TIMEOUT, told).await.unwrap_or(Ok(cut))
+}
+
+/// Where lines go.
+struct Output<W> {
+    sink: W,
+    /// Whoever writes a line may be dropped in the middle of it.
+    is_in_line: bool,
+}
+
+impl<W: AsyncWrite + Unpin> Output<W> {
+    async fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.is_in_line = true;
+        self.sink.write_all(piece).await
     }
-    Ok(cut)
+
+    /// Ends the line that is begun, if one is.
+    async fn end_line(&mut self) -> io::Result<()> {
+        if self.is_in_line {
+            self.sink.write_all(b"\n").await?;
+            self.is_in_line = false;
+            self.sink.flush().await?;
+        }
+        Ok(())
+    }
 }
 
 struct Conversation<E, W> {
     endpoint: E,
-    output: tokio::sync::Mutex<W>,
+    output: tokio::sync::Mutex<Output<W>>,
     /// The version that `initialize` agreed on, for the headers of what follows.
     negotiated: Mutex<Option<HeaderValue>>,
 }
@@ -279,21 +324,16 @@ impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
 
     /// An answer in one line, as it comes: rows are not taken into memory once more.
     async fn copy(&self, posted: &Posted, response: Response) -> io::Result<()> {
-        let mut output = self.output.lock().await;
+        let mut output = self.line().await?;
         let mut body = response.into_body().into_data_stream();
-        let mut is_begun = false;
         let is_whole = loop {
             match body.next().await {
-                Some(Ok(piece)) => output.write_all(&piece).await?,
+                Some(Ok(piece)) => output.write(&piece).await?,
                 Some(Err(_)) => break false,
                 None => break true,
             }
-            is_begun = true;
         };
-        if is_begun {
-            output.write_all(b"\n").await?;
-            output.flush().await?;
-        }
+        output.end_line().await?;
         drop(output);
         if is_whole { Ok(()) } else { self.write_broken(posted).await }
     }
@@ -327,15 +367,27 @@ impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
         self.write_line(&error).await
     }
 
+    /// The answer to a line that is not posted, without an id.
+    async fn refuse(&self, message: &str) -> io::Result<Option<Value>> {
+        self.write_line(&rpc_error(INVALID_REQUEST, message)).await?;
+        Ok(None)
+    }
+
     async fn write_line(&self, message: &Value) -> io::Result<()> {
         self.write(&serde_json::to_vec(message)?).await
     }
 
     async fn write(&self, message: &[u8]) -> io::Result<()> {
+        let mut output = self.line().await?;
+        output.write(message).await?;
+        output.end_line().await
+    }
+
+    /// The output at the start of a line, one that was left in the middle having been ended.
+    async fn line(&self) -> io::Result<MutexGuard<'_, Output<W>>> {
         let mut output = self.output.lock().await;
-        output.write_all(message).await?;
-        output.write_all(b"\n").await?;
-        output.flush().await
+        output.end_line().await?;
+        Ok(output)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::response::IntoResponse as _;
 use proptest::prelude::*;
-use tokio::io::AsyncBufReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, DuplexStream};
 use tokio::sync::Notify;
 
 use super::*;
@@ -294,6 +294,80 @@ async fn a_call_that_does_not_end_in_time_is_cut_and_counted() {
     let [answer, cut] = &told.collect::<Vec<_>>()[..] else { unreachable!("{lines}") };
     assert_eq!((&answer["id"], &cut["id"]), (&json!(2), &json!(1)));
     assert_eq!(cut["error"]["data"]["error_code"], "CANCELLED");
+}
+
+/// Less than any line.
+const NARROW: usize = 16;
+const TOO_LONG: &str = "too long";
+const PING: &str = r#"{"id":1,"method":"ping"}"#;
+const HANG: &str = r#"{"id":2,"method":"hang"}"#;
+const CANCEL_PING: &str = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+const CANCEL_HANG: &str = r#"{"method":"notifications/cancelled","params":{"requestId":2}}"#;
+
+/// How many calls of a conversation of these lines are cut. All of them are there when it begins, so
+/// that a clock that is paused moves only when it waits.
+async fn cut_of(echo: &Echo, lines: &[&str], output: DuplexStream) -> u64 {
+    let (sender, received) = mpsc::channel(WAITING_LINES);
+    for line in lines {
+        let message = || Line::Message(rpc(line).into_bytes());
+        let line = if *line == TOO_LONG { Line::TooLong } else { message() };
+        sender.try_send(line).unwrap();
+    }
+    drop(sender);
+    let stopping = CancellationToken::new();
+    let ended = converse(echo.clone(), received, output, OPTIONS.drain_timeout, stopping);
+    tokio::time::timeout(Duration::from_hours(1), ended).await.expect("it ends").unwrap()
+}
+
+/// The lines that come once the call that hangs was dropped; null for one that is no message.
+async fn heard_late(echo: &Echo, mut client: DuplexStream) -> Vec<Value> {
+    echo.dropped.notified().await;
+    let mut heard = String::new();
+    client.read_to_string(&mut heard).await.unwrap();
+    heard.lines().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_is_refused_waits_for_nobody_who_reads_the_answer_before_it() {
+    for refused in [TOO_LONG, HANG] {
+        let echo = Echo::default();
+        let (output, _unread) = tokio::io::duplex(NARROW);
+        assert_eq!(cut_of(&echo, &[HANG, PING, refused], output).await, 3);
+        // A client that reads after all has both.
+        let (output, client) = tokio::io::duplex(NARROW);
+        let lines = [HANG, PING, refused, CANCEL_HANG];
+        let (cut, heard) = tokio::join!(cut_of(&echo, &lines, output), heard_late(&echo, client));
+        let codes: Vec<_> = heard.iter().map(|it| (&it["id"], &it["error"]["code"])).collect();
+        let refusal = (&Value::Null, &json!(INVALID_REQUEST));
+        assert_eq!((cut, &codes[..]), (0, &[(&json!(1), &Value::Null), refusal][..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_what_was_cut_is_not_waited_for() {
+    let (output, _unread) = tokio::io::duplex(NARROW);
+    assert_eq!(cut_of(&Echo::default(), &[HANG], output).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_cancelled_in_its_line_takes_no_other_line_with_it() {
+    let (echo, (output, client)) = (Echo::default(), tokio::io::duplex(NARROW));
+    let lines = [PING, CANCEL_PING, HANG, CANCEL_HANG, r#"{"id":3,"method":"ping"}"#];
+    let (cut, heard) = tokio::join!(cut_of(&echo, &lines, output), heard_late(&echo, client));
+    let ids: Vec<_> = heard.iter().map(|answer| &answer["id"]).collect();
+    assert_eq!((cut, &ids[..]), (0, &[&Value::Null, &json!(3)][..]), "{heard:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_cut_in_its_line_is_told_so_on_the_next_as_are_the_others() {
+    let (echo, (output, client)) = (Echo::default(), tokio::io::duplex(NARROW));
+    let lines = [PING, HANG];
+    let (cut, heard) = tokio::join!(cut_of(&echo, &lines, output), heard_late(&echo, client));
+    let [begun, told @ ..] = &heard[..] else { unreachable!("{heard:?}") };
+    let mut ids: Vec<_> = told.iter().map(|error| error["id"].as_u64()).collect();
+    ids.sort();
+    assert_eq!((cut, begun, &ids[..]), (2, &Value::Null, &[Some(1), Some(2)][..]));
+    assert!(told.iter().all(|error| error["error"]["data"]["error_code"] == "CANCELLED"));
 }
 
 #[tokio::test]
