@@ -60,6 +60,8 @@ pub struct TenantEndpoint {
     tenant: TenantId,
     permissions: Permissions,
     operator: Actor,
+    /// Of all its requests.
+    cut: CancellationToken,
 }
 
 impl TenantEndpoint {
@@ -79,7 +81,8 @@ impl TenantEndpoint {
         let handlers = Arc::clone(&manager);
         let stopping = CancellationToken::new();
         let endpoint = mcp::Endpoint::new(Arc::clone(&manager), handlers, handle, stopping);
-        let opened = Self { endpoint, tenant, permissions, operator };
+        let cut = CancellationToken::new();
+        let opened = Self { endpoint, tenant, permissions, operator, cut };
         manager.handler(opened.access(None)).await?;
         Ok(opened)
     }
@@ -91,9 +94,15 @@ impl TenantEndpoint {
         self.endpoint.serve_granted(access, &request_id, request).await
     }
 
+    /// From here on, requests under way that end without an answer are recorded as cut, not as left by
+    /// their caller. Whoever calls this drops them.
+    pub fn cut(&self) {
+        self.cut.cancel();
+    }
+
     fn access(&self, request_id: Option<RequestId>) -> TenantAccess {
         let peer = Some(PEER.to_owned());
-        let origin = Origin { request_id, peer, ..Origin::default() };
+        let origin = Origin { request_id, peer, cut: self.cut.child_token() };
         TenantAccess::local(self.tenant.clone(), self.permissions, self.operator.clone(), origin)
     }
 }
@@ -174,8 +183,8 @@ async fn answer(request: Request, peer: Peer, endpoint: &mcp::Endpoint) -> Respo
         let message = "POST /mcp/{tenant}, with tenantry-scope, is all there is\n";
         return (StatusCode::BAD_REQUEST, message).into_response();
     };
-    let endpoint = endpoint.clone();
-    TenantEndpoint { endpoint, tenant, permissions, operator }.handle(request).await
+    let (endpoint, cut) = (endpoint.clone(), CancellationToken::new());
+    TenantEndpoint { endpoint, tenant, permissions, operator, cut }.handle(request).await
 }
 
 fn permissions(headers: &HeaderMap) -> Option<Permissions> {

@@ -75,11 +75,18 @@ pub trait Endpoint {
     ///
     /// When the endpoint cannot be reached, or has gone.
     fn post(&self, request: Request) -> impl Future<Output = io::Result<Response>>;
+
+    /// Is told, before the calls under way are dropped, that it is not their caller who leaves.
+    fn cut(&self);
 }
 
 impl Endpoint for TenantEndpoint {
     async fn post(&self, request: Request) -> io::Result<Response> {
         Ok(self.handle(request).await)
+    }
+
+    fn cut(&self) {
+        Self::cut(self);
     }
 }
 
@@ -227,6 +234,7 @@ async fn converse(
         return drained;
     }
     let cut = calls.len() as u64;
+    conversation.endpoint.cut();
     // Drops their statements before they are told.
     drop(calls);
     let told = async {

@@ -70,6 +70,9 @@ impl Endpoint for ServiceEndpoint {
         let pieces = futures_util::stream::unfold((pieces, connection), next_piece);
         Ok(Response::from_parts(head, Body::from_stream(pieces)))
     }
+
+    /// There is no way to say it: to the service, its caller hangs up.
+    fn cut(&self) {}
 }
 
 type Pieces = axum::body::BodyDataStream;

@@ -1,6 +1,6 @@
 use std::io::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use axum::response::IntoResponse as _;
 use proptest::prelude::*;
@@ -17,6 +17,9 @@ struct Echo {
     /// Told when a call that does not end is dropped.
     dropped: Arc<Notify>,
     dropped_calls: Arc<AtomicUsize>,
+    is_cut: Arc<AtomicBool>,
+    /// Of the dropped ones, those that were cut.
+    cut_calls: Arc<AtomicUsize>,
 }
 
 /// Counts itself when it goes.
@@ -25,6 +28,8 @@ struct Hanging(Echo);
 impl Drop for Hanging {
     fn drop(&mut self) {
         self.0.dropped_calls.fetch_add(1, Ordering::Relaxed);
+        let is_cut = self.0.is_cut.load(Ordering::Relaxed);
+        self.0.cut_calls.fetch_add(usize::from(is_cut), Ordering::Relaxed);
         self.0.dropped.notify_one();
     }
 }
@@ -77,6 +82,10 @@ impl Endpoint for Echo {
             _ if message["id"].is_null() => StatusCode::ACCEPTED.into_response(),
             _ => axum::Json(result).into_response(),
         })
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
     }
 }
 
@@ -368,6 +377,16 @@ async fn a_call_that_is_cut_in_its_line_is_told_so_on_the_next_as_are_the_others
     ids.sort();
     assert_eq!((cut, begun, &ids[..]), (2, &Value::Null, &[Some(1), Some(2)][..]));
     assert!(told.iter().all(|error| error["error"]["data"]["error_code"] == "CANCELLED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_knows_what_is_cut_from_what_its_caller_left() {
+    for (lines, cut) in [(&[HANG][..], 1), (&[HANG, CANCEL_HANG], 0)] {
+        let (echo, (output, _client)) = (Echo::default(), tokio::io::duplex(10_000));
+        assert_eq!(cut_of(&echo, lines, output).await, cut);
+        assert_eq!(echo.dropped_calls.load(Ordering::Relaxed), 1);
+        assert_eq!(echo.cut_calls.load(Ordering::Relaxed) as u64, cut);
+    }
 }
 
 #[tokio::test]

@@ -400,6 +400,10 @@ fn a_desktop_clients_server_ends_in_the_same_way() {
         let answer: Value = serde_json::from_str(&rest).unwrap();
         assert_eq!(answer["id"], 7);
         assert!(rest.contains(code), "{rest}");
+        let entries = sandbox.audit(&[]);
+        let ended: Vec<_> = entries.iter().filter(|entry| entry["code"] == code).collect();
+        let [ended] = &ended[..] else { unreachable!("{entries:?}") };
+        assert_eq!(ended["decision"], "failed", "it was not the caller who left");
     }
 }
 
