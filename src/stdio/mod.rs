@@ -142,7 +142,8 @@ impl Posted {
 /// Answers the lines of `input` on `output` until the input ends or `stopping` is cancelled, and
 /// says how many calls were cut because they did not finish in time.
 ///
-/// Calls run side by side in this task. `input` is read by a thread of its own, which ends with the
+/// Calls run side by side in this task. `output` has to pass lines on when they are whole, as standard
+/// output does: it is flushed at the end, so that no call that was answered waits to be cut. `input` is read by a thread of its own, which ends with the
 /// input or with the process.
 ///
 /// # Errors
@@ -228,6 +229,7 @@ async fn converse(
         while let Some(finished) = calls.next().await {
             finished?.and_then(|id| cancellations.remove(&id));
         }
+        conversation.flush().await?;
         Ok(0)
     };
     if let Ok(drained) = tokio::time::timeout(drain_timeout, drain).await {
@@ -246,6 +248,7 @@ async fn converse(
             error["error"]["data"] = json!({ "error_code": code.as_str(), "message": message });
             conversation.write_line(&error).await?;
         }
+        conversation.flush().await?;
         Ok(cut)
     };
     // Who does not read is not waited for.
@@ -270,7 +273,6 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         if self.is_in_line {
             self.sink.write_all(b"\n").await?;
             self.is_in_line = false;
-            self.sink.flush().await?;
         }
         Ok(())
     }
@@ -389,6 +391,10 @@ impl<E: Endpoint, W: AsyncWrite + Unpin> Conversation<E, W> {
         let mut output = self.line().await?;
         output.write(message).await?;
         output.end_line().await
+    }
+
+    async fn flush(&self) -> io::Result<()> {
+        self.output.lock().await.sink.flush().await
     }
 
     /// The output at the start of a line, one that was left in the middle having been ended.

@@ -1,6 +1,8 @@
 use std::io::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use axum::response::IntoResponse as _;
 use proptest::prelude::*;
@@ -315,7 +317,7 @@ const CANCEL_HANG: &str = r#"{"method":"notifications/cancelled","params":{"requ
 
 /// How many calls of a conversation of these lines are cut. All of them are there when it begins, so
 /// that a clock that is paused moves only when it waits.
-async fn cut_of(echo: &Echo, lines: &[&str], output: DuplexStream) -> u64 {
+async fn cut_of(echo: &Echo, lines: &[&str], output: impl AsyncWrite + Unpin) -> u64 {
     let (sender, received) = mpsc::channel(WAITING_LINES);
     for line in lines {
         let message = || Line::Message(rpc(line).into_bytes());
@@ -377,6 +379,38 @@ async fn a_call_that_is_cut_in_its_line_is_told_so_on_the_next_as_are_the_others
     ids.sort();
     assert_eq!((cut, begun, &ids[..]), (2, &Value::Null, &[Some(1), Some(2)][..]));
     assert!(told.iter().all(|error| error["error"]["data"]["error_code"] == "CANCELLED"));
+}
+
+/// Has what is written, and never says that it went out.
+struct NeverFlushed<'a>(&'a mut Vec<u8>);
+
+impl AsyncWrite for NeverFlushed<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+        piece: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.extend_from_slice(piece);
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_whose_answer_is_written_is_not_cut() {
+    let mut output = Vec::new();
+    assert_eq!(cut_of(&Echo::default(), &[PING, HANG], NeverFlushed(&mut output)).await, 1);
+    let said = String::from_utf8(output).unwrap();
+    let ids: Vec<_> =
+        said.lines().map(|it| serde_json::from_str::<Value>(it).unwrap()["id"].clone()).collect();
+    assert_eq!(ids, [1, 2], "{said}");
 }
 
 #[tokio::test(start_paused = true)]
