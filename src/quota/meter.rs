@@ -123,7 +123,7 @@ impl Meter {
             let mut state = self.state();
             let (running, is_changed) = (state.running, state.is_changed);
             let resets = state.resets.wrapping_add(1);
-            *state = State { running, is_changed, resets, ..State::new(&*self.shared.clock) };
+            *state = State { resets, running, is_changed, ..State::new(&*self.shared.clock) };
             state.is_restored = true;
             state.change()
         };

@@ -152,7 +152,7 @@ async fn a_call_that_does_not_end_is_cut_told_so_and_recorded() {
         quotas["quotas"]["max_queries_per_hour"]["used"].as_u64().unwrap()
     };
     let before = used();
-    assert!(before >= 2, "{before}");
+    assert!(before >= 1, "{before}");
     sandbox.serve().stop().ok();
     assert_eq!(used(), before);
 }
