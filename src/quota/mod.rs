@@ -12,8 +12,8 @@
 //! Windows slide: in *any* 60 minutes, and in any 24 hours, at most so many statements begin. They
 //! slide in steps (one minute, 15 minutes, and five for refused attempts), and a step counts until
 //! all of it is out of the window, so the limit is never passed. A statement that never had a session,
-//! because others had them all or the database was away, is taken back. Counts are exact under concurrency:
-//! check and count are one step under the tenant's lock.
+//! because others had them all or the database was away, is taken back. Counts are exact under
+//! concurrency: check and count are one step under the tenant's lock.
 //!
 //! A meter's time goes on with the time since boot, from where it was saved: setting the clock
 //! neither frees anything nor keeps anything. Only over a reboot of the machine is it the wall clock
@@ -104,8 +104,8 @@ impl Limiter {
     }
 
     /// The meter of `tenant`, which was first imported at `born`: one that was removed and came back
-    /// has another one, whatever the clock said then. Unless it [is restored](Meter::is_restored), it is to be
-    /// [restored](Meter::restore) before it counts.
+    /// has another one, whatever the clock said then. Unless it [is restored](Meter::is_restored), it
+    /// is to be [restored](Meter::restore) before it counts.
     pub fn meter(&self, tenant: &TenantId, born: Timestamp) -> Arc<Meter> {
         let mut meters = self.meters();
         if let Some(meter) = meters.get(tenant)
