@@ -177,7 +177,8 @@ impl Lookout {
         }
     }
 
-    /// What there is; `None` while the database cannot be asked, or the tenant has no statement left for it.
+    /// What there is; `None` while the database cannot be asked, or the tenant has no statement left
+    /// for it.
     async fn look(
         &self,
         instances: &mut impl Instances,

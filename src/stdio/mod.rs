@@ -143,8 +143,8 @@ impl Posted {
 /// says how many calls were cut because they did not finish in time.
 ///
 /// Calls run side by side in this task. `output` has to pass lines on when they are whole, as standard
-/// output does: it is flushed at the end, so that no call that was answered waits to be cut. `input` is read by a thread of its own, which ends with the
-/// input or with the process.
+/// output does: it is flushed at the end, so that no call that was answered waits to be cut. `input` is
+/// read by a thread of its own, which ends with the input or with the process.
 ///
 /// # Errors
 ///
