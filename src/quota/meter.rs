@@ -62,15 +62,16 @@ pub struct Permit {
     meter: Arc<Meter>,
     /// When it was counted, in the meter's time, and after how many resets.
     counted: (u64, u32),
-    is_taken_back: AtomicBool,
+    /// It had a session, or was taken back: it stays so.
+    is_settled: AtomicBool,
 }
 
-/// A statement that waits for a session. Dropped before it [has one](Self::begun), it never was, and
-/// is not counted.
+/// A statement that waits for a session. Dropped before it ever [had one](Self::begun), it never was,
+/// and is not counted.
 #[derive(Debug)]
 #[must_use = "dropped at once, the statement is not counted"]
 pub struct Unbegun<'a> {
-    permit: Option<&'a Permit>,
+    permit: &'a Permit,
 }
 
 impl Meter {
@@ -146,8 +147,7 @@ impl Meter {
             (state.change(), (state.now(boot), state.resets))
         };
         self.note(is_first);
-        let (meter, is_taken_back) = (Arc::clone(self), AtomicBool::new(false));
-        Ok(Permit { meter, counted, is_taken_back })
+        Ok(Permit { meter: Arc::clone(self), counted, is_settled: AtomicBool::new(false) })
     }
 
     /// Takes back what was counted then.
@@ -417,23 +417,21 @@ impl State {
 impl Permit {
     /// To be held while the statement waits for a session.
     pub fn unbegun(&self) -> Unbegun<'_> {
-        Unbegun { permit: Some(self) }
+        Unbegun { permit: self }
     }
 }
 
 impl Unbegun<'_> {
     /// It has one, and counts from here on, whatever comes of it.
-    pub fn begun(mut self) {
-        self.permit = None;
+    pub fn begun(self) {
+        self.permit.is_settled.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Unbegun<'_> {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit
-            && !permit.is_taken_back.swap(true, Ordering::Relaxed)
-        {
-            permit.meter.take_back(permit.counted);
+        if !self.permit.is_settled.swap(true, Ordering::Relaxed) {
+            self.permit.meter.take_back(self.permit.counted);
         }
     }
 }

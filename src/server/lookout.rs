@@ -135,8 +135,8 @@ impl Lookout {
         self.seen.subscribe()
     }
 
-    /// What was seen since `looks` was asked last. `context` is the tenant as the caller knows it, by whose
-    /// quotas a look may begin; without one, the next look finds it out.
+    /// What was seen since `looks` was asked last. `context` is the tenant as the caller knows it, by
+    /// whose quotas a look may begin; without one, the next look finds it out.
     ///
     /// Cancellation: whose turn it was leaves it to the next.
     pub(super) async fn seen(

@@ -483,6 +483,9 @@ fn a_statement_that_never_had_a_session_is_not_counted() {
     clock.advance(seconds(90));
     let runs = meter.acquire(&quotas).unwrap();
     runs.unbegun().begun();
+    // One of several sessions, one after the other, that it asks for.
+    drop(runs.unbegun());
+    assert_eq!(used(&meter), 2);
     meter.acquire(&quotas).unwrap_err();
     // Given up twice: it is taken back once.
     drop(waits.unbegun());
