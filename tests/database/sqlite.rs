@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use rusqlite::Connection as File;
 use serde_json::json;
 use tempfile::TempDir;
@@ -137,6 +138,29 @@ async fn an_endless_statement_ends_at_the_timeout_and_the_session_goes_on() {
     assert_eq!(run_with(&mut *session, FOREVER, vec![], &limits).await, Err(Error::Timeout));
     assert!(!session.is_broken());
     assert_eq!(run(&mut *session, "SELECT 1").await.unwrap().rows, [[json!(1)]]);
+}
+
+#[tokio::test]
+async fn more_long_statements_than_processors_all_end_also_beside_endless_ones() {
+    let root = shop();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    let limits = Limits { statement_timeout: Duration::from_millis(200), ..Limits::default() };
+    let long = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 300000) \
+                SELECT count(*) FROM t";
+    let sessions = join_all((0..processors + 2).map(async |_| {
+        let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+        let mut other = open(&root, "shop.db", Access::default()).await.unwrap();
+        let (endless, long) = tokio::join!(
+            run_with(&mut *session, FOREVER, vec![], &limits),
+            run(&mut *other, long),
+        );
+        assert_eq!(endless, Err(Error::Timeout));
+        assert_eq!(long.unwrap().rows, [[json!(300_000)]]);
+        session
+    }));
+    for mut session in sessions.await {
+        assert_eq!(run(&mut *session, long).await.unwrap().rows, [[json!(300_000)]]);
+    }
 }
 
 #[tokio::test]

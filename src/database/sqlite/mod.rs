@@ -6,7 +6,8 @@
 //!     \-- future dropped: flag ---> progress handler: interrupt
 //! ```
 //!
-//! `SQLite` blocks, so each session has a thread of its own, which ends with it.
+//! `SQLite` blocks, so each session has a thread of its own, which ends with it. Those whose
+//! statements take long compute in turns, one fewer at once than there are processors.
 //!
 //! Protects against: writing by a query (opened read only, `query_only`, authorizer); changes of
 //! anything but the rows of one table (authorizer), and half a change (transaction); other files (no ATTACH,
@@ -26,6 +27,7 @@ mod file;
 mod functions;
 mod mathematics;
 mod memory;
+mod turns;
 mod watch;
 mod worker;
 

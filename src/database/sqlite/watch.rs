@@ -9,10 +9,13 @@ use rusqlite::ErrorCode;
 use tokio::time::Instant;
 
 use super::file;
+use super::turns::TURNS;
 use crate::database::{Error, Refusal, Unavailable};
 
-/// Statements that take longer leave the processors to others first.
-const SHORT: Duration = Duration::from_millis(20);
+/// Statements that take longer leave the processors to others first, and take turns.
+const SHORT: Duration = Duration::from_millis(5);
+/// The same in a session that had one that took long.
+const SHORT_AFTER_LONG: Duration = Duration::from_millis(1);
 /// By how much, of 19.
 const NICE: i32 = 10;
 /// What is told to who waited in vain for another to write.
@@ -35,17 +38,22 @@ impl Watch {
         Self { deadline: Instant::now().checked_add(timeout), cancelled }
     }
 
-    /// What the engine asks between its steps: whether to stop. Who takes long yields to others.
+    /// What the engine asks between its steps: whether to stop. Who takes long yields to others,
+    /// and waits for its turn.
     pub(super) fn look(self) -> impl FnMut() -> bool + Send {
         let began = Instant::now();
         move || {
+            let short = if IS_LOW.get() { SHORT_AFTER_LONG } else { SHORT };
+            if began.elapsed() <= short {
+                return self.should_stop();
+            }
             if IS_LOW.get() {
                 // So that who has just come does not wait for the end of this thread's slice.
                 std::thread::yield_now();
-            } else if began.elapsed() > SHORT {
+            } else {
                 lower_priority();
             }
-            self.should_stop()
+            !TURNS.take(|| self.should_stop())
         }
     }
 

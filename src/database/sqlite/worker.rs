@@ -16,6 +16,7 @@ use super::catalogue;
 use super::confine::{Policy, Schema};
 use super::explain::{self, Shown};
 use super::file::{self, Use};
+use super::turns::TURNS;
 use super::watch::Watch;
 use crate::database::catalogue::Kept;
 use crate::database::guard::Uses;
@@ -115,6 +116,7 @@ impl Worker {
                     drop(reply.send(self.describe(&access, &names, cancelled)));
                 }
             }
+            TURNS.end();
         }
     }
 
@@ -277,6 +279,8 @@ impl Worker {
 
     /// Puts `watch` over what runs next, and takes the last statement's policy away.
     pub(super) fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
+        // What waits for others to write between two statements does so without a turn.
+        TURNS.end();
         let look = watch.clone().look();
         let prepared = self
             .connection
