@@ -1,13 +1,14 @@
 //! Which tenants are awake.
 //!
 //! By a hash of their ids they are spread over shards, each with a lock on cache lines of its own: to
-//! find one, which every lease does, writes nothing that others read unless they chance to be in the
-//! same shard. To wake or to forget one costs the same however many are awake.
+//! find one, which every lease does, hashes once, and writes nothing that others read unless they
+//! chance to be in the same shard. To wake or to forget one costs the same however many are awake.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use hashbrown::hash_table::{self, HashTable};
 
 use super::entry::Entry;
 use super::{Error, Pool};
@@ -32,7 +33,7 @@ struct Shard(RwLock<Awake>);
 
 #[derive(Debug, Default)]
 struct Awake {
-    entries: HashMap<TenantId, Arc<Entry>>,
+    entries: HashTable<Arc<Entry>>,
     /// Nothing is added any more.
     shut_down: bool,
 }
@@ -40,8 +41,9 @@ struct Awake {
 impl Tenants {
     /// The entry of `tenant`, if it is awake.
     pub(super) fn get(&self, tenant: &TenantId) -> Result<Option<Arc<Entry>>, Error> {
-        let awake = self.shard(tenant).read();
-        if awake.shut_down { Err(Error::ShutDown) } else { Ok(awake.entries.get(tenant).cloned()) }
+        let hash = self.hash(tenant);
+        let awake = self.shard(hash).read();
+        if awake.shut_down { Err(Error::ShutDown) } else { Ok(awake.get(hash, tenant).cloned()) }
     }
 
     /// Puts `entry` there if it `is_wanted`, which is asked while nobody can take entries out, and
@@ -51,37 +53,49 @@ impl Tenants {
         entry: &Arc<Entry>,
         is_wanted: impl FnOnce() -> bool,
     ) -> Result<(bool, Option<Arc<Entry>>), Error> {
-        let mut awake = self.shard(entry.tenant()).write();
+        let hash = self.hash(entry.tenant());
+        let mut awake = self.shard(hash).write();
         if awake.shut_down {
             return Err(Error::ShutDown);
         }
         if !is_wanted() {
             return Ok((false, None));
         }
-        Ok((true, awake.entries.insert(entry.tenant().clone(), Arc::clone(entry))))
+        let is_it = |there: &Arc<Entry>| there.tenant() == entry.tenant();
+        let entry = Arc::clone(entry);
+        match awake.entries.entry(hash, is_it, |there| self.hash(there.tenant())) {
+            hash_table::Entry::Occupied(mut there) => {
+                Ok((true, Some(std::mem::replace(there.get_mut(), entry))))
+            }
+            hash_table::Entry::Vacant(place) => {
+                place.insert(entry);
+                Ok((true, None))
+            }
+        }
     }
 
     /// Takes one tenant out.
     pub(super) fn take(&self, tenant: &TenantId) -> Option<Arc<Entry>> {
-        self.shard(tenant).write().entries.remove(tenant)
+        let hash = self.hash(tenant);
+        self.shard(hash).write().take(hash, |there| there.tenant() == tenant)
     }
 
     /// Takes `entry` out, if it is still there.
     fn remove(&self, entry: &Arc<Entry>) {
-        let mut awake = self.shard(entry.tenant()).write();
-        if awake.has(entry) {
-            awake.entries.remove(entry.tenant());
-        }
+        let hash = self.hash(entry.tenant());
+        self.shard(hash).write().take(hash, |there| Arc::ptr_eq(there, entry));
     }
 
     /// Takes `entry` out, if nobody has it but the caller. False when somebody has.
     pub(super) fn forget_unused(&self, entry: &Arc<Entry>) -> bool {
-        let mut awake = self.shard(entry.tenant()).write();
-        let is_there = awake.has(entry);
+        let hash = self.hash(entry.tenant());
+        let mut awake = self.shard(hash).write();
+        let there = awake.get(hash, entry.tenant());
+        let is_there = there.is_some_and(|there| Arc::ptr_eq(there, entry));
         // Here and with the caller. Others get it from here only, for which they need the lock.
         let is_unused = Arc::strong_count(entry) == 2 && entry.stock.state().is_empty();
         if is_there && is_unused {
-            awake.entries.remove(entry.tenant());
+            awake.take(hash, |there| Arc::ptr_eq(there, entry));
         }
         is_unused || !is_there
     }
@@ -90,7 +104,7 @@ impl Tenants {
     pub(super) fn all(&self) -> Vec<Arc<Entry>> {
         let mut all = Vec::new();
         for shard in &self.shards {
-            all.extend(shard.read().entries.values().cloned());
+            all.extend(shard.read().entries.iter().cloned());
         }
         all
     }
@@ -101,16 +115,19 @@ impl Tenants {
         for shard in &self.shards {
             let mut awake = shard.write();
             awake.shut_down |= for_good;
-            all.extend(awake.entries.drain().map(|(_, entry)| entry));
+            all.extend(awake.entries.drain());
         }
         all
     }
 
-    fn shard(&self, tenant: &TenantId) -> &Shard {
-        let hash = self.hasher.hash_one(tenant);
-        // Below the number of shards, and so an index.
+    fn hash(&self, tenant: &TenantId) -> u64 {
+        self.hasher.hash_one(tenant)
+    }
+
+    fn shard(&self, hash: u64) -> &Shard {
+        // From the middle: the table goes by both ends.
         #[expect(clippy::cast_possible_truncation, reason = "of a remainder")]
-        let shard = (hash % SHARDS as u64) as usize;
+        let shard = ((hash >> 32) % SHARDS as u64) as usize;
         &self.shards[shard]
     }
 }
@@ -134,8 +151,12 @@ impl Shard {
 }
 
 impl Awake {
-    fn has(&self, entry: &Arc<Entry>) -> bool {
-        self.entries.get(entry.tenant()).is_some_and(|there| Arc::ptr_eq(there, entry))
+    fn get(&self, hash: u64, tenant: &TenantId) -> Option<&Arc<Entry>> {
+        self.entries.find(hash, |there| there.tenant() == tenant)
+    }
+
+    fn take(&mut self, hash: u64, is_it: impl Fn(&Arc<Entry>) -> bool) -> Option<Arc<Entry>> {
+        self.entries.find_entry(hash, is_it).ok().map(|there| there.remove().0)
     }
 }
 
