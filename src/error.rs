@@ -1,4 +1,5 @@
-//! The stable codes that answers, the audit log and exit codes share; nothing else.
+//! The stable codes that answers, the audit log and exit codes share, and the bounds that
+//! [`ErrorCode::PoolExhausted`] tells apart; nothing else.
 //!
 //! Each module has its own error enum and maps every variant to one of these with a `code()` that
 //! has no wildcard arm, so that a new variant does not compile until someone decides its code. The
@@ -33,8 +34,7 @@ pub enum ErrorCode {
     NeedsAttention,
     /// The session ended while a change was made final: it may have been made or not.
     OutcomeUnknown,
-    /// No instance of the tenant came free within `acquire_timeout`, or too many calls wait for one;
-    /// or too many bytes of it are in memory.
+    /// As much runs, waits or is in memory as may at a time; the [`Bound`] is named.
     PoolExhausted,
     /// The database answered the statement with an error.
     QueryFailed,
@@ -137,7 +137,7 @@ impl ErrorCode {
             Self::InvalidTenant => "the tenant id is not valid",
             Self::NeedsAttention => "something needs attention",
             Self::OutcomeUnknown => "it is not known whether the change was made",
-            Self::PoolExhausted => "all instances of this tenant stayed busy; try again",
+            Self::PoolExhausted => "as much is under way as may be at a time; try again",
             Self::QueryFailed => "the database answered with an error",
             Self::QueryRefused => "the statement is not allowed",
             Self::QueryTimeout => "the statement took longer than this tenant's limit",
@@ -224,6 +224,105 @@ impl fmt::Display for ErrorCode {
         f.write_str(self.as_str())
     }
 }
+
+/// What a call that is told [`ErrorCode::PoolExhausted`] met: the setting that bounds it, after which
+/// it is named. A tenant learns of the whole service that it has nothing left, and of others nothing.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Bound {
+    /// Bodies and answers of all tenants in memory.
+    BufferedBytes,
+    /// Those of one.
+    BufferedBytesPerTenant,
+    /// Statements of the tenant at a time, by its own quota.
+    ConcurrentConnections,
+    /// Sessions of MCP clients of all tenants.
+    HttpSessions,
+    /// Those of one.
+    HttpSessionsPerTenant,
+    /// Instances of the tenant.
+    InstancesPerTenant,
+    /// Database sessions of all tenants.
+    Sessions,
+    /// Calls of all tenants that wait for an instance.
+    Waiting,
+    /// Those of one.
+    WaitingPerTenant,
+}
+
+impl Bound {
+    /// Every bound, in the order of the README's table.
+    pub const ALL: [Self; 9] = [
+        Self::InstancesPerTenant,
+        Self::ConcurrentConnections,
+        Self::WaitingPerTenant,
+        Self::Waiting,
+        Self::Sessions,
+        Self::BufferedBytesPerTenant,
+        Self::BufferedBytes,
+        Self::HttpSessionsPerTenant,
+        Self::HttpSessions,
+    ];
+
+    /// The rule that clients match on and the audit log has: the setting, or the member of a tenant
+    /// file, that an operator can raise.
+    pub fn rule(self) -> &'static str {
+        self.terms().0
+    }
+
+    /// The rule, and what a caller is told before it.
+    fn terms(self) -> (&'static str, &'static str) {
+        match self {
+            Self::BufferedBytes => (
+                "http.max_buffered_bytes",
+                "the service has no memory left for this body or answer; try again",
+            ),
+            Self::BufferedBytesPerTenant => (
+                "http.max_buffered_bytes_per_tenant",
+                "too much of this tenant is in memory: bodies that come in, and answers that are \
+                 not taken; take those, and try again",
+            ),
+            Self::ConcurrentConnections => (
+                "quotas.max_concurrent_connections",
+                "as many calls of this tenant as its quota allows at a time stayed busy; try again",
+            ),
+            Self::HttpSessions => {
+                ("http.max_sessions", "the service has no session for clients left; try again")
+            }
+            Self::HttpSessionsPerTenant => (
+                "http.max_sessions_per_tenant",
+                "this tenant has as many sessions as it may, each with a call under way; try \
+                 again, or end one",
+            ),
+            Self::InstancesPerTenant => (
+                "pool.max_instances_per_tenant",
+                "all instances of this tenant stayed busy; try again",
+            ),
+            Self::Sessions => (
+                "pool.max_sessions",
+                "the service has no database session left for this call; try again",
+            ),
+            Self::Waiting => (
+                "pool.max_waiting",
+                "the service has no room left for a call that waits; try again",
+            ),
+            Self::WaitingPerTenant => (
+                "pool.max_waiting_per_tenant",
+                "as many calls of this tenant as may wait for an instance do; try again, with \
+                 fewer at a time",
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (setting, told) = self.terms();
+        write!(f, "{told}; an operator can raise {setting}")
+    }
+}
+
+impl std::error::Error for Bound {}
 
 #[cfg(test)]
 mod tests {

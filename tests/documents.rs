@@ -8,6 +8,7 @@ use std::process::Command;
 
 use tenantry::ErrorCode;
 use tenantry::config::Settings;
+use tenantry::error::Bound;
 
 fn document(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -36,6 +37,20 @@ fn the_readme_lists_every_error_code_and_no_other() {
         .collect();
     let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
     assert_eq!(listed, codes);
+}
+
+#[test]
+fn the_readme_lists_every_bound_and_each_can_be_set() {
+    let readme = document("README.md");
+    let names = |heading| table(&readme, heading).into_iter().map(|row| row[0].clone());
+    let bounds = Bound::ALL.map(Bound::rule);
+    assert_eq!(names("### Bounds").collect::<Vec<_>>(), bounds);
+    let of_tenants = table(&document("docs/tenant-file.md"), "### Either");
+    let settings: Vec<_> =
+        names("### Settings").chain(of_tenants.into_iter().map(|row| row[0].clone())).collect();
+    for bound in bounds {
+        assert!(settings.iter().any(|setting| setting == bound), "{bound}");
+    }
 }
 
 #[test]

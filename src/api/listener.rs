@@ -27,7 +27,7 @@ use crate::unix_socket::{Peer, Socket};
 /// longest: who has no token cannot keep out who has.
 const MAX_CONNECTIONS: usize = 64;
 /// Most requests of a door at a time, once it is known who asks; more are told that the service is busy.
-const MAX_REQUESTS: usize = 8;
+pub(super) const MAX_REQUESTS: usize = 8;
 /// How long accepting rests after it failed.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Most headers of a request, and most bytes of its head.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::answer::{self, Body, Outcome, Refusal};
+use super::listener::MAX_REQUESTS;
 use super::patience::PATIENCE;
 use super::routes::{self, Access, Found, HEALTH, IMPORT, Route};
 use super::{JSON, NDJSON, OPERATOR, Options, SOCKET, import, message};
@@ -148,8 +149,10 @@ impl Service {
         }
         let (admin, role) = self.caller(door, &head.headers, request_id).await?;
         if !visit.take_place() {
-            let (code, message) = (ErrorCode::PoolExhausted, "other requests are under way");
-            return Err(refuse(admin, CONNECT, code, message.to_owned(), request_id).await);
+            let code = ErrorCode::PoolExhausted;
+            let message =
+                format!("{MAX_REQUESTS} requests are under way here; try again when one has ended");
+            return Err(refuse(admin, CONNECT, code, message, request_id).await);
         }
         let (route, parts) = match found {
             Found::Route(route, parts) => (route, parts),

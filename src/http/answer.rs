@@ -12,7 +12,8 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 
-use super::budget::{Exhausted, Share};
+use super::budget::Share;
+use crate::error::Bound;
 use crate::server::Attachment;
 
 /// What is made of the escaped copy at a time, and what is written in one piece.
@@ -24,11 +25,11 @@ pub(super) fn with_rows(
     response: Response,
     attachment: Attachment,
     share: Share,
-) -> Result<Response, Exhausted> {
+) -> Result<Response, Bound> {
     let (mut parts, body) = response.into_parts();
     let take = move || {
         let Some((mark, rows)) = attachment.take() else { return Ok(None) };
-        Ok::<_, Exhausted>(Some((mark, share.keep(rows.into_json().into())?)))
+        Ok::<_, Bound>(Some((mark, share.keep(rows.into_json().into())?)))
     };
     let mut attached = take()?;
     let frames = body.into_data_stream().flat_map(move |frame| {

@@ -18,6 +18,7 @@ use axum::response::Response;
 use futures_util::StreamExt as _;
 
 use super::Limits;
+use crate::error::Bound;
 use crate::tenant::TenantId;
 
 /// What is not counted, in bytes.
@@ -53,14 +54,6 @@ struct Counted {
     bytes: u64,
 }
 
-/// There is no room.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "too much of this tenant is in memory: bodies that come in, and answers that are not taken; \
-     take those, and try again"
-)]
-pub(super) struct Exhausted;
-
 impl Budget {
     pub(super) fn share(&self, tenant: &TenantId, limits: &Limits) -> Share {
         Share {
@@ -92,15 +85,18 @@ impl Share {
 
     /// Room for `bytes`. A tenant that has nothing in memory may exceed its part, but not that of
     /// all: it could have no large answer otherwise.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<Room, Exhausted> {
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Room, Bound> {
         if bytes <= SMALL {
             return Ok(Room(None));
         }
         let mut counts = self.budget.counts();
         let of_tenant = counts.by_tenant.get(&self.tenant).copied().unwrap_or(0);
         let (all, own) = (counts.all.saturating_add(bytes), of_tenant.saturating_add(bytes));
-        if all > self.max || (of_tenant > 0 && own > self.max_per_tenant) {
-            return Err(Exhausted);
+        if of_tenant > 0 && own > self.max_per_tenant {
+            return Err(Bound::BufferedBytesPerTenant);
+        }
+        if all > self.max {
+            return Err(Bound::BufferedBytes);
         }
         counts.all = all;
         counts.by_tenant.insert(self.tenant.clone(), own);
@@ -109,13 +105,13 @@ impl Share {
     }
 
     /// `bytes`, which are counted until the last of them is dropped.
-    pub(super) fn keep(&self, bytes: Bytes) -> Result<Bytes, Exhausted> {
+    pub(super) fn keep(&self, bytes: Bytes) -> Result<Bytes, Bound> {
         Ok(self.reserve(bytes.len() as u64)?.keep(bytes))
     }
 
     /// `response`, whose bytes are counted until they are taken: where its length is known, from now
     /// on, else each part as it comes. A part without room cuts it.
-    pub(super) fn hold(&self, response: Response) -> Result<Response, Exhausted> {
+    pub(super) fn hold(&self, response: Response) -> Result<Response, Bound> {
         let (parts, body) = response.into_parts();
         let whole = body.size_hint().exact().map(|bytes| self.reserve(bytes)).transpose()?;
         let share = self.clone();
@@ -177,7 +173,7 @@ mod tests {
         let budget = Budget::default();
         let [one, other] = shares(&budget);
         let rooms = [one.reserve(3 * MIB).unwrap(), one.reserve(MIB).unwrap()];
-        assert_eq!(one.reserve(SMALL + 1).unwrap_err(), Exhausted);
+        assert_eq!(one.reserve(SMALL + 1).unwrap_err(), Bound::BufferedBytesPerTenant);
         let _small = one.reserve(SMALL).unwrap();
         let _neighbours = other.reserve(4 * MIB).unwrap();
         drop(rooms);
@@ -189,10 +185,10 @@ mod tests {
     fn one_large_answer_may_exceed_the_share_but_not_what_all_have() {
         let budget = Budget::default();
         let [one, other] = shares(&budget);
-        assert_eq!(one.reserve(8 * MIB + 1).unwrap_err(), Exhausted);
+        assert_eq!(one.reserve(8 * MIB + 1).unwrap_err(), Bound::BufferedBytes);
         let room = one.reserve(7 * MIB).unwrap();
-        assert_eq!(one.reserve(MIB).unwrap_err(), Exhausted);
-        assert_eq!(other.reserve(2 * MIB).unwrap_err(), Exhausted);
+        assert_eq!(one.reserve(MIB).unwrap_err(), Bound::BufferedBytesPerTenant);
+        assert_eq!(other.reserve(2 * MIB).unwrap_err(), Bound::BufferedBytes);
         drop(one.clone().without_limit().reserve(MIB).unwrap());
         drop((room, other.reserve(MIB).unwrap()));
         assert_eq!(budget.counts().all, 0);

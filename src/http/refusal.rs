@@ -12,12 +12,11 @@ use rmcp::model::ProtocolVersion;
 use serde_json::{Value, json};
 
 use super::allowed::Foreign;
-use super::budget::Exhausted;
 use super::headers::Unfit;
 use super::message::Malformed;
 use crate::audit::RequestId;
 use crate::auth;
-use crate::error::ErrorCode;
+use crate::error::{Bound, ErrorCode};
 
 /// As in tool results: `data.error_code` says which refusal it is.
 pub const REFUSED: i32 = -31_000;
@@ -145,9 +144,11 @@ impl From<ErrorCode> for Refused {
     }
 }
 
-impl From<Exhausted> for Refused {
-    fn from(exhausted: Exhausted) -> Self {
-        Self { message: exhausted.to_string(), ..ErrorCode::PoolExhausted.into() }
+impl From<Bound> for Refused {
+    /// It looks like no attempt: the caller is told the rule, and nothing is recorded.
+    fn from(bound: Bound) -> Self {
+        let details = json!({ "rule": bound.rule() });
+        Self { details, ..Self::because(ErrorCode::PoolExhausted, bound.to_string()) }
     }
 }
 

@@ -36,7 +36,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::refusal::Refused;
-use crate::error::ErrorCode;
+use crate::error::{Bound, ErrorCode};
 use crate::server::{Mark, McpSession, Stay, StayKind, Stays, Who};
 
 /// The stream of a session, among the ids of its calls: no request has this one.
@@ -171,18 +171,19 @@ fn make_room(
         *counts.entry(session.owner.tenant.as_str()).or_default() += 1;
     }
     let own = counts.get(owner.tenant.as_str()).copied().unwrap_or(0);
-    let of = if own >= options.max_per_tenant {
-        Some(owner.tenant.as_str())
+    let (of, bound) = if own >= options.max_per_tenant {
+        (Some(owner.tenant.as_str()), Bound::HttpSessionsPerTenant)
     } else if table.len() >= options.max {
         // Whoever has most; a tenant that begins ever more of them displaces its own.
-        counts.iter().max_by_key(|(_, count)| **count).map(|(tenant, _)| *tenant)
+        let most = counts.iter().max_by_key(|(_, count)| **count);
+        (most.map(|(tenant, _)| *tenant), Bound::HttpSessions)
     } else {
         return Ok(None);
     };
     let idle = table.iter().filter(|(_, it)| Some(it.owner.tenant.as_str()) == of && it.is_idle());
     // Who listens stays for longer than who does not.
     let unused = idle.min_by_key(|(_, it)| (!it.uses.is_empty(), it.used));
-    let id = unused.map(|(id, _)| id.clone()).ok_or(Error::Busy)?;
+    let id = unused.map(|(id, _)| id.clone()).ok_or(Error::Exhausted(bound))?;
     Ok(table.remove(&id))
 }
 
@@ -295,12 +296,13 @@ impl OwnSessions {
 
     /// Why no session was begun.
     pub(super) fn failure(&self) -> Option<Refused> {
-        let (failed, code) = match self.failed.get()? {
-            failed @ Error::Busy => (failed, ErrorCode::PoolExhausted),
-            failed @ Error::Stopping => (failed, ErrorCode::Cancelled),
-            Error::Session(_) => return None,
-        };
-        Some(Refused::because(code, failed.to_string()))
+        match self.failed.get()? {
+            Error::Exhausted(bound) => Some((*bound).into()),
+            stopping @ Error::Stopping => {
+                Some(Refused::because(ErrorCode::Cancelled, stopping.to_string()))
+            }
+            Error::Session(_) => None,
+        }
     }
 
     /// Has the stream that the request opens tell `news`, and end with it.
@@ -338,9 +340,9 @@ impl OwnSessions {
         };
         match room {
             Ok(evicted) => evicted.into_iter().for_each(Session::end),
-            Err(busy) => {
+            Err(exhausted) => {
                 sessions.local.close_session(&id).await?;
-                return Err(busy);
+                return Err(exhausted);
             }
         }
         #[expect(
@@ -380,8 +382,9 @@ pub(super) fn is_of_answer(event_id: &str) -> bool {
 /// Why a session was not begun or used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    #[error("there are as many sessions as there may be, each with a call under way; try again")]
-    Busy,
+    /// There are as many as there may be, and none that could give way.
+    #[error(transparent)]
+    Exhausted(Bound),
     #[error("the service stops; begin a session when it is back")]
     Stopping,
     #[error(transparent)]
@@ -397,7 +400,7 @@ impl SessionManager for OwnSessions {
     async fn create_session(&self) -> Result<(SessionId, Self::Transport), Self::Error> {
         self.begin().await.map_err(|error| match error {
             Error::Session(error) => error,
-            error @ (Error::Busy | Error::Stopping) => {
+            error @ (Error::Exhausted(_) | Error::Stopping) => {
                 // The caller is told this one.
                 let _first = self.failed.set(error);
                 LocalSessionManagerError::SessionNotFound(SessionId::default())

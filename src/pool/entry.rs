@@ -12,6 +12,7 @@ use super::session::Instance;
 use super::stock::{Breakable, Stock};
 use super::{Error, OnChange, Options, Pool, Shared};
 use crate::database::Breaker;
+use crate::error::Bound;
 use crate::quota::Meter;
 use crate::server::{ApiKey, TenantContext};
 use crate::tenant::TenantId;
@@ -164,10 +165,28 @@ impl Entry {
         let own = self.waiting.fetch_add(1, Ordering::Relaxed);
         let all = shared.waiting.fetch_add(1, Ordering::Relaxed);
         let queued = Queued { entry: Arc::clone(self) };
+        if own >= self.options.max_waiting_per_tenant {
+            return Err(Error::Exhausted(Bound::WaitingPerTenant));
+        }
         // However many calls of others wait, one of each tenant may.
-        let is_full = own >= self.options.max_waiting_per_tenant
-            || (own > 0 && all >= self.options.max_waiting);
-        if is_full { Err(Error::QueueFull) } else { Ok(queued) }
+        if own > 0 && all >= self.options.max_waiting {
+            return Err(Error::Exhausted(Bound::Waiting));
+        }
+        Ok(queued)
+    }
+
+    /// Why a call has no place for so long. More places help nobody where those who have one wait for
+    /// a session.
+    pub(super) fn bound(&self) -> Bound {
+        let places = self.options.max_instances_per_tenant;
+        let quota = self.context.config().quotas.max_concurrent_connections;
+        if self.shared.sessions.is_awaited_by(self.tenant()) {
+            Bound::Sessions
+        } else if quota.is_some_and(|quota| quota < places) {
+            Bound::ConcurrentConnections
+        } else {
+            Bound::InstancesPerTenant
+        }
     }
 
     /// Says that a call waits for a place, until what this gives is dropped.

@@ -1,7 +1,7 @@
 //! Why there is no instance.
 
 use crate::database;
-use crate::error::ErrorCode;
+use crate::error::{Bound, ErrorCode};
 use crate::server;
 use crate::vault;
 
@@ -18,15 +18,13 @@ pub enum Error {
     /// The tenant is switched off.
     #[error("the tenant is disabled")]
     Disabled,
-    /// All instances stayed busy for the whole of `acquire_timeout`, or other tenants had them all.
-    #[error("all instances stayed busy")]
-    Exhausted,
+    /// As much is under way as may be: at once where too many calls wait, else for the whole of
+    /// `acquire_timeout`.
+    #[error(transparent)]
+    Exhausted(Bound),
     /// Reading the vault panicked, which the log has.
     #[error("reading the vault failed")]
     Panicked,
-    /// So many calls wait that this one did not begin to.
-    #[error("too many calls wait for an instance already")]
-    QueueFull,
     /// The pool is closed.
     #[error("the pool is shut down")]
     ShutDown,
@@ -42,7 +40,7 @@ impl Error {
             Self::AccessEnded => ErrorCode::Unauthenticated,
             Self::Database(error) => error.code(),
             Self::Disabled => ErrorCode::TenantDisabled,
-            Self::Exhausted | Self::QueueFull => ErrorCode::PoolExhausted,
+            Self::Exhausted(_) => ErrorCode::PoolExhausted,
             Self::Panicked => ErrorCode::InternalError,
             Self::ShutDown => ErrorCode::Cancelled,
             Self::Vault(error) => error.code(),
@@ -54,11 +52,10 @@ impl From<Error> for server::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Database(error) => Self::Database(error),
+            Error::Exhausted(bound) => Self::Exhausted(bound),
             Error::AccessEnded
             | Error::Disabled
-            | Error::Exhausted
             | Error::Panicked
-            | Error::QueueFull
             | Error::ShutDown
             | Error::Vault(_) => Self::Instance(error.code()),
         }

@@ -285,7 +285,7 @@ impl McpConnectionPool {
                     Ok(true) => {}
                     // It is out of date by now.
                     Ok(false) => continue,
-                    Err(_elapsed) => return Err(Error::Exhausted),
+                    Err(_elapsed) => return Err(Error::Exhausted(entry.bound())),
                 }
             }
             let (mut lease, since) = Lease::begin(Place { entry });

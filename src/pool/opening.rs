@@ -14,6 +14,7 @@ use super::sharing::Grant;
 use super::{Error, Lease, McpConnectionPool, Pool, meter};
 use crate::auth::TenantAccess;
 use crate::database::{self, Attempt, Database, Unavailable};
+use crate::error::Bound;
 use crate::server;
 use crate::tenant::TenantId;
 use crate::vault;
@@ -231,7 +232,7 @@ impl McpConnectionPool {
         let granted = InLine::join(entry).granted();
         tokio::select! {
             granted = tokio::time::timeout_at(deadline, granted) => {
-                granted.unwrap_or(Err(Error::Exhausted)).map(Some)
+                granted.unwrap_or(Err(Error::Exhausted(Bound::Sessions))).map(Some)
             }
             () = entry.closed() => Ok(None),
         }

@@ -91,6 +91,12 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
+    /// Whether a call of `tenant` waits.
+    pub(super) fn is_awaited_by(&self, tenant: &K) -> bool {
+        let state = self.state();
+        state.shares.get(tenant).is_some_and(|share| !share.waiters.is_empty())
+    }
+
     /// A session for `tenant`, if one is free. To be given back by [`Self::release`].
     pub(super) fn take(&self, tenant: &K) -> bool {
         let mut state = self.state();

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::stay::NoPlace;
 use crate::audit::{self, RequestId};
 use crate::database::{self, Refusal};
-use crate::error::ErrorCode;
+use crate::error::{Bound, ErrorCode};
 use crate::quota::Exceeded;
 use crate::tenant::{InvalidUri, Permission};
 
@@ -31,6 +31,9 @@ pub enum Error {
     /// The database failed, or the statement did there.
     #[error(transparent)]
     Database(#[from] database::Error),
+    /// As many calls run or wait as may.
+    #[error(transparent)]
+    Exhausted(Bound),
     /// The tool is part of a feature that the tenant does not have.
     #[error("the feature \"{0}\" is off for this tenant; its operator can switch it on")]
     Feature(&'static str),
@@ -79,6 +82,7 @@ impl Error {
             Self::Audit(error) => error.code(),
             Self::Changed | Self::NoPlace(NoPlace::Stopping) => ErrorCode::Cancelled,
             Self::Database(error) => error.code(),
+            Self::Exhausted(_) => ErrorCode::PoolExhausted,
             Self::Instance(code) => *code,
             Self::Feature(_)
             | Self::Permission(_)
@@ -100,6 +104,7 @@ impl Error {
                 Some(refusal.rule())
             }
             Self::Quota(exceeded) => Some(exceeded.quota),
+            Self::Exhausted(bound) => Some(bound.rule()),
             Self::Feature(_) => Some("feature"),
             Self::Permission(_) => Some("scope"),
             Self::ReadOnly => Some("access-mode"),
@@ -123,6 +128,7 @@ impl Error {
             Self::Argument(_)
             | Self::Changed
             | Self::Database(_)
+            | Self::Exhausted(_)
             | Self::Feature(_)
             | Self::NoPlace(_)
             | Self::Permission(_)
@@ -148,6 +154,7 @@ impl Error {
             | Self::Audit(_)
             | Self::Changed
             | Self::Database(_)
+            | Self::Exhausted(_)
             | Self::Feature(_)
             | Self::Instance(_)
             | Self::NoPlace(_)

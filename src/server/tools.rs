@@ -250,7 +250,7 @@ fn with_failure(mut answer: Value) -> Value {
     answer["error_code"] = text("Of a failed call: what went wrong, such as FORBIDDEN.");
     answer["message"] = text("Of a failed call: the same for people.");
     answer["request_id"] = text("Of a failed call: leads to the audit entry.");
-    answer["rule"] = text("Of a refused call: the rule that refused it.");
+    answer["rule"] = text("Of a refused call: the rule, quota or bound that refused it.");
     answer["sqlstate"] = text("Of a failed statement: the database's code.");
     answer["position"] = json!({
         "type": "integer",

@@ -521,6 +521,30 @@ async fn who_connects_and_says_nothing_keeps_nobody_out() {
 }
 
 #[tokio::test]
+async fn who_finds_eight_requests_under_way_is_told_so_and_comes_in_when_they_have_ended() {
+    let listening = Listening::new();
+    let (_, token) = listening.operator("operator");
+    let request = listening.request(Some(&token), "POST", "/doctor", "{}");
+    let ask = || listening.ask(Some(&token), "GET", "/status", "");
+    let mut under_way = Vec::new();
+    let (status, answer) = loop {
+        // The end of its body does not come.
+        let mut stream = TcpStream::connect(listening.address).unwrap();
+        stream.write_all(&request[..request.len() - 1]).unwrap();
+        under_way.push(stream);
+        let told = ask();
+        if told.0 != 200 {
+            break told;
+        }
+    };
+    assert_eq!((status, code(&answer)), (503, "POOL_EXHAUSTED"), "{answer}");
+    let message = "8 requests are under way here; try again when one has ended";
+    assert_eq!(answer["error"]["message"], message);
+    drop(under_way);
+    while ask().0 != 200 {}
+}
+
+#[tokio::test]
 async fn what_comes_to_no_route_is_in_the_audit_log() {
     let listening = Listening::new();
     let (_, token) = listening.operator("operator");

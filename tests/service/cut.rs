@@ -2,7 +2,9 @@
 
 use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
+use tenantry::error::Bound;
 
+use crate::bounds::assert_met;
 use crate::protocol::{endless, legacy, messages};
 use crate::sessions::{ON, ask, begin, end, initialize, stream};
 use crate::support::{Sandbox, Server};
@@ -46,22 +48,26 @@ fn is_timeout(answer: &Value) -> bool {
 
 #[tokio::test]
 async fn a_session_with_a_call_under_way_is_neither_idle_nor_evicted() {
-    let bounds =
-        [("TENANTRY_HTTP__SESSION_IDLE_SECONDS", "1"), ("TENANTRY_HTTP__MAX_SESSIONS", "1")];
-    let (_sandbox, token, server) = one_tenant(3_000, &bounds);
-    let id = begin(&server, &token).await;
-    let call = begin_call(&server, &token, &id).await;
-    let refused = legacy(&server, &token, "initialize", &initialize()).send().await.unwrap();
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    let refused: Value = refused.json().await.unwrap();
-    assert_eq!(refused["error"]["data"]["error_code"], "POOL_EXHAUSTED", "{refused}");
-    let answer = only_answer(call).await;
-    assert!(is_timeout(&answer), "{answer}");
-    // It gives way now.
-    let next = begin(&server, &token).await;
-    assert_eq!(ask(&server, &token, &id).await.0, StatusCode::NOT_FOUND);
-    assert_eq!(ask(&server, &token, &next).await.0, StatusCode::OK);
-    server.stop().ok();
+    for (variable, bound) in [
+        ("TENANTRY_HTTP__MAX_SESSIONS", Bound::HttpSessions),
+        ("TENANTRY_HTTP__MAX_SESSIONS_PER_TENANT", Bound::HttpSessionsPerTenant),
+    ] {
+        let settings = [("TENANTRY_HTTP__SESSION_IDLE_SECONDS", "1"), (variable, "1")];
+        let (_sandbox, token, server) = one_tenant(3_000, &settings);
+        let id = begin(&server, &token).await;
+        let call = begin_call(&server, &token, &id).await;
+        let refused = legacy(&server, &token, "initialize", &initialize()).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let refused: Value = refused.json().await.unwrap();
+        assert_met(&refused["error"]["data"], bound);
+        let answer = only_answer(call).await;
+        assert!(is_timeout(&answer), "{answer}");
+        // It gives way now.
+        let next = begin(&server, &token).await;
+        assert_eq!(ask(&server, &token, &id).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(ask(&server, &token, &next).await.0, StatusCode::OK);
+        server.stop().ok();
+    }
 }
 
 #[tokio::test]

@@ -9,11 +9,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+use tenantry::error::Bound;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::TwoTenants;
+use crate::bounds::assert_met;
 use crate::support::{Sandbox, Server};
 
 /// `POST` of `call` to `path`, after which the connection is closed.
@@ -204,8 +206,7 @@ async fn what_nobody_takes_and_what_comes_slowly_fills_the_share_of_its_tenant_o
     };
     let (unread, refused) = fill(&large(&tokens[0]), "HTTP/1.1 200").await;
     assert!(!unread.is_empty());
-    assert!(status(&refused) == "503" && refused.contains("POOL_EXHAUSTED"), "{refused}");
-    assert!(refused.contains("retry-after: 1\r\n"), "{refused}");
+    assert_refused(&refused, Bound::BufferedBytesPerTenant);
     let answer = exchange(connect(&server).await, &neighbours).await;
     assert!(answer.len() > 24 << 20 && answer.contains("\"isError\":false"));
     // What is small is served all the same.
@@ -217,7 +218,7 @@ async fn what_nobody_takes_and_what_comes_slowly_fills_the_share_of_its_tenant_o
     let head = format!("{head}Content-Length: 1000000\r\n\r\n");
     let (slow, refused) = fill(&head, "HTTP/1.1 100").await;
     assert_eq!(slow.len(), 16);
-    assert!(status(&refused) == "503" && refused.contains("POOL_EXHAUSTED"), "{refused}");
+    assert_refused(&refused, Bound::BufferedBytesPerTenant);
     let used = resident(&server).saturating_sub(before);
     println!("{} MiB for {} answers", used >> 20, unread.len());
 
@@ -226,6 +227,47 @@ async fn what_nobody_takes_and_what_comes_slowly_fills_the_share_of_its_tenant_o
         // That they hung up has to be noticed first.
         while status(&exchange(connect(&server).await, request).await) != "200" {}
     }
+}
+
+#[tokio::test]
+async fn where_all_tenants_together_have_no_room_left_a_large_body_is_refused_and_a_small_one_is_not()
+ {
+    let TwoTenants { sandbox, tokens } = TwoTenants::new();
+    let server = sandbox.serve_with(&[
+        ("TENANTRY_HTTP__MAX_BODY_BYTES", "100000"),
+        ("TENANTRY_HTTP__MAX_BUFFERED_BYTES", "150000"),
+    ]);
+    let head = |token: &str| {
+        let small = list_tools("/mcp", Some(token), "Expect: 100-continue\r\n");
+        let (head, _) = small.split_once("Content-Length: ").unwrap();
+        format!("{head}Content-Length: 100000\r\n\r\n")
+    };
+    let begin = async |token| {
+        let mut stream = connect(&server).await;
+        stream.write_all(head(token).as_bytes()).await.unwrap();
+        let mut begun = [0; 12];
+        stream.read_exact(&mut begun).await.unwrap();
+        (stream, begun == *b"HTTP/1.1 100")
+    };
+    let (slow, is_let_in) = begin(&tokens[0]).await;
+    assert!(is_let_in);
+    let refused = exchange(connect(&server).await, &head(&tokens[1])).await;
+    assert_refused(&refused, Bound::BufferedBytes);
+    let small = list_tools("/mcp", Some(&tokens[1]), "");
+    assert_eq!(status(&exchange(connect(&server).await, &small).await), "200");
+    drop(slow);
+    // That it hung up has to be noticed first.
+    while !begin(&tokens[1]).await.1 {}
+    server.stop().ok();
+}
+
+/// The answer to a request that there is no room for.
+fn assert_refused(answer: &str, bound: Bound) {
+    assert_eq!(status(answer), "503", "{answer}");
+    assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
+    // It may come as a chunk.
+    let body = &answer[answer.find('{').unwrap()..=answer.rfind('}').unwrap()];
+    assert_met(&serde_json::from_str::<Value>(body).unwrap()["error"]["data"], bound);
 }
 
 /// Certificates in `directory` for a service that asks clients for theirs.

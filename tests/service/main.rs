@@ -6,6 +6,7 @@
 mod support;
 
 mod api;
+mod bounds;
 mod client_config;
 mod control;
 mod cut;

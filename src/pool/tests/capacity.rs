@@ -65,11 +65,31 @@ async fn whoever_waits_for_a_session_waits_no_longer_than_the_timeout() {
     let held = fixture.lease("tenant001").await;
     tokio::time::pause();
     let began = Instant::now();
-    let error = fixture.pool.lease(&access("tenant002")).await.unwrap_err();
-    assert_eq!((error.code(), began.elapsed().as_secs()), (ErrorCode::PoolExhausted, 5));
+    let bound = fixture.refused("tenant002").await;
+    assert_eq!((bound, began.elapsed().as_secs()), (Bound::Sessions, 5));
     tokio::time::resume();
     drop(held);
     fixture.lease("tenant002").await;
+}
+
+#[tokio::test]
+async fn where_calls_with_a_place_wait_for_a_session_more_places_are_not_what_is_missing() {
+    let fixture = small(1, 1);
+    let held = fixture.lease("tenant001").await;
+    let access = access("tenant002");
+    fixture.pool.context(&access).await.unwrap();
+    tokio::time::pause();
+    let mut with_place = pin!(fixture.pool.lease(&access));
+    assert!(futures_util::poll!(with_place.as_mut()).is_pending());
+    let without_place = fixture.pool.lease(&access);
+    // Time moves once both wait, and the second is the first to be asked.
+    let (without_place, with_place) = futures_util::future::join(without_place, with_place).await;
+    assert_eq!([bound_of(without_place), bound_of(with_place)], [Bound::Sessions; 2]);
+    tokio::time::resume();
+    drop(held);
+    let _one = fixture.lease("tenant002").await;
+    tokio::time::pause();
+    assert_eq!(fixture.refused("tenant002").await, Bound::InstancesPerTenant);
 }
 
 #[tokio::test]
@@ -91,12 +111,12 @@ async fn so_many_calls_wait_and_the_next_is_refused_at_once() {
     for wait in &mut waiting {
         assert!(futures_util::poll!(wait.as_mut()).is_pending());
     }
-    let refused = |tenant| async move { lease(tenant).await.unwrap_err().code() };
-    assert_eq!(refused(0).await, ErrorCode::PoolExhausted, "the tenant's are too many");
-    assert_eq!(refused(1).await, ErrorCode::PoolExhausted, "all are too many");
+    let refused = |tenant| async move { bound_of(lease(tenant).await) };
+    assert_eq!(refused(0).await, Bound::WaitingPerTenant);
+    assert_eq!(refused(1).await, Bound::Waiting);
     let mut first = lease(2);
     assert!(futures_util::poll!(first.as_mut()).is_pending(), "but one of each tenant may");
-    assert_eq!(refused(2).await, ErrorCode::PoolExhausted);
+    assert_eq!(refused(2).await, Bound::Waiting);
     drop((waiting, first));
     assert_eq!(fixture.pool.stats().waiting, 0);
     assert!(futures_util::poll!(lease(1).as_mut()).is_pending());

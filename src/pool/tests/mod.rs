@@ -16,7 +16,7 @@ use super::*;
 use crate::audit::Actor;
 use crate::auth::Origin;
 use crate::clock::{Clock, SystemClock};
-use crate::error::ErrorCode;
+use crate::error::{Bound, ErrorCode};
 use crate::memory::SecretText;
 use crate::store::DataDir;
 use crate::tenant::{
@@ -115,6 +115,11 @@ impl Fixture {
         self.pool.lease(&access(tenant)).await.unwrap()
     }
 
+    /// Which bound the tenant's next call meets.
+    async fn refused(&self, tenant: &str) -> Bound {
+        bound_of(self.pool.lease(&access(tenant)).await)
+    }
+
     fn stats(&self) -> (u64, u64, u64, u64, u64) {
         let stats = self.pool.stats();
         (
@@ -124,6 +129,16 @@ impl Fixture {
             stats.active_tenants,
             stats.idle,
         )
+    }
+}
+
+fn bound_of(result: Result<Lease, Error>) -> Bound {
+    match result {
+        Err(error @ Error::Exhausted(bound)) => {
+            assert_eq!(error.code(), ErrorCode::PoolExhausted);
+            bound
+        }
+        other => unreachable!("{other:?}"),
     }
 }
 
@@ -170,8 +185,7 @@ async fn the_sixth_waits_for_its_turn_and_no_longer_than_the_timeout() {
     // From here on time moves by itself when everything waits, so nothing may wait for a thread.
     tokio::time::pause();
     let began = Instant::now();
-    let error = fixture.pool.lease(&access("tenant001")).await.unwrap_err();
-    assert_eq!(error.code(), ErrorCode::PoolExhausted);
+    assert_eq!(fixture.refused("tenant001").await, Bound::InstancesPerTenant);
     assert_eq!(began.elapsed().as_secs(), 5);
     drop(fixture.lease("tenant002").await);
 
@@ -190,11 +204,12 @@ async fn the_tenants_own_quota_bounds_its_instances() {
     let quotas = Quotas { max_concurrent_connections: Some(2), ..Quotas::default() };
     fixture.import("tenant003", quotas);
     let _first = fixture.lease("tenant003").await;
-    let _second = fixture.lease("tenant003").await;
-    let access = access("tenant003");
-    let third = fixture.pool.lease(&access);
-    tokio::pin!(third);
-    assert!(futures_util::poll!(third.as_mut()).is_pending());
+    let second = fixture.lease("tenant003").await;
+    tokio::time::pause();
+    assert_eq!(fixture.refused("tenant003").await, Bound::ConcurrentConnections);
+    tokio::time::resume();
+    drop(second);
+    fixture.lease("tenant003").await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@
 
 #[expect(clippy::duplicate_mod, reason = "once with the locks of the model")]
 #[path = "../sharing.rs"]
+#[expect(dead_code, reason = "what refusals say is not in the model")]
 mod sharing;
 #[expect(clippy::duplicate_mod, reason = "once with the locks of the model")]
 #[path = "../stock.rs"]
