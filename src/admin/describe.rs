@@ -13,6 +13,7 @@ use crate::audit::Verified;
 use crate::auth::{OperatorInfo, Role, TokenInfo};
 use crate::manager::{LastScrub, Reloaded};
 use crate::memory::SecretText;
+use crate::pool::PoolStats;
 use crate::store::Condition;
 use crate::tenant::{Connection, Permission, Quotas, TenantId};
 use crate::vault::backup::{Drill, KnownBackup};
@@ -394,16 +395,31 @@ pub(super) struct Inside {
     pub(super) store: Condition,
 }
 
-/// `opened` is nothing while the vault is sealed.
+/// What the pool of a service has now, and has done since the start.
+fn pool(stats: &PoolStats) -> Value {
+    json!({
+        "sessions": stats.sessions,
+        "max_sessions": stats.max_sessions,
+        "leased": stats.leased(),
+        "idle": stats.idle,
+        "waiting": stats.waiting,
+        "active_tenants": stats.active_tenants,
+        "total_acquired": stats.total_acquired,
+        "total_created": stats.total_created,
+    })
+}
+
+/// `stats` is nothing where no service runs, `opened` while the vault is sealed.
 pub(super) fn status(
-    is_service: bool,
+    stats: Option<&PoolStats>,
     store_id: &str,
     slots: &[SlotInfo],
     opened: Option<Inside>,
 ) -> Value {
     let slots: Vec<_> = slots.iter().map(slot).collect();
     let mut value = json!({
-        "service": is_service,
+        "service": stats.is_some(),
+        "pool": stats.map(pool),
         "sealed": opened.is_none(),
         "store_id": store_id,
         "slots": slots,

@@ -217,7 +217,8 @@ impl Admin {
             })
         };
         let store_id = self.vault.store_id().to_string();
-        Ok(describe::status(self.manager.is_some(), &store_id, &slots, opened))
+        let stats = self.manager.as_ref().map(|manager| manager.pool_stats());
+        Ok(describe::status(stats.as_ref(), &store_id, &slots, opened))
     }
 }
 

@@ -200,6 +200,10 @@ pub struct PoolStats {
     pub idle: u64,
     /// Calls that wait for one.
     pub waiting: u64,
+    /// Sessions with databases: of the instances that live, and those that are being opened.
+    pub sessions: u64,
+    /// Most sessions that there may be.
+    pub max_sessions: u64,
 }
 
 impl PoolStats {
@@ -328,7 +332,8 @@ impl McpConnectionPool {
 
     /// What the pool has done and has.
     pub fn stats(&self) -> PoolStats {
-        let counters = &self.pool.shared.counters;
+        let shared = &self.pool.shared;
+        let counters = &shared.counters;
         let (mut active_tenants, mut idle) = (0, 0);
         for entry in self.pool.tenants.all() {
             let (own, out) = entry.stock.count();
@@ -341,7 +346,9 @@ impl McpConnectionPool {
             current_pool_size: counters.live.load(Ordering::Relaxed),
             active_tenants,
             idle,
-            waiting: self.pool.shared.waiting.load(Ordering::Relaxed).into(),
+            waiting: shared.waiting.load(Ordering::Relaxed).into(),
+            sessions: shared.sessions.held().into(),
+            max_sessions: shared.options().max_sessions.into(),
         }
     }
 

@@ -190,7 +190,6 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
     }
 
     /// How many sessions are held.
-    #[cfg(test)]
     pub(super) fn held(&self) -> u32 {
         self.state().held
     }

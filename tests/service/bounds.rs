@@ -1,5 +1,7 @@
 //! What a call is told that met a bound of the pool.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry::error::Bound;
@@ -78,6 +80,40 @@ async fn who_waited_in_vain_is_told_for_what_and_the_next_call_is_served() {
         assert_recorded(&sandbox, bound);
         server.stop().ok();
     }
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_the_pool_has_and_who_waits() {
+    let (sandbox, tokens) = two_tenants(&json!({ "max_concurrent_connections": 1 }));
+    let server = sandbox.serve_with(&[("TENANTRY_POOL__MAX_SESSIONS", "7")]);
+    assert_eq!(ask(&server, &tokens, 1).await["row_count"], 1);
+    let pool = |waiting, leased, idle, total: [u64; 2]| {
+        json!({
+            "sessions": leased + idle, "max_sessions": 7, "leased": leased, "idle": idle,
+            "waiting": waiting, "active_tenants": leased + idle,
+            "total_acquired": total[0], "total_created": total[1],
+        })
+    };
+    assert_eq!(sandbox.json(&["status"])["pool"], pool(0, 0, 1, [1, 1]));
+    let sandbox = Arc::new(sandbox);
+    let looking = Arc::clone(&sandbox);
+    let busy = tokio::task::spawn_blocking(move || {
+        loop {
+            let pool = looking.json(&["status"])["pool"].take();
+            if pool["waiting"] == 1 {
+                break pool;
+            }
+        }
+    });
+    let call = || run_endless(&server, &tokens);
+    let (busy, ..) = tokio::join!(busy, call(), call());
+    assert_eq!(busy.unwrap(), pool(1, 1, 1, [2, 2]));
+    let quiet = sandbox.json(&["status"])["pool"].take();
+    assert_eq!((&quiet["waiting"], &quiet["leased"]), (&json!(0), &json!(0)));
+    sandbox.run(&["seal"]).ok();
+    let sealed = sandbox.json(&["status"])["pool"].take();
+    assert_eq!((&sealed["sessions"], &sealed["total_acquired"]), (&json!(0), &json!(3)));
+    server.stop().ok();
 }
 
 #[tokio::test]

@@ -219,6 +219,7 @@ async fn status_and_slots_need_no_key_and_tell_no_secret() {
         let text = crate::support::finish(&mut command).ok().stdout;
         let status: Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&status["service"], &status["sealed"]), (&json!(is_service), &json!(sealed)));
+        assert_eq!(status["pool"].is_object(), is_service);
         status
     };
     assert_eq!(status(false, true)["tenants"], Value::Null);

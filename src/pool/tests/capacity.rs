@@ -144,7 +144,9 @@ async fn many_first_calls_wait_for_who_opens_the_credentials_and_find_them_opene
     let waited = tokio::time::timeout(Duration::from_secs(1), leases.next()).await;
     waited.unwrap_err();
     tokio::time::resume();
-    assert_eq!(fixture.pool.pool.shared.sessions.held(), 5, "they wait for nothing else");
+    let stats = fixture.pool.stats();
+    assert_eq!((stats.sessions, stats.max_sessions), (5, 1_000), "they wait for nothing else");
+    assert_eq!(stats.current_pool_size, 0);
     let opened = fixture.vault.credentials(entry.tenant()).unwrap();
     drop(turn);
     let leases: Vec<_> = leases.try_collect().await.unwrap();
