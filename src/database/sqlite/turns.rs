@@ -257,7 +257,8 @@ mod tests {
                     let had = computes(&queue);
                     let has = queue.ask(thread, now);
                     // One place and somebody before: it is not overtaken.
-                    prop_assert!(had || !has || places > 1 || first.is_none_or(|first| first == id));
+                    let was_first = first.is_none_or(|first| first == id);
+                    prop_assert!(had || !has || places > 1 || was_first);
                     prop_assert_eq!(has, computes(&queue));
                     prop_assert_eq!(!has, queue.waiting.iter().any(|other| other.id() == id));
                 }
