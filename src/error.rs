@@ -236,6 +236,8 @@ pub enum Bound {
     BufferedBytesPerTenant,
     /// Statements of the tenant at a time, by its own quota.
     ConcurrentConnections,
+    /// Connections that the tenant's database lets in.
+    DatabaseConnections,
     /// Sessions of MCP clients of all tenants.
     HttpSessions,
     /// Those of one.
@@ -252,9 +254,10 @@ pub enum Bound {
 
 impl Bound {
     /// Every bound, in the order of the README's table.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::InstancesPerTenant,
         Self::ConcurrentConnections,
+        Self::DatabaseConnections,
         Self::WaitingPerTenant,
         Self::Waiting,
         Self::Sessions,
@@ -265,9 +268,17 @@ impl Bound {
     ];
 
     /// The rule that clients match on and the audit log has: the setting, or the member of a tenant
-    /// file, that an operator can raise.
+    /// file, that an operator can raise; or `database.connections`, which is for the database to say.
     pub fn rule(self) -> &'static str {
         self.terms().0
+    }
+
+    /// What an operator can raise.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::DatabaseConnections => "the CONNECTION LIMIT of the tenant's role",
+            own => own.rule(),
+        }
     }
 
     /// The rule, and what a caller is told before it.
@@ -285,6 +296,11 @@ impl Bound {
             Self::ConcurrentConnections => (
                 "quotas.max_concurrent_connections",
                 "as many calls of this tenant as its quota allows at a time stayed busy; try again",
+            ),
+            Self::DatabaseConnections => (
+                "database.connections",
+                "the tenant's database lets no further connection in, and those there are stayed \
+                 busy; try again",
             ),
             Self::HttpSessions => {
                 ("http.max_sessions", "the service has no session for clients left; try again")
@@ -317,8 +333,7 @@ impl Bound {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (setting, told) = self.terms();
-        write!(f, "{told}; an operator can raise {setting}")
+        write!(f, "{}; an operator can raise {}", self.terms().1, self.setting())
     }
 }
 

@@ -7,6 +7,9 @@
 //!
 //! While it is open, a call that has come to its place fails at once with the reason of the last
 //! failure: it costs no session, and a server that comes up again is not met by all that waited.
+//!
+//! A server that has no connection left does answer, so that is no failure. But it is open for a
+//! second each time, and what it refuses is not asked for by each call.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,7 +42,8 @@ struct State {
 #[derive(Debug)]
 pub struct Attempt<'a> {
     breaker: &'a Breaker,
-    is_probe: bool,
+    /// Why the last one failed, where this is the only one that may be.
+    probed: Option<Unavailable>,
 }
 
 impl Breaker {
@@ -50,15 +54,15 @@ impl Breaker {
     /// Why the last try failed, when it is too early for another or one is under way.
     pub fn admit(&self) -> Result<Attempt<'_>, Unavailable> {
         let mut state = self.state();
-        let is_probe = match state.open {
-            None => false,
+        let probed = match state.open {
+            None => None,
             Some((reason, until)) if state.is_probing || Instant::now() < until => {
                 return Err(reason);
             }
-            Some(_) => true,
+            Some((reason, _)) => Some(reason),
         };
-        state.is_probing = is_probe;
-        Ok(Attempt { breaker: self, is_probe })
+        state.is_probing = probed.is_some();
+        Ok(Attempt { breaker: self, probed })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,11 +72,19 @@ impl Breaker {
 }
 
 impl Attempt<'_> {
+    /// Whether the server had no connection left at the last one.
+    pub fn is_where_full(&self) -> bool {
+        self.probed == Some(Unavailable::Full)
+    }
+
     /// The database answered.
     pub fn succeeded(self) {
         let mut state = self.breaker.state();
         state.failures = 0;
-        state.open = None;
+        // One that began before the server was full says nothing of what is left.
+        if self.probed.is_some() || !matches!(state.open, Some((Unavailable::Full, _))) {
+            state.open = None;
+        }
     }
 
     /// It did not.
@@ -87,14 +99,19 @@ impl Attempt<'_> {
         let mut state = self.breaker.state();
         // Tries that began before the first of them failed are one failure more each, no longer
         // pause.
-        if state.open.is_some() && !self.is_probe {
+        if state.open.is_some() && self.probed.is_none() {
             return;
         }
-        state.failures = state.failures.saturating_add(1);
-        if let Some(beyond) = state.failures.checked_sub(FAILURES) {
-            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(beyond)).min(LONGEST_PAUSE);
-            state.open = Some((reason, Instant::now() + shortened(pause)));
-        }
+        let pause = if reason == Unavailable::Full {
+            state.failures = 0;
+            Some(FIRST_PAUSE)
+        } else {
+            state.failures = state.failures.saturating_add(1);
+            let beyond = state.failures.checked_sub(FAILURES);
+            beyond.map(|beyond| FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(beyond)))
+        };
+        state.open =
+            pause.map(|pause| (reason, Instant::now() + shortened(pause.min(LONGEST_PAUSE))));
     }
 }
 
@@ -107,7 +124,7 @@ fn shortened(pause: Duration) -> Duration {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.is_probe {
+        if self.probed.is_some() {
             self.breaker.state().is_probing = false;
         }
     }
@@ -184,6 +201,45 @@ mod tests {
         for _ in 0..10 {
             breaker.admit().unwrap().failed(Unavailable::FileNotFound);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_full_is_asked_once_a_second_and_has_not_failed() {
+        let breaker = Breaker::default();
+        fail(&breaker);
+        fail(&breaker);
+        let (early, late) = (breaker.admit().unwrap(), breaker.admit().unwrap());
+        breaker.admit().unwrap().failed(Unavailable::Full);
+        for _ in 0..10 {
+            assert_eq!(breaker.admit().err(), Some(Unavailable::Full));
+            tokio::time::advance(FIRST_PAUSE).await;
+            let probe = breaker.admit().unwrap();
+            assert!(probe.is_where_full());
+            assert_eq!(breaker.admit().err(), Some(Unavailable::Full));
+            probe.failed(Unavailable::Full);
+        }
+        // Two of those that began before were let in, and that there is room is not known by it.
+        early.succeeded();
+        late.succeeded();
+        assert_eq!(breaker.admit().err(), Some(Unavailable::Full));
+        tokio::time::advance(FIRST_PAUSE).await;
+        breaker.admit().unwrap().succeeded();
+        assert!(!breaker.admit().unwrap().is_where_full());
+        // It takes as many failures as ever.
+        fail(&breaker);
+        fail(&breaker);
+        breaker.admit().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_was_full_and_is_down_is_tried_as_often_as_any() {
+        let breaker = Breaker::default();
+        breaker.admit().unwrap().failed(Unavailable::Full);
+        tokio::time::advance(FIRST_PAUSE).await;
+        for _ in 0..3 {
+            fail(&breaker);
+        }
+        assert_eq!(breaker.admit().err(), Some(REASON));
     }
 
     #[tokio::test(start_paused = true)]

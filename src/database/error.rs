@@ -98,6 +98,12 @@ pub enum Unavailable {
     /// The file is not below `sqlite_root`, or a symbolic link leads to it.
     #[error("file not permitted")]
     FileNotPermitted,
+    /// The role, the database or the server has as many connections as it may have.
+    #[error(
+        "the server has no connection left for its role; raise the role's CONNECTION LIMIT, or \
+         lower the tenant's max_concurrent_connections"
+    )]
+    Full,
     /// The host's name has no address.
     #[error("host not found")]
     HostNotFound,
@@ -110,8 +116,7 @@ pub enum Unavailable {
     /// The server said something that is not the protocol.
     #[error("protocol error")]
     Protocol,
-    /// The server refuses logins for another reason: unknown database, too many connections,
-    /// starting or stopping.
+    /// The server refuses logins for another reason: unknown database, starting or stopping.
     #[error("login refused by the server")]
     Refused,
     /// The session had ended before the statement could begin; with another it may.

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::places::Places;
 use super::session::Instance;
+use super::sharing::Wish;
 use super::stock::{Breakable, Stock};
 use super::{Error, OnChange, Options, Pool, Shared};
 use crate::database::Breaker;
@@ -175,17 +176,15 @@ impl Entry {
         Ok(queued)
     }
 
-    /// Why a call has no place for so long. More places help nobody where those who have one wait for
-    /// a session.
+    /// Why a call has no place for so long. More places help nobody where those who have one wait.
     pub(super) fn bound(&self) -> Bound {
         let places = self.options.max_instances_per_tenant;
         let quota = self.context.config().quotas.max_concurrent_connections;
-        if self.shared.sessions.is_awaited_by(self.tenant()) {
-            Bound::Sessions
-        } else if quota.is_some_and(|quota| quota < places) {
-            Bound::ConcurrentConnections
-        } else {
-            Bound::InstancesPerTenant
+        match self.shared.sessions.wish(self.tenant()) {
+            Some(Wish::Any) => Bound::Sessions,
+            Some(Wish::Instance) => Bound::DatabaseConnections,
+            None if quota.is_some_and(|quota| quota < places) => Bound::ConcurrentConnections,
+            None => Bound::InstancesPerTenant,
         }
     }
 
@@ -215,6 +214,15 @@ impl Entry {
         shared.lists.watch(self, listing);
         drop(closed);
         shared.relieve();
+        self.serve();
+    }
+
+    /// Hands idle instances to calls that wait for nothing else.
+    pub(super) fn serve(self: &Arc<Self>) {
+        let whose = (self.tenant(), self.generation);
+        if let Some(instance) = self.stock.take_awaited(&self.shared.sessions, whose) {
+            self.give_back(instance, false);
+        }
     }
 
     /// Closes it, as it is out of date, and cancels what is under way where changes are to do that.

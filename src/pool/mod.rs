@@ -9,7 +9,8 @@
 //! Calls one after the other meet the same instance; five at once have five. The number of places
 //! is the lesser of `max_instances_per_tenant` and the tenant's `max_concurrent_connections`. When
 //! tenants together want more sessions than `max_sessions`, those that are idle longest are closed
-//! first, and the others share alike. So many calls wait and no more.
+//! first, and the others share alike. So many calls wait and no more. Who is refused a session by a
+//! server that has none left waits for one of its tenant's, if there is any.
 //!
 //! A tenant that changed in the vault starts anew with its next call: what is leased finishes with
 //! what it has, or is cancelled (`on_change`), and is closed when it comes back; nothing old is

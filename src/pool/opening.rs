@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::entry::{Entry, Queued};
 use super::revocable::Revocable;
 use super::session::{InLine, Instance, Slot};
-use super::sharing::Grant;
+use super::sharing::{Grant, Ticket, Wish};
 use super::{Error, Lease, McpConnectionPool, Pool, meter};
 use crate::auth::TenantAccess;
 use crate::database::{self, Attempt, Database, Unavailable};
@@ -24,6 +24,8 @@ use crate::vault;
 pub(super) const UNCHECKED: Duration = Duration::from_secs(30);
 /// How long it may take to give one.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
+/// How often a call that waits for one of its tenant's sessions looks whether there may be more.
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Leave to open the record of a tenant, of which one call at a time has it.
 struct Opening<'a> {
@@ -149,14 +151,52 @@ impl McpConnectionPool {
         deadline: Instant,
     ) -> Result<(), Error> {
         let entry = Arc::clone(lease.entry());
-        if entry.stock.is_closed() {
-            return Ok(());
+        let (sessions, tenant) = (&entry.shared.sessions, entry.tenant());
+        // However its tries end, it keeps its place in line.
+        let ticket = sessions.ticket();
+        while !entry.stock.is_closed() {
+            // Should it fail, what is known of the failures stays.
+            entry.touch();
+            // First: what is down costs nobody a session.
+            let attempt = match entry.breaker.admit() {
+                Err(Unavailable::Full) if sessions.holds(tenant) => None,
+                Err(reason) => return Err(database::Error::LeftAlone(reason).into()),
+                Ok(attempt) if attempt.is_where_full() && sessions.holds(tenant) => Some(attempt),
+                Ok(attempt) => {
+                    let opened = self.open_in_turn(lease, attempt, ticket, queued, deadline).await;
+                    if may_wait(&entry, &opened) {
+                        continue;
+                    }
+                    let first = sessions.awaits(tenant, entry.generation);
+                    if first.is_some_and(|first| first < ticket)
+                        && let Some(instance) = lease.empty()
+                    {
+                        // There is room again: first for who came first, and was refused.
+                        entry.give_back(instance, false);
+                        continue;
+                    }
+                    return opened;
+                }
+            };
+            if self.wait_for_own(lease, &entry, attempt, ticket, queued, deadline).await? {
+                break;
+            }
         }
-        // Should it fail, what is known of the failures stays.
-        entry.touch();
-        // First: what is down costs nobody a session.
-        let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
-        let slot = match self.session(&entry, queued, deadline).await? {
+        Ok(())
+    }
+
+    /// Fills `lease` with a new instance, in a session that it gets in turn with other tenants, or with
+    /// one that came back meanwhile.
+    async fn open_in_turn(
+        &self,
+        lease: &mut Lease,
+        attempt: Attempt<'_>,
+        ticket: Ticket,
+        queued: &mut Option<Queued>,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let entry = Arc::clone(lease.entry());
+        let slot = match self.session(&entry, ticket, queued, deadline).await? {
             Some(Grant::Session) => Slot::granted(&entry),
             Some(Grant::Instance(instance)) => {
                 lease.fill(instance);
@@ -165,6 +205,69 @@ impl McpConnectionPool {
             None => return Ok(()),
         };
         self.connect(lease, attempt, slot).await
+    }
+
+    /// Fills `lease` with an instance that comes back, in turn. What it can open meanwhile goes to who
+    /// is first in line, so that nobody overtakes. False when there is none any more to wait for.
+    async fn wait_for_own<'a>(
+        &self,
+        lease: &mut Lease,
+        entry: &'a Arc<Entry>,
+        mut attempt: Option<Attempt<'a>>,
+        ticket: Ticket,
+        queued: &mut Option<Queued>,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let (sessions, tenant) = (&entry.shared.sessions, entry.tenant());
+        if queued.is_none() {
+            *queued = Some(entry.queue()?);
+        }
+        let mut in_line = InLine::join(entry, ticket, Wish::Instance);
+        loop {
+            let mut look = Instant::now() + LOOK_INTERVAL;
+            let mut failure = None;
+            if let Some(attempt) = attempt
+                && sessions.take(tenant)
+            {
+                let opened = self.connect(lease, attempt, Slot::granted(entry)).await;
+                let is_to_wait = may_wait(entry, &opened);
+                match (opened, lease.empty()) {
+                    (Ok(()), Some(instance)) => entry.give_back(instance, false),
+                    (Ok(()), None) => return Ok(true),
+                    (Err(error), _) => failure = (!is_to_wait).then_some(error),
+                }
+                if !is_to_wait {
+                    look = Instant::now();
+                }
+            }
+            tokio::select! {
+                biased;
+                granted = in_line.granted() => match granted? {
+                    Grant::Instance(instance) => {
+                        lease.fill(instance);
+                        return Ok(true);
+                    }
+                    // Not what it wished for.
+                    Grant::Session => drop(Slot::granted(entry)),
+                },
+                () = entry.closed() => return Ok(true),
+                () = tokio::time::sleep_until(look.min(deadline)) => {}
+            }
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Exhausted(Bound::DatabaseConnections));
+            }
+            if !sessions.holds(tenant) {
+                return Ok(false);
+            }
+            attempt = match entry.breaker.admit() {
+                Ok(attempt) => Some(attempt),
+                Err(Unavailable::Full) => None,
+                Err(reason) => return Err(database::Error::LeftAlone(reason).into()),
+            };
+        }
     }
 
     /// Fills `lease` with a new instance, in the session of `slot`. It stays empty when the tenant has
@@ -220,6 +323,7 @@ impl McpConnectionPool {
     async fn session(
         &self,
         entry: &Arc<Entry>,
+        ticket: Ticket,
         queued: &mut Option<Queued>,
         deadline: Instant,
     ) -> Result<Option<Grant<Box<Instance>>>, Error> {
@@ -229,14 +333,29 @@ impl McpConnectionPool {
         if queued.is_none() {
             *queued = Some(entry.queue()?);
         }
-        let granted = InLine::join(entry).granted();
+        let mut in_line = InLine::join(entry, ticket, Wish::Any);
         tokio::select! {
-            granted = tokio::time::timeout_at(deadline, granted) => {
+            granted = tokio::time::timeout_at(deadline, in_line.granted()) => {
                 granted.unwrap_or(Err(Error::Exhausted(Bound::Sessions))).map(Some)
             }
             () = entry.closed() => Ok(None),
         }
     }
+}
+
+/// Whether what was `opened` failed because the server has no connection left, and the tenant has
+/// others that will come back. No caller is told then, but the operator.
+fn may_wait(entry: &Entry, opened: &Result<(), Error>) -> bool {
+    let Err(Error::Database(database::Error::Unavailable(reason @ Unavailable::Full))) = opened
+    else {
+        return false;
+    };
+    let tenant = entry.tenant();
+    let may_wait = entry.shared.sessions.holds(tenant);
+    if may_wait {
+        tracing::warn!(tenant.id = %tenant, %reason, "no further session");
+    }
+    may_wait
 }
 
 /// Looks, once for each version of a tenant, at what its role may do.

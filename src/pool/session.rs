@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::Counters;
 use super::entry::Entry;
-use super::sharing::{Grant, Sharing, Ticket, Waiter};
+use super::sharing::{Grant, Sharing, Ticket, Waiter, Wish};
 use crate::server::ScopedServer;
 use crate::tenant::TenantId;
 
@@ -66,20 +66,23 @@ impl Waiter for Mailbox {
 }
 
 impl<'a> InLine<'a> {
-    /// Puts a call for `entry` in line, for which idle instances of others are closed.
-    pub(super) fn join(entry: &'a Arc<Entry>) -> Self {
-        let shared = &entry.shared;
+    /// Puts a call for `entry` in line. For a session, idle instances of others are closed.
+    pub(super) fn join(entry: &'a Arc<Entry>, ticket: Ticket, wish: Wish) -> Self {
+        let (shared, tenant) = (&entry.shared, entry.tenant());
         let (mailbox, granted) = oneshot::channel();
-        let ticket = shared.sessions.wait(entry.tenant(), entry.generation, Mailbox(mailbox));
+        shared.sessions.wait(tenant, entry.generation, (ticket, wish), Mailbox(mailbox));
         let in_line = Self { entry, ticket, granted };
-        shared.relieve();
+        match wish {
+            Wish::Any => shared.relieve(),
+            Wish::Instance => entry.serve(),
+        }
         in_line
     }
 
-    /// Leave to open a session, or an instance.
+    /// Leave to open a session, or an instance, once.
     ///
-    /// Cancellation: what was granted meanwhile is given back.
-    pub(super) async fn granted(mut self) -> Result<Grant<Box<Instance>>, super::Error> {
+    /// Cancellation: what was granted meanwhile stays here.
+    pub(super) async fn granted(&mut self) -> Result<Grant<Box<Instance>>, super::Error> {
         // The other half is dropped only with the line as a whole.
         (&mut self.granted).await.map_err(|_| super::Error::ShutDown)
     }

@@ -9,6 +9,9 @@
 //! of them has waiting: a session that comes back is closed when another tenant is two behind, or
 //! has none at all. Where there are fewer sessions than tenants, they take turns.
 //!
+//! Calls of one tenant are in line in the order of their tickets. One whose database lets no further
+//! session in waits there for an instance only, and no session of others is closed for it.
+//!
 //! No call of this waits. All state is under one lock, which is taken when sessions are opened or
 //! closed, and for those that come back while somebody waits. What the model of
 //! `tests/model.rs` explores is this file.
@@ -46,8 +49,17 @@ pub(super) enum HandedOver<I> {
     Keep(I),
 }
 
-/// A place in line.
+/// What a call waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Wish {
+    /// A session, or an instance of the same tenant and generation.
+    Any,
+    /// Such an instance.
+    Instance,
+}
+
+/// A place in line.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Ticket(u64);
 
 /// So many sessions, and who holds or wants how many.
@@ -56,6 +68,8 @@ pub(super) struct Sharing<K, W> {
     most: u32,
     /// How many wait; changed under the lock.
     waiting: AtomicU32,
+    /// How many of them would have a session.
+    wanting: AtomicU32,
     state: Mutex<State<K, W>>,
 }
 
@@ -63,6 +77,7 @@ pub(super) struct Sharing<K, W> {
 struct State<K, W> {
     held: u32,
     waiting: u32,
+    wanting: u32,
     /// Tenants that hold or want one.
     shares: HashMap<K, Share<W>>,
     /// Tenants that want one, by what they hold and whose turn it is.
@@ -76,14 +91,30 @@ struct Share<W> {
     held: u32,
     /// The lower, the longer since a turn.
     turn: u64,
-    waiters: VecDeque<(Ticket, u64, W)>,
+    /// In the order of their tickets.
+    waiters: VecDeque<Waiting<W>>,
+}
+
+#[derive(Debug)]
+struct Waiting<W> {
+    ticket: Ticket,
+    generation: u64,
+    wish: Wish,
+    waiter: W,
 }
 
 impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
     pub(super) fn new(most: u32) -> Self {
-        let state =
-            State { held: 0, waiting: 0, shares: HashMap::new(), line: BTreeSet::new(), next: 0 };
-        Self { most, waiting: AtomicU32::new(0), state: Mutex::new(state) }
+        let state = State {
+            held: 0,
+            waiting: 0,
+            wanting: 0,
+            shares: HashMap::new(),
+            line: BTreeSet::new(),
+            next: 0,
+        };
+        let (waiting, wanting) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self { most, waiting, wanting, state: Mutex::new(state) }
     }
 
     /// Whether anybody waits. Costs a load.
@@ -91,10 +122,9 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         self.waiting.load(Ordering::Acquire) > 0
     }
 
-    /// Whether a call of `tenant` waits.
-    pub(super) fn is_awaited_by(&self, tenant: &K) -> bool {
-        let state = self.state();
-        state.shares.get(tenant).is_some_and(|share| !share.waiters.is_empty())
+    /// What the first call of `tenant` in line waits for.
+    pub(super) fn wish(&self, tenant: &K) -> Option<Wish> {
+        self.state().shares.get(tenant)?.waiters.front().map(|first| first.wish)
     }
 
     /// A session for `tenant`, if one is free. To be given back by [`Self::release`].
@@ -109,14 +139,41 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         is_free
     }
 
-    /// Puts a call of `tenant` in line for a session, or for an instance of `generation`. It is
-    /// granted within this when one has become free.
-    pub(super) fn wait(&self, tenant: &K, generation: u64, waiter: W) -> Ticket {
+    /// Whether `tenant` holds any session.
+    pub(super) fn holds(&self, tenant: &K) -> bool {
+        self.state().shares.get(tenant).is_some_and(|share| share.held > 0)
+    }
+
+    /// Where the first call of `tenant` is that waits for an instance of `generation`, and for nothing
+    /// else.
+    pub(super) fn awaits(&self, tenant: &K, generation: u64) -> Option<Ticket> {
+        let state = self.state();
+        let mut waiters = state.shares.get(tenant)?.waiters.iter();
+        waiters
+            .find(|it| it.generation == generation && it.wish == Wish::Instance)
+            .map(|it| it.ticket)
+    }
+
+    /// A place in line, behind all that there are.
+    pub(super) fn ticket(&self) -> Ticket {
+        Ticket(self.state().number())
+    }
+
+    /// Puts a call of `tenant` in line, where its `ticket` says, for what it wishes: an instance is one
+    /// of `generation`. It is granted a session within this when one has become free.
+    pub(super) fn wait(
+        &self,
+        tenant: &K,
+        generation: u64,
+        (ticket, wish): (Ticket, Wish),
+        waiter: W,
+    ) {
         let mut state = self.state();
-        let ticket = Ticket(state.number());
-        state.change(tenant, |share| share.waiters.push_back((ticket, generation, waiter)));
+        state.change(tenant, |share| {
+            let place = share.waiters.partition_point(|it| it.ticket < ticket);
+            share.waiters.insert(place, Waiting { ticket, generation, wish, waiter });
+        });
         self.grant_free(&mut state);
-        ticket
     }
 
     /// Takes a call out of line. False when it has been granted something, which is then its own to
@@ -125,7 +182,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         let mut state = self.state();
         let was_there = state.change(tenant, |share| {
             let count = share.waiters.len();
-            share.waiters.retain(|(other, ..)| *other != ticket);
+            share.waiters.retain(|it| it.ticket != ticket);
             share.waiters.len() < count
         });
         self.publish(&state);
@@ -160,12 +217,11 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         let turn = state.number();
         let handed_over = state.change(tenant, |share| {
             let mut grant = Grant::Instance(instance);
-            while let Some(first) =
-                share.waiters.iter().position(|(_, wanted, _)| *wanted == generation)
+            while let Some(first) = share.waiters.iter().position(|it| it.generation == generation)
             {
-                let Some((.., waiter)) = share.waiters.remove(first) else { break };
+                let Some(first) = share.waiters.remove(first) else { break };
                 share.turn = turn;
-                match waiter.grant(grant) {
+                match first.waiter.grant(grant) {
                     Ok(()) => return HandedOver::Taken,
                     Err(back) => grant = back,
                 }
@@ -186,7 +242,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
     /// To be called once an instance is idle, and by who waits once it is in line: whichever is
     /// second sees the other.
     pub(super) fn relieve(&self, mut close_oldest: impl FnMut() -> bool) {
-        while self.is_contended() && close_oldest() {}
+        while self.wanting.load(Ordering::Acquire) > 0 && close_oldest() {}
     }
 
     /// How many sessions are held.
@@ -207,8 +263,10 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
         {
             let turn = state.number();
             let is_granted = state.change(&tenant, |share| {
-                let waiter = share.waiters.pop_front().map(|(.., waiter)| waiter);
-                let is_granted = waiter.is_some_and(|waiter| waiter.grant(Grant::Session).is_ok());
+                let first = share.waiters.iter().position(|it| it.wish == Wish::Any);
+                let first = first.and_then(|first| share.waiters.remove(first));
+                let is_granted =
+                    first.is_some_and(|first| first.waiter.grant(Grant::Session).is_ok());
                 if is_granted {
                     share.held += 1;
                     share.turn = turn;
@@ -222,6 +280,7 @@ impl<K: Clone + Eq + Hash + Ord, W: Waiter> Sharing<K, W> {
 
     fn publish(&self, state: &State<K, W>) {
         self.waiting.store(state.waiting, Ordering::Release);
+        self.wanting.store(state.wanting, Ordering::Release);
     }
 
     fn state(&self) -> MutexGuard<'_, State<K, W>> {
@@ -236,16 +295,17 @@ impl<K: Clone + Eq + Hash + Ord, W> State<K, W> {
         let turn = self.number();
         let new = || Share { held: 0, turn, waiters: VecDeque::new() };
         let mut share = self.shares.remove(tenant).unwrap_or_else(new);
-        let (held, turn, waiters) = (share.held, share.turn, share.waiters.len());
+        let (held, turn, (waiting, wanting)) = (share.held, share.turn, share.count());
         let result = change(&mut share);
-        if waiters > 0 {
+        let (now_waiting, now_wanting) = share.count();
+        if wanting > 0 {
             self.line.remove(&(held, turn, tenant.clone()));
         }
-        if !share.waiters.is_empty() {
+        if now_wanting > 0 {
             self.line.insert((share.held, share.turn, tenant.clone()));
         }
-        let count = |waiters: usize| u32::try_from(waiters).unwrap_or(u32::MAX);
-        self.waiting = self.waiting - count(waiters) + count(share.waiters.len());
+        self.waiting = self.waiting - waiting + now_waiting;
+        self.wanting = self.wanting - wanting + now_wanting;
         if share.held > 0 || !share.waiters.is_empty() {
             self.shares.insert(tenant.clone(), share);
         }
@@ -255,5 +315,14 @@ impl<K: Clone + Eq + Hash + Ord, W> State<K, W> {
     fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
+    }
+}
+
+impl<W> Share<W> {
+    /// How many wait, and how many of them would have a session.
+    fn count(&self) -> (u32, u32) {
+        let count = |waiters: usize| u32::try_from(waiters).unwrap_or(u32::MAX);
+        let wanting = self.waiters.iter().filter(|it| it.wish == Wish::Any).count();
+        (count(self.waiters.len()), count(wanting))
     }
 }

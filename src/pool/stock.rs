@@ -143,6 +143,21 @@ impl<I: Breakable> Stock<I> {
         (closed, state.list())
     }
 
+    /// Takes out an idle instance for a call of `tenant` and `generation` that waits for one, and for
+    /// nothing else: to be given back, which hands it over.
+    ///
+    /// To be called once an instance is idle, and by who waits once it is in line: whichever is
+    /// second sees the other.
+    pub(super) fn take_awaited<K: Clone + Eq + Hash + Ord, W: Waiter<Instance = I>>(
+        &self,
+        sessions: &Sharing<K, W>,
+        (tenant, generation): (&K, u64),
+    ) -> Option<I> {
+        let is_awaited = sessions.is_contended() && sessions.awaits(tenant, generation).is_some();
+        let idle = if is_awaited { self.state().idle.pop() } else { None };
+        idle.map(|idle| idle.instance)
+    }
+
     /// Takes out what is idle; what is leased comes out when it is given back.
     pub(super) fn close(&self) -> Vec<Idle<I>> {
         let mut state = self.state();

@@ -187,3 +187,40 @@ async fn millions_of_rows_and_a_cell_of_fifty_megabytes_cost_the_service_little_
     println!("{growth} bytes more for 3 million rows and a cell of 50 MB");
     assert!(growth < 16 << 20, "{growth} bytes");
 }
+
+#[tokio::test]
+async fn calls_share_the_connections_that_a_role_may_have_and_none_is_refused() {
+    const PASSWORD: &str = "canary-postgres-90d3fa";
+    const TENANT: &str = "pgfull06";
+    let sandbox = Sandbox::new();
+    let file = make_tenant(TENANT, PASSWORD).await;
+    sandbox.write_config(&format!("{TENANT}.json"), &file.to_string());
+    let configs = sandbox.path("configs");
+    let mut import = sandbox.command(&["tenant", "import", configs.to_str().unwrap()]);
+    crate::support::finish(import.env("PG_TEST_PASSWORD", PASSWORD)).ok();
+    let postgres = superuser("postgres").await;
+    let limit = async |connections: u32| {
+        let sql = format!("ALTER ROLE {TENANT}_app CONNECTION LIMIT {connections}");
+        postgres.batch_execute(&sql).await.unwrap();
+    };
+    limit(0).await;
+    let server = sandbox.serve();
+    let client = connect(&server.endpoint, &sandbox.token(TENANT), Era::Modern).await;
+    let uri = format!("mcp://{TENANT}/database");
+    // It has none to wait for.
+    let refused = query(&client, &uri, "SELECT 1").await;
+    assert_eq!(error_code(&refused), "DATABASE_UNAVAILABLE");
+    assert!(format!("{refused:?}").contains("CONNECTION LIMIT"), "{refused:?}");
+    limit(2).await;
+    let answered = async || {
+        while query(&client, &uri, "SELECT 1").await.is_error == Some(true) {}
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), answered()).await.unwrap();
+    let slow = "SELECT count(*) FROM generate_series(1, 300) a, generate_series(1, 3000) b";
+    let calls = (0..10).map(|_| query(&client, &uri, slow));
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(content(&answer)["rows"], json!([[900_000]]), "{answer:?}");
+    }
+    let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{TENANT}_app'");
+    assert_eq!(postgres.query_one(&sql, &[]).await.unwrap().get::<_, i64>(0), 2);
+}

@@ -302,10 +302,10 @@ async fn dial(
 /// Why a login failed, without a word of the server's.
 fn login_error(error: &tokio_postgres::Error) -> Unavailable {
     if let Some(code) = error.code() {
-        return if code.code().starts_with("28") {
-            Unavailable::Authentication
-        } else {
-            Unavailable::Refused
+        return match code.code() {
+            "53300" => Unavailable::Full,
+            code if code.starts_with("28") => Unavailable::Authentication,
+            _ => Unavailable::Refused,
         };
     }
     // The last word of a handshake is the server's: it says so when it does not trust the client.

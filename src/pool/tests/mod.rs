@@ -3,6 +3,7 @@
 mod cancellation;
 mod capacity;
 mod change;
+mod full;
 mod model;
 mod sharing;
 mod sleep;

@@ -26,7 +26,7 @@ use std::sync::Arc as Owner;
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
-use sharing::{Grant, Sharing, Waiter};
+use sharing::{Grant, Sharing, Waiter, Wish};
 use stock::{Breakable, Stock};
 
 type Sessions = Sharing<u32, Mailbox>;
@@ -195,6 +195,14 @@ impl Pool {
         let (closed, _) = entry.stock.give_back(&self.sessions, whose, instance, leaving);
         drop(closed);
         self.relieve();
+        self.serve(entry);
+    }
+
+    fn serve(&self, entry: &Entry) {
+        let whose = (&entry.tenant, entry.revision);
+        if let Some(instance) = entry.stock.take_awaited(&self.sessions, whose) {
+            self.give_back_instance(entry, instance, false);
+        }
     }
 
     fn give_back(&self, lease: Lease) {
@@ -242,7 +250,8 @@ impl Pool {
             return self.opened(entry);
         }
         let mailbox = Mailbox::new();
-        self.sessions.wait(&entry.tenant, entry.revision, mailbox.clone());
+        let place = (self.sessions.ticket(), Wish::Any);
+        self.sessions.wait(&entry.tenant, entry.revision, place, mailbox.clone());
         self.relieve();
         match mailbox.wait() {
             Grant::Session => self.opened(entry),
@@ -255,12 +264,34 @@ impl Pool {
         Instance { sessions, tenant, revision: entry.revision }
     }
 
-    /// Waits for a session, and gives up whenever that is.
-    fn give_up(&self, tenant: u32) {
+    /// Leases what comes back, as the tenant's database lets no further session in.
+    fn use_own(&self, tenant: u32) {
+        let entry = self.current(tenant);
+        assert!(matches!(entry.places.try_take(), Ok(true)));
+        let wait = || {
+            let mailbox = Mailbox::new();
+            let place = (self.sessions.ticket(), Wish::Instance);
+            self.sessions.wait(&tenant, entry.revision, place, mailbox.clone());
+            self.serve(&entry);
+            match mailbox.wait() {
+                Grant::Instance(instance) => instance,
+                Grant::Session => unreachable!("it has not wished for one"),
+            }
+        };
+        let instance = entry.stock.enter().map_or_else(wait, |idle| idle.instance);
+        self.give_back(Lease { entry, instance });
+    }
+
+    /// Waits for what `wish` says, and gives up whenever that is.
+    fn give_up(&self, tenant: u32, wish: Wish) {
         let entry = self.current(tenant);
         let mailbox = Mailbox::new();
-        let ticket = self.sessions.wait(&tenant, entry.revision, mailbox.clone());
-        self.relieve();
+        let ticket = self.sessions.ticket();
+        self.sessions.wait(&tenant, entry.revision, (ticket, wish), mailbox.clone());
+        match wish {
+            Wish::Any => self.relieve(),
+            Wish::Instance => self.serve(&entry),
+        }
         if self.sessions.cancel(&tenant, ticket) {
             return;
         }
@@ -301,7 +332,7 @@ impl Pool {
             drop(entry.stock.close());
         }
         assert_eq!((self.sessions.held(), self.sessions.tenants()), (0, 0));
-        assert!(!self.sessions.is_contended());
+        assert!(!self.sessions.is_contended() && !self.sessions.holds(&0));
     }
 }
 
@@ -360,8 +391,30 @@ fn calls_of_one_tenant_hand_it_on() {
 
 #[test]
 fn a_call_that_gives_up_leaves_it_to_the_next() {
-    explore(1, THREE, &[Pool::give_back_first, |pool| pool.give_up(1), |pool| use_one(pool, 2)]);
-    explore(1, ONE, &[Pool::give_back_first, |pool| pool.give_up(0), |pool| use_one(pool, 1)]);
+    explore(
+        1,
+        THREE,
+        &[Pool::give_back_first, |pool| pool.give_up(1, Wish::Any), |pool| use_one(pool, 2)],
+    );
+    explore(
+        1,
+        ONE,
+        &[Pool::give_back_first, |pool| pool.give_up(0, Wish::Any), |pool| use_one(pool, 1)],
+    );
+}
+
+/// As [`ONE`], where the tenant's other places are for calls that may have no other session.
+const FULL: Scene = Scene { places: 3, ..ONE };
+
+#[test]
+fn a_call_that_may_have_no_other_session_gets_the_one_that_comes_back() {
+    explore(3, FULL, &[Pool::give_back_first, |pool| pool.use_own(0)]);
+    explore(1, FULL, &[Pool::give_back_first, |pool| pool.use_own(0), |pool| pool.use_own(0)]);
+    explore(
+        1,
+        FULL,
+        &[Pool::give_back_first, |pool| pool.use_own(0), |pool| pool.give_up(0, Wish::Instance)],
+    );
 }
 
 /// As [`ONE`], where the tenant's only place is taken as well.

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::super::sharing::{Grant, HandedOver, Sharing, Waiter};
+use super::super::sharing::{Grant, HandedOver, Sharing, Ticket, Waiter, Wish};
 
 /// What was granted, to whom, in order.
 type Grants = Rc<RefCell<Vec<(char, Grant<char>)>>>;
@@ -41,10 +41,16 @@ impl Scene {
                 self.busy.push(tenant);
                 self.opened += 1;
             } else {
-                self.sharing.wait(&tenant, 0, Mailbox(tenant, Rc::clone(&self.granted)));
+                self.wait(tenant, self.sharing.ticket(), Wish::Any);
             }
         }
         self.settle();
+    }
+
+    /// A call of `tenant` that waits.
+    fn wait(&self, tenant: char, ticket: Ticket, wish: Wish) {
+        let mailbox = Mailbox(tenant, Rc::clone(&self.granted));
+        self.sharing.wait(&tenant, 0, (ticket, wish), mailbox);
     }
 
     /// The oldest call ends. What nobody wants is closed.
@@ -132,11 +138,55 @@ fn an_instance_goes_to_a_call_of_its_own_generation_only() {
     let mut scene = Scene::new(1);
     scene.call('a', 1);
     let granted = Grants::default();
-    scene.sharing.wait(&'a', 1, Mailbox('a', Rc::clone(&granted)));
+    let place = (scene.sharing.ticket(), Wish::Any);
+    scene.sharing.wait(&'a', 1, place, Mailbox('a', Rc::clone(&granted)));
     assert!(matches!(scene.sharing.hand_over(&'a', 0, 'a'), HandedOver::Keep('a')));
     assert!(granted.borrow().is_empty());
     assert!(matches!(scene.sharing.hand_over(&'a', 1, 'a'), HandedOver::Taken));
     assert!(matches!(granted.borrow()[..], [('a', Grant::Instance('a'))]));
+}
+
+#[test]
+fn who_may_have_an_instance_only_is_in_the_same_line_and_no_session_is_for_it() {
+    let mut scene = Scene::new(2);
+    scene.call('a', 1);
+    let (first, second) = (scene.sharing.ticket(), scene.sharing.ticket());
+    scene.wait('a', second, Wish::Any);
+    assert!(matches!(scene.granted.borrow_mut().pop(), Some(('a', Grant::Session))), "one is free");
+    scene.wait('a', second, Wish::Any);
+    scene.wait('a', first, Wish::Instance);
+    assert_eq!(scene.sharing.awaits(&'a', 0), Some(first));
+    assert_eq!(scene.sharing.awaits(&'a', 1), None);
+    let mut closed = 0;
+    scene.sharing.relieve(|| {
+        closed += 1;
+        closed == 1
+    });
+    assert_eq!(closed, 2, "for the one that wants a session");
+    assert!(matches!(scene.sharing.hand_over(&'a', 0, '1'), HandedOver::Taken));
+    assert_eq!(scene.sharing.awaits(&'a', 0), None, "the first came first");
+    scene.wait('a', first, Wish::Instance);
+    scene.sharing.release(&'a');
+    assert_eq!(scene.sharing.awaits(&'a', 0), Some(first), "a session is for the other one");
+    scene.sharing.relieve(|| panic!("nothing is closed for an instance"));
+    let granted: Vec<_> = scene.granted.borrow_mut().drain(..).collect();
+    assert!(
+        matches!(granted[..], [('a', Grant::Instance('1')), ('a', Grant::Session)]),
+        "{granted:?}"
+    );
+    assert!(scene.sharing.cancel(&'a', first));
+    assert!(!scene.sharing.is_contended());
+}
+
+#[test]
+fn a_tenant_that_wants_no_session_is_closed_nothing_for_and_keeps_no_one_from_theirs() {
+    let mut scene = Scene::new(4);
+    scene.call('a', 2);
+    scene.call('b', 2);
+    scene.wait('a', scene.sharing.ticket(), Wish::Instance);
+    assert!(matches!(scene.sharing.hand_over(&'b', 0, 'b'), HandedOver::Keep('b')));
+    scene.call('c', 1);
+    assert!(matches!(scene.sharing.hand_over(&'a', 0, 'a'), HandedOver::Close('a')));
 }
 
 #[test]
