@@ -206,6 +206,66 @@ async fn a_server_that_lies_fails_its_own_statement_only() {
 }
 
 #[tokio::test]
+async fn who_asked_a_server_to_stop_waits_until_that_can_strike_nothing_else() {
+    let begun = [message(b'C', b"BEGIN\0"), message(b'C', b"SELECT 1\0")].concat();
+    let columns = {
+        let mut body = vec![0, 1];
+        body.extend(b"x\0");
+        body.extend([0, 0, 0, 0, 0, 0]);
+        body.extend(25_u32.to_be_bytes());
+        body.extend([255, 255, 255, 255, 255, 255, 0, 0]);
+        message(b'T', &body)
+    };
+    let row = {
+        let text = vec![b'x'; 1 << 16];
+        let length = u32::try_from(text.len()).unwrap().to_be_bytes();
+        message(b'D', &[&[0, 1], &length[..], &text].concat())
+    };
+    // By its own limit, before it has heard of the cancellation.
+    let stopped = [message(b'E', b"C57014\0\0"), message(b'Z', b"E")].concat();
+    let ended = [message(b'C', b"ROLLBACK\0"), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut buffer = [0; 4096];
+    let server = async {
+        let (mut client, _) = listener.accept().await.unwrap();
+        assert!(client.read(&mut buffer).await.unwrap() > 0);
+        client.write_all(&welcome()).await.unwrap();
+        assert!(client.read(&mut buffer).await.unwrap() > 0);
+        client
+            .write_all(&[&begun[..], &columns, &row.repeat(40), &stopped].concat())
+            .await
+            .unwrap();
+        let (canceller, _) = listener.accept().await.unwrap();
+        (client, canceller)
+    };
+    let limits = Limits { max_result_bytes: 1 << 17, ..Limits::default() };
+    let call = async {
+        let mut session = open_liar(port).await.unwrap();
+        let answer = run_with(&mut *session, "SELECT 1", vec![], &limits).await;
+        (answer, session)
+    };
+    let mut call = std::pin::pin!(call);
+    let (mut client, canceller) = tokio::select! {
+        _ = &mut call => panic!("the cancellation is on its way"),
+        connected = server => connected,
+    };
+    let mut next = [0; 1];
+    for _ in 0..1_000 {
+        tokio::task::yield_now().await;
+        assert!(futures_util::poll!(&mut call).is_pending(), "the cancellation is on its way");
+        client.try_read(&mut next).unwrap_err();
+    }
+    drop(canceller);
+    let answered = async {
+        assert!(client.read(&mut next).await.unwrap() > 0);
+        client.write_all(&ended.concat()).await.unwrap();
+    };
+    let ((answer, session), ()) = tokio::join!(call, answered);
+    assert!(answer.unwrap().truncated && !session.is_broken());
+}
+
+#[tokio::test]
 async fn rows_without_end_or_beyond_all_limits_end_at_the_timeout() {
     let begun = [message(b'C', b"BEGIN\0"), message(b'C', b"SELECT 1\0")].concat();
     // A row of two gigabytes, of which nothing comes.

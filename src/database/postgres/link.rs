@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::sync::oneshot;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, NoTls};
@@ -157,11 +158,18 @@ impl Link {
 
     /// Asks the server, once, to stop what the session runs. In the background.
     ///
-    /// It may come too late and strike what runs next: until the server says that it did not, the
-    /// session must not be used.
-    pub(super) fn cancel(&self) {
+    /// It may come too late and strike what runs next: until this gives a word, and the server says
+    /// that it stopped, the session must not be used.
+    pub(super) fn cancel(&self) -> oneshot::Receiver<()> {
         let canceller = self.canceller.clone();
-        spawn(async move { canceller.cancel().await });
+        let (taken, is_taken) = oneshot::channel();
+        spawn(async move {
+            if canceller.cancel().await {
+                // Nobody waits for it any more, if not.
+                taken.send(()).ok();
+            }
+        });
+        is_taken
     }
 
     /// Asks the server to stop what a session runs that is never used again, and lets go of it. In
@@ -188,9 +196,11 @@ impl Link {
 }
 
 impl Canceller {
-    async fn cancel(&self) {
+    /// Whether the server has taken it: it hangs up when it has told the session.
+    async fn cancel(&self) -> bool {
         let request = async {
-            let stream = Metered(self.peer.dial().await?);
+            let connection = self.peer.dial().await?;
+            let stream = Metered(Arc::clone(&connection));
             let token = self.token.clone();
             let sent = match self.tls.clone() {
                 Some(mut tls) => {
@@ -201,11 +211,15 @@ impl Canceller {
                 }
                 None => token.cancel_query_raw(stream, NoTls).await,
             };
-            sent.map_err(|_| Unavailable::Lost)
+            sent.map_err(|_| Unavailable::Lost)?;
+            connection.ended().await;
+            Ok::<_, Unavailable>(())
         };
-        if let Ok(Err(_)) | Err(_) = tokio::time::timeout(CANCEL_TIMEOUT, request).await {
+        let is_taken = matches!(tokio::time::timeout(CANCEL_TIMEOUT, request).await, Ok(Ok(())));
+        if !is_taken {
             tracing::warn!("a cancellation did not reach the database");
         }
+        is_taken
     }
 }
 

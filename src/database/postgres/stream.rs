@@ -1,5 +1,6 @@
 //! The streams of a login: metered below TLS, followed above it, and taken back from the driver.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,6 +81,12 @@ impl Connection {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         // A poll that fails says nothing; the next statement will.
         poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Until nothing more will arrive. What arrives before is dropped.
+    pub(super) async fn ended(&self) {
+        let mut dropped = [0; 64];
+        while let Ok(1..) = poll_fn(|context| self.poll_read(context, &mut dropped)).await {}
     }
 
     fn poll_read(&self, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {

@@ -15,6 +15,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::failure::{OTHER_TYPES, QUERY_CANCELED, ServerError, UNKNOWN_STATEMENT};
 use super::link::Link;
 use super::params;
@@ -133,6 +135,8 @@ pub(super) struct Transaction<'a> {
     pub(super) purpose: Purpose,
     /// The server was asked to stop and has not: nobody knows what will be.
     pub(super) is_uncertain: bool,
+    /// Gives a word when what it was asked by has come to it, and strikes nothing any more.
+    cancelling: Option<oneshot::Receiver<()>>,
 }
 
 impl<'a> Transaction<'a> {
@@ -150,6 +154,7 @@ impl<'a> Transaction<'a> {
             is_open: false,
             purpose: Purpose::Reading,
             is_uncertain: false,
+            cancelling: None,
         }
     }
 
@@ -473,8 +478,11 @@ impl<'a> Transaction<'a> {
                     let error = ServerError::read(body).map_err(Unavailable::from)?;
                     let is_of_ours = done < quiet;
                     if self.is_uncertain && error.code == QUERY_CANCELED {
-                        // By us, and that was the one answer to it.
-                        self.is_uncertain = false;
+                        // By us, or by its own limit while what we asked is on its way still, and would
+                        // strike the next statement.
+                        if let Some(cancelling) = self.cancelling.take() {
+                            self.is_uncertain = cancelling.await.is_err();
+                        }
                     } else if failure.is_none() {
                         heard.lapse = match error.code.as_str() {
                             UNKNOWN_STATEMENT if done == 0 && quiet > 0 => Some(Lapse::Session),
@@ -527,7 +535,7 @@ impl<'a> Transaction<'a> {
                     }
                     if dropped > PATIENCE && !self.is_uncertain {
                         self.is_uncertain = true;
-                        self.link.cancel();
+                        self.cancelling = Some(self.link.cancel());
                     }
                 }
             }
