@@ -4,10 +4,10 @@
 //! nuisance, each in its own way. The quiet one's latencies are taken in turns, alone and beside each
 //! of them, in one run: on SQLite, and on PostgreSQL. Everything is on one machine: what the
 //! nuisance's own client and database take of the processors is in the ratio. A PostgreSQL server of
-//! the nuisance's own is in a control group that has what nobody else wants of the processors, as if
-//! it were elsewhere, for which the bench has to be root's; what it still takes, sessions that are not
-//! the service's show. One that both tenants are on shares the processors out as it likes. For neither
-//! of these two a goal is set. Words on the command line choose nuisances by what they do.
+//! the nuisance's own is in a control group that has little of the processors, and only what nobody
+//! else wants, as one elsewhere has nothing of them; for that the bench has to be root's. What it still
+//! takes, sessions that are not the service's show. One that both tenants are on shares the processors
+//! out as it likes. For neither of these two a goal is set. Words on the command line choose nuisances by what they do.
 
 #![expect(clippy::unwrap_used, reason = "a failed set-up should end the bench")]
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
@@ -66,9 +66,9 @@ struct PostgresServer {
     _group: Option<IdleGroup>,
 }
 
-/// A control group whose processes run when no others want to. The *idle* scheduling policy alone
-/// would not do: it holds among the processes of one group, and a daemon has one of its own
-/// (sched(7), "The autogroup feature").
+/// A control group whose processes run when no others want to, and together for a fifth of one
+/// processor's time. The *idle* scheduling policy alone would not do: it holds among the processes of
+/// one group, and a daemon has one of its own (sched(7), "The autogroup feature").
 struct IdleGroup(PathBuf);
 
 struct Nuisance {
@@ -238,6 +238,9 @@ impl IdleGroup {
         let group = Self(parent.join(format!("tenantry-bench-{}", std::process::id())));
         std::fs::create_dir(&group.0)?;
         std::fs::write(group.0.join("cpu.idle"), "1")?;
+        // By the second version of control groups, or the first.
+        std::fs::write(group.0.join("cpu.max"), "20000 100000")
+            .or_else(|_| std::fs::write(group.0.join("cpu.cfs_quota_us"), "20000"))?;
         Ok(group)
     }
 }

@@ -275,9 +275,10 @@ impl Bound {
 
     /// What an operator can raise.
     fn setting(self) -> &'static str {
-        match self {
-            Self::DatabaseConnections => "the CONNECTION LIMIT of the tenant's role",
-            own => own.rule(),
+        if self == Self::DatabaseConnections {
+            "the CONNECTION LIMIT of the tenant's role"
+        } else {
+            self.rule()
         }
     }
 

@@ -126,7 +126,6 @@ impl Tenants {
 
     fn shard(&self, hash: u64) -> &Shard {
         // From the middle: the table goes by both ends.
-        #[expect(clippy::cast_possible_truncation, reason = "of a remainder")]
         let shard = ((hash >> 32) % SHARDS as u64) as usize;
         &self.shards[shard]
     }
