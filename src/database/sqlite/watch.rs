@@ -38,9 +38,9 @@ impl Watch {
         Self { deadline: Instant::now().checked_add(timeout), cancelled }
     }
 
-    /// What the engine asks between its steps: whether to stop. Who takes long yields to others,
-    /// and waits for its turn.
-    pub(super) fn look(self) -> impl FnMut() -> bool + Send {
+    /// What the engine asks between its steps for `database`: whether to stop. Who takes long yields
+    /// to others, and waits for its turn.
+    pub(super) fn look(self, database: Arc<str>) -> impl FnMut() -> bool + Send {
         let began = Instant::now();
         move || {
             let short = if IS_LOW.get() { SHORT_AFTER_LONG } else { SHORT };
@@ -53,7 +53,7 @@ impl Watch {
             } else {
                 lower_priority();
             }
-            !TURNS.take(|| self.should_stop())
+            !TURNS.take(&database, || self.should_stop())
         }
     }
 
@@ -169,7 +169,8 @@ mod tests {
     async fn who_takes_long_yields_to_others() {
         let nice = || rustix::process::getpriority_process(None).unwrap();
         let before = nice();
-        let mut look = Watch::new(Duration::from_secs(1), Arc::default()).look();
+        let mut look =
+            Watch::new(Duration::from_secs(1), Arc::default()).look(Arc::from("shop.db"));
         assert!(!look());
         tokio::time::advance(SHORT).await;
         assert!(!look());

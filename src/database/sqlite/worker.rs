@@ -63,6 +63,8 @@ pub(super) enum Command {
 pub(super) struct Worker {
     pub(super) connection: Connection,
     pub(super) access: Access,
+    /// Its path, which tells it from those of others.
+    database: Arc<str>,
     catalogue: Kept<i64>,
 }
 
@@ -79,7 +81,7 @@ impl Worker {
         purpose: Use,
     ) -> Result<Self, Unavailable> {
         let connection = file::open(root, path, purpose)?;
-        Ok(Self { connection, access, catalogue: Kept::default() })
+        Ok(Self { connection, access, database: Arc::from(path), catalogue: Kept::default() })
     }
 
     /// Answers until the session is dropped. What writes does so by a connection of its own, which
@@ -281,7 +283,7 @@ impl Worker {
     pub(super) fn begin(&mut self, watch: &Watch) -> Result<(), Error> {
         // What waits for others to write between two statements does so without a turn.
         TURNS.end();
-        let look = watch.clone().look();
+        let look = watch.clone().look(Arc::clone(&self.database));
         let prepared = self
             .connection
             .authorizer(
