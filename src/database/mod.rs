@@ -258,6 +258,12 @@ pub trait Database: Send + fmt::Debug {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Drops `held` once nothing runs any more that this session began and that takes of this
+    /// process's means, which may be after the session itself was dropped.
+    fn hold(&mut self, held: Box<dyn Send>) {
+        drop(held);
+    }
+
     /// Whether the session must not be used again: closed, cancelled midway, or out of step with
     /// the server.
     fn is_broken(&self) -> bool;

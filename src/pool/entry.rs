@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Places;
+use super::places::{Places, Withheld};
 use super::session::Instance;
 use super::sharing::Wish;
 use super::stock::{Breakable, Stock};
@@ -248,6 +248,13 @@ impl Entry {
 impl Breakable for Box<Instance> {
     fn is_broken(&self) -> bool {
         self.server.is_broken()
+    }
+}
+
+impl Place {
+    /// This is free again only when that is dropped too.
+    pub(super) fn withhold(&self) -> Withheld {
+        self.entry.places.withhold()
     }
 }
 

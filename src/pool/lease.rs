@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::McpConnectionPool;
 use super::entry::{Entry, Place};
 use super::session::Instance;
+use super::stock::Breakable as _;
 use crate::auth::TenantAccess;
 use crate::server::{self, Instances, ScopedServer};
 
@@ -76,7 +77,13 @@ impl DerefMut for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         match self.instance.take() {
-            Some(instance) => self.entry().give_back(instance, true),
+            Some(mut instance) => {
+                if instance.is_broken() {
+                    // A statement that was given up may still run.
+                    instance.server.hold(Box::new(self.place.withhold()));
+                }
+                self.entry().give_back(instance, true);
+            }
             None => self.entry().leave(),
         }
     }

@@ -314,7 +314,7 @@ impl McpConnectionPool {
         counters.live.fetch_add(1, Ordering::AcqRel);
         let id = counters.created.fetch_add(1, Ordering::Relaxed) + 1;
         let server = server::create_tenant_scoped_server(Arc::clone(&entry.context), session);
-        lease.fill(Box::new(Instance { server, id, counters, _slot: slot }));
+        lease.fill(Box::new(Instance { server, id, counters, slot: Some(slot) }));
         Ok(())
     }
 

@@ -25,9 +25,14 @@ pub(super) struct Places {
     free: Semaphore,
     /// How many there are, taken ones included.
     limit: Mutex<usize>,
-    /// How many were taken when there came to be fewer: they are gone when they come back.
+    /// How many were taken when there came to be fewer, or are withheld: those are gone when they come
+    /// back.
     surplus: AtomicUsize,
 }
+
+/// A place that stays taken when it is given back, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Withheld(Arc<Places>);
 
 impl AllPlaces {
     /// The places of `tenant`, of which there are `limit` from now on.
@@ -73,6 +78,12 @@ impl Places {
         }
     }
 
+    /// One that is taken is not free when it is given back, but when this is dropped.
+    pub(super) fn withhold(self: &Arc<Self>) -> Withheld {
+        self.surplus.fetch_add(1, Ordering::Relaxed);
+        Withheld(Arc::clone(self))
+    }
+
     /// Gives one back.
     pub(super) fn give_back(&self) {
         let fewer = |surplus: usize| surplus.checked_sub(1);
@@ -92,6 +103,12 @@ impl Places {
         let fewer = present.saturating_sub(limit);
         self.surplus.fetch_add(fewer - self.free.forget_permits(fewer), Ordering::Relaxed);
         *present = limit;
+    }
+}
+
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 

@@ -87,6 +87,10 @@ impl Database for Revocable {
         Box::pin(unless(&self.revoked, self.session.ping()))
     }
 
+    fn hold(&mut self, held: Box<dyn Send>) {
+        self.session.hold(held);
+    }
+
     fn is_broken(&self) -> bool {
         self.revoked.is_cancelled() || self.session.is_broken()
     }

@@ -22,7 +22,8 @@ pub(super) struct Instance {
     /// From 1, in order of creation.
     pub(super) id: u64,
     pub(super) counters: Arc<Counters>,
-    pub(super) _slot: Slot,
+    /// There until it is dropped.
+    pub(super) slot: Option<Slot>,
 }
 
 /// Leave to have one session open.
@@ -104,6 +105,12 @@ impl Drop for InLine<'_> {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        if self.server.is_broken()
+            && let Some(slot) = self.slot.take()
+        {
+            // A statement that was given up may still run.
+            self.server.hold(Box::new(slot));
+        }
         self.counters.live.fetch_sub(1, Ordering::AcqRel);
         self.counters.closed.notify_waiters();
     }

@@ -249,6 +249,11 @@ impl ScopedServer {
         self.session.ping().await
     }
 
+    /// Drops `held` once nothing of the session runs any more; see [`Database::hold`].
+    pub(crate) fn hold(&mut self, held: Box<dyn Send>) {
+        self.session.hold(held);
+    }
+
     /// Whether the session must not be used again.
     pub fn is_broken(&self) -> bool {
         self.session.is_broken()

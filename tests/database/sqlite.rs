@@ -181,6 +181,34 @@ async fn a_dropped_query_stops_and_its_session_is_not_used_again() {
     writer.execute_batch("BEGIN EXCLUSIVE; ROLLBACK").unwrap();
 }
 
+/// Says that it was dropped.
+struct Held(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.take().unwrap().send(()).ok();
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_query_of_long_steps_stops_after_one_of_them_and_what_was_held_is_let_go_of() {
+    let root = shop();
+    let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
+    // Thousands of rows come between two looks at the clock, and each takes milliseconds.
+    let pattern = format!("%{}y", "x".repeat(990));
+    let slow = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) \
+                FROM t WHERE replace(printf('%20000d', n), ' ', 'x') LIKE ?";
+    let query = guarded(&*session, slow, &Access::default(), vec![json!(pattern)]);
+    let limits = Limits::default();
+    let waited = tokio::time::timeout(Duration::from_millis(50), session.query(&query, &limits));
+    assert!(waited.await.is_err());
+    assert!(session.is_broken());
+    let (held, let_go_of) = tokio::sync::oneshot::channel();
+    session.hold(Box::new(Held(Some(held))));
+    drop(session);
+    tokio::time::timeout(Duration::from_secs(5), let_go_of).await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_late_answer_is_none() {
     let root = shop();

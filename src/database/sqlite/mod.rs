@@ -3,7 +3,7 @@
 //! ```text
 //! Session --channel--> thread: Connection (read only) --oneshot--> future
 //!    \                        \-- Connection (read and write), from the first change on
-//!     \-- future dropped: flag ---> progress handler: interrupt
+//!     \-- future dropped: flag and interrupt, which stop the engine between two rows
 //! ```
 //!
 //! `SQLite` blocks, so each session has a thread of its own, which ends with it. Those whose
@@ -14,10 +14,12 @@
 //! no symbolic link, no extension); relations and columns outside the statement's verdict, exactly
 //! as the engine resolves them (authorizer); statements, values and answers without bound, in time
 //! and memory. The engine looks at the clock between its steps: the caller does not wait for a long
-//! one, and the session is then broken; its thread ends with the step. Full text looks at the clock as
-//! it reads its index; its longest step, the last merge of a search by prefix, took 0.46 s for ten
-//! million words in a million rows (`'a*'`, 2.4 s in all). Does not protect against a
-//! file whose bytes attack `SQLite` itself, beyond its defensive mode.
+//! one, and the session is then broken; its thread ends with the row, and what the session was told
+//! to [`Database::hold`] with the thread. Full text looks at the clock as it reads its index; its
+//! longest step, the last merge of a search by prefix, took 0.46 s for ten million words in a million
+//! rows (`'a*'`, 2.4 s in all). Does not protect against a file whose bytes attack `SQLite` itself,
+//! beyond its defensive mode, nor against one row of which the functions take long: its session's
+//! thread computes on, in its tenant's place.
 
 mod catalogue;
 mod change;
@@ -31,12 +33,13 @@ mod turns;
 mod watch;
 mod worker;
 
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use rusqlite::InterruptHandle;
 use tokio::sync::oneshot;
 
 use self::file::Use;
@@ -60,6 +63,24 @@ const GRACE: Duration = Duration::from_secs(2);
 pub(super) struct Session {
     commands: mpsc::Sender<Command>,
     broken: bool,
+    shared: Arc<Shared>,
+}
+
+/// What a session and its thread both have.
+#[derive(Default)]
+struct Shared {
+    /// Of what reads, and of what writes if there is any.
+    interrupts: Mutex<Vec<InterruptHandle>>,
+    /// Dropped by whichever ends last.
+    held: Mutex<Vec<Box<dyn Send>>>,
+}
+
+/// Cancels a command, unless it is over. The engine stops between two rows; a flag that it sees
+/// between steps is what tells why.
+struct Cancel {
+    cancelled: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    is_over: bool,
 }
 
 impl Session {
@@ -71,12 +92,20 @@ impl Session {
         let (commands, inbox) = mpsc::channel();
         let (opened, answer) = oneshot::channel();
         let root = options.sqlite_root.clone();
+        let shared = Arc::<Shared>::default();
+        // Let go of after the connections.
+        let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("tenantry-sqlite".to_owned())
             .spawn(move || match open_reader(&root, &path, &access) {
                 Ok(mut worker) => {
+                    of_thread.reads(&worker);
                     if opened.send(Ok(())).is_ok() {
-                        worker.serve(&inbox, || open_writer(&root, &path, &access));
+                        worker.serve(&inbox, || {
+                            let writer = open_writer(&root, &path, &access)?;
+                            of_thread.writes(&writer);
+                            Ok(writer)
+                        });
                     }
                 }
                 Err(reason) => {
@@ -88,7 +117,7 @@ impl Session {
             .map_err(|_| Unavailable::Lost)?;
         let opened = tokio::time::timeout(options.connect_timeout, answer);
         match opened.await {
-            Ok(Ok(Ok(()))) => Ok(Self { commands, broken: false }),
+            Ok(Ok(Ok(()))) => Ok(Self { commands, broken: false, shared }),
             Ok(Ok(Err(reason))) => Err(reason.into()),
             Ok(Err(_)) => Err(Unavailable::Lost.into()),
             Err(_elapsed) => Err(Unavailable::TimedOut.into()),
@@ -107,23 +136,27 @@ impl Session {
         }
         let cancelled = Arc::new(AtomicBool::new(false));
         let (reply, answer) = oneshot::channel();
-        let is_decided = Arc::clone(&cancelled);
-        let _cancel = CancelOnDrop(Arc::clone(&cancelled));
+        let mut cancel = Cancel {
+            cancelled: Arc::clone(&cancelled),
+            shared: Arc::clone(&self.shared),
+            is_over: false,
+        };
         self.broken = true;
         if self.commands.send(command(cancelled, reply)).is_err() {
             return Err(Unavailable::Lost.into());
         }
         match tokio::time::timeout(timeout.saturating_add(GRACE), answer).await {
             Ok(Ok(answer)) => {
+                cancel.is_over = true;
                 self.broken = false;
                 answer
             }
             // The thread is gone: it panicked, and nothing is known about its connection.
-            Ok(Err(_)) if is_decided.load(Ordering::Acquire) => Err(Error::OutcomeUnknown),
+            Ok(Err(_)) if cancel.cancelled.load(Ordering::Acquire) => Err(Error::OutcomeUnknown),
             Ok(Err(_)) => Err(Unavailable::Lost.into()),
-            // Too late to cancel a change that is being made final.
-            Err(_elapsed) if is_decided.swap(true, Ordering::AcqRel) => Err(Error::OutcomeUnknown),
-            Err(_elapsed) => Err(Error::Timeout),
+            Err(_elapsed) if cancel.cancel() => Err(Error::Timeout),
+            // A change is being made final.
+            Err(_elapsed) => Err(Error::OutcomeUnknown),
         }
     }
 }
@@ -214,6 +247,10 @@ impl Database for Session {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    fn hold(&mut self, held: Box<dyn Send>) {
+        self.shared.held.lock().unwrap_or_else(PoisonError::into_inner).push(held);
+    }
+
     fn is_broken(&self) -> bool {
         self.broken
     }
@@ -238,11 +275,45 @@ fn open_writer(root: &Path, path: &str, access: &Access) -> Result<Worker, Error
     }
 }
 
-struct CancelOnDrop(Arc<AtomicBool>);
+impl Shared {
+    fn reads(&self, worker: &Worker) {
+        self.interrupts().push(worker.connection.get_interrupt_handle());
+    }
 
-impl Drop for CancelOnDrop {
+    /// In place of one before.
+    fn writes(&self, worker: &Worker) {
+        let mut interrupts = self.interrupts();
+        interrupts.truncate(1);
+        interrupts.push(worker.connection.get_interrupt_handle());
+    }
+
+    fn interrupts(&self) -> MutexGuard<'_, Vec<InterruptHandle>> {
+        self.interrupts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Cancel {
+    /// Whether it was in time.
+    fn cancel(&self) -> bool {
+        let is_in_time = !self.cancelled.swap(true, Ordering::AcqRel);
+        if is_in_time {
+            self.shared.interrupts().iter().for_each(InterruptHandle::interrupt);
+        }
+        is_in_time
+    }
+}
+
+impl Drop for Cancel {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        if !self.is_over {
+            self.cancel();
+        }
     }
 }
 
@@ -253,7 +324,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_thread_that_does_not_answer_is_given_up_with_its_session() {
         let (commands, _inbox) = mpsc::channel();
-        let mut session = Session { commands, broken: false };
+        let mut session = Session { commands, broken: false, shared: Arc::default() };
         assert_eq!(session.catalogue(&Access::default()).await, Err(Error::Timeout));
         assert!(session.is_broken());
         let next = session.catalogue(&Access::default()).await;
@@ -261,9 +332,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_held_is_let_go_of_with_the_session_or_its_thread_whichever_is_later() {
+        let (commands, _inbox) = mpsc::channel();
+        let mut session = Session { commands, broken: false, shared: Arc::default() };
+        let of_thread = Arc::clone(&session.shared);
+        let held = Arc::new(());
+        session.hold(Box::new(Arc::clone(&held)));
+        drop(session);
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(of_thread);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    #[tokio::test]
     async fn a_dropped_question_breaks_the_session_and_an_answered_one_does_not() {
         let (commands, inbox) = mpsc::channel();
-        let mut session = Session { commands, broken: false };
+        let mut session = Session { commands, broken: false, shared: Arc::default() };
         let answering = std::thread::spawn(move || {
             if let Ok(Command::Catalogue { reply, .. }) = inbox.recv() {
                 drop(reply.send(Ok(Arc::default())));
