@@ -120,9 +120,10 @@ fn set_up(context: &Context, directory: &Path) -> Result<Opened, Failure> {
         Err(crate::store::Error::NotInitialised { .. }) => {
             let created = DataDir::create(directory)?;
             let passphrase = random_passphrase()?;
-            vault::create(&created, &passphrase, KdfCost::DEFAULT, &SystemClock)?;
+            // First: with the header there is a vault, and this is its only key.
             #[expect(clippy::disallowed_methods, reason = "the demo keeps its key under the mat")]
             created.write_atomically("passphrase", passphrase.expose_secret().as_bytes())?;
+            vault::create(&created, &passphrase, KdfCost::DEFAULT, &SystemClock)?;
             created
         }
         Err(error) => return Err(error.into()),

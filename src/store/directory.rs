@@ -99,6 +99,37 @@ impl DataDir {
         clear().map_err(Error::io(format!("clear {}", self.path.display())))
     }
 
+    /// Removes what is in it, without erasing, so that there is nothing but an empty directory. Cut
+    /// off at any moment, it leaves what [`DataDir::create`] takes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: what is left is to be removed by the next creation.
+    pub fn empty(&self) -> Result<(), Error> {
+        self.empty_while(|| Ok(()))
+    }
+
+    /// The mark goes when there is nothing more that it would be needed for.
+    fn empty_while(&self, mut goes_on: impl FnMut() -> io::Result<()>) -> Result<(), Error> {
+        let mut empty = || -> io::Result<()> {
+            let mut found = fs::read_dir(&self.path)?.collect::<io::Result<Vec<_>>>()?;
+            found.sort_by_key(|entry| {
+                let name = entry.file_name();
+                (name == Self::LOCK, name == Self::UNFINISHED)
+            });
+            for entry in found {
+                goes_on()?;
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        empty().map_err(Error::io(format!("empty {}", self.path.display())))
+    }
+
     /// Writes the first header: with it the directory is initialised.
     ///
     /// # Errors
@@ -396,6 +427,27 @@ mod tests {
         assert!(matches!(DataDir::create(foreign.path()), Err(Error::NotEmpty { .. })));
         let empty = tempfile::tempdir().unwrap();
         DataDir::create(empty.path()).unwrap();
+    }
+
+    #[test]
+    fn a_directory_whose_emptying_was_cut_off_can_be_created_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("data");
+        for last in 0.. {
+            let directory = DataDir::create(&path).unwrap();
+            fs::create_dir(directory.store_path()).unwrap();
+            fs::write(directory.store_path().join("db"), "half a store").unwrap();
+            for name in [DataDir::KEYRING, "anchor"] {
+                directory.write_atomically(name, b"half a vault").unwrap();
+            }
+            let mut left = 0..last;
+            let emptied = directory
+                .empty_while(|| left.next().map(drop).ok_or_else(|| io::Error::other("killed")));
+            if emptied.is_ok() {
+                assert_eq!((last, fs::read_dir(&path).unwrap().count()), (5, 0));
+                break;
+            }
+        }
     }
 
     #[test]

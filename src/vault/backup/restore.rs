@@ -1,6 +1,5 @@
 //! A vault made of a backup.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -157,14 +156,7 @@ impl Drop for Restoration {
         if self.is_committed || self.directory.header_path().exists() {
             return;
         }
-        for entry in fs::read_dir(self.directory.path()).into_iter().flatten().flatten() {
-            let path = entry.path();
-            // What cannot be removed, the next one to come finds and says so.
-            drop(if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                fs::remove_dir_all(path)
-            } else {
-                fs::remove_file(path)
-            });
-        }
+        // What cannot be removed now, the next one to come removes.
+        drop(self.directory.empty());
     }
 }

@@ -307,6 +307,8 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Only ciphertext is in it; what cannot be removed now, the next drill tries again.
-        drop(fs::remove_dir_all(self.directory.path()));
+        if self.directory.empty().is_ok() {
+            drop(fs::remove_dir(self.directory.path()));
+        }
     }
 }
