@@ -4,7 +4,6 @@
 //! tenant, those after it cannot have as well.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -23,11 +22,17 @@ pub(super) struct Places {
     tenant: TenantId,
     all: Arc<AllPlaces>,
     free: Semaphore,
+    /// Held while places are given back or change in number.
+    count: Mutex<Count>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
     /// How many there are, taken ones included.
-    limit: Mutex<usize>,
+    limit: usize,
     /// How many were taken when there came to be fewer, or are withheld: those are gone when they come
     /// back.
-    surplus: AtomicUsize,
+    surplus: usize,
 }
 
 /// A place that stays taken when it is given back, until this is dropped.
@@ -44,8 +49,7 @@ impl AllPlaces {
                 tenant: tenant.clone(),
                 all: Arc::clone(self),
                 free: Semaphore::new(0),
-                limit: Mutex::default(),
-                surplus: AtomicUsize::new(0),
+                count: Mutex::default(),
             });
             tenants.insert(tenant.clone(), Arc::downgrade(&places));
             places
@@ -80,29 +84,36 @@ impl Places {
 
     /// One that is taken is not free when it is given back, but when this is dropped.
     pub(super) fn withhold(self: &Arc<Self>) -> Withheld {
-        self.surplus.fetch_add(1, Ordering::Relaxed);
+        self.count().surplus += 1;
         Withheld(Arc::clone(self))
     }
 
     /// Gives one back.
     pub(super) fn give_back(&self) {
-        let fewer = |surplus: usize| surplus.checked_sub(1);
-        // Seldom is there any.
-        let is_surplus = self.surplus.load(Ordering::Relaxed) > 0
-            && self.surplus.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewer).is_ok();
-        if !is_surplus {
-            self.free.add_permits(1);
-        }
+        self.settle(&mut self.count());
     }
 
     fn resize(&self, limit: usize) {
-        let mut present = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in *present..limit {
-            self.give_back();
+        let mut count = self.count();
+        for _ in count.limit..limit {
+            self.settle(&mut count);
         }
-        let fewer = present.saturating_sub(limit);
-        self.surplus.fetch_add(fewer - self.free.forget_permits(fewer), Ordering::Relaxed);
-        *present = limit;
+        let fewer = count.limit.saturating_sub(limit);
+        count.surplus += fewer - self.free.forget_permits(fewer);
+        count.limit = limit;
+    }
+
+    /// Makes one free, unless there are too many.
+    fn settle(&self, count: &mut Count) {
+        match count.surplus.checked_sub(1) {
+            Some(surplus) => count.surplus = surplus,
+            None => self.free.add_permits(1),
+        }
+    }
+
+    fn count(&self) -> MutexGuard<'_, Count> {
+        // Whole after any panic: nothing here panics while it holds the lock.
+        self.count.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
