@@ -144,6 +144,8 @@ impl McpConnectionPool {
 
     /// Fills `lease` with a new instance, or with one that came back meanwhile. It stays empty when
     /// the tenant has changed, so that its old database never gets its new password.
+    ///
+    /// A server that has no connection left is waited for as long as the tenant has sessions there.
     pub(super) async fn open(
         &self,
         lease: &mut Lease,
@@ -154,39 +156,73 @@ impl McpConnectionPool {
         let (sessions, tenant) = (&entry.shared.sessions, entry.tenant());
         // However its tries end, it keeps its place in line.
         let ticket = sessions.ticket();
+        let mut in_line = None;
         while !entry.stock.is_closed() {
             // Should it fail, what is known of the failures stays.
             entry.touch();
+            let has_others = sessions.holds(tenant);
             // First: what is down costs nobody a session.
             let attempt = match entry.breaker.admit() {
-                Err(Unavailable::Full) if sessions.holds(tenant) => None,
+                Err(Unavailable::Full) if has_others => None,
                 Err(reason) => return Err(database::Error::LeftAlone(reason).into()),
-                Ok(attempt) if attempt.is_where_full() && sessions.holds(tenant) => Some(attempt),
+                Ok(attempt) if has_others && (in_line.is_some() || attempt.is_where_full()) => {
+                    Some(attempt)
+                }
                 Ok(attempt) => {
-                    let opened = self.open_in_turn(lease, attempt, ticket, queued, deadline).await;
-                    if may_wait(&entry, &opened) {
-                        continue;
+                    in_line = None;
+                    if self.open_in_turn(lease, attempt, ticket, queued, deadline).await? {
+                        break;
                     }
-                    let first = sessions.awaits(tenant, entry.generation);
-                    if first.is_some_and(|first| first < ticket)
-                        && let Some(instance) = lease.empty()
-                    {
-                        // There is room again: first for who came first, and was refused.
-                        entry.give_back(instance, false);
-                        continue;
-                    }
-                    return opened;
+                    continue;
                 }
             };
-            if self.wait_for_own(lease, &entry, attempt, ticket, queued, deadline).await? {
-                break;
+            let own = if let Some(own) = &mut in_line {
+                own
+            } else {
+                if queued.is_none() {
+                    *queued = Some(entry.queue()?);
+                }
+                in_line.insert(InLine::join(&entry, ticket, Wish::Instance))
+            };
+            let mut look = Instant::now() + LOOK_INTERVAL;
+            if let Some(attempt) = attempt
+                && sessions.take(tenant)
+            {
+                let opened = self.connect(lease, attempt, Slot::granted(&entry)).await;
+                if !may_wait(&entry, &opened) {
+                    opened?;
+                    let Some(instance) = lease.empty() else { break };
+                    // To who is first in line, so that nobody overtakes.
+                    entry.give_back(instance, false);
+                    look = Instant::now();
+                }
+            }
+            tokio::select! {
+                biased;
+                granted = own.granted() => match granted? {
+                    Grant::Instance(instance) => {
+                        lease.fill(instance);
+                        break;
+                    }
+                    // Not what it wished for.
+                    Grant::Session => {
+                        drop(Slot::granted(&entry));
+                        in_line = None;
+                    }
+                },
+                () = entry.closed() => break,
+                () = tokio::time::sleep_until(look.min(deadline)) => {}
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::Exhausted(Bound::DatabaseConnections));
             }
         }
         Ok(())
     }
 
     /// Fills `lease` with a new instance, in a session that it gets in turn with other tenants, or with
-    /// one that came back meanwhile.
+    /// one that came back meanwhile. False when it has to wait for one that does: the server has let
+    /// no further session in, or has again, and that goes to who came first and was refused.
     async fn open_in_turn(
         &self,
         lease: &mut Lease,
@@ -194,80 +230,29 @@ impl McpConnectionPool {
         ticket: Ticket,
         queued: &mut Option<Queued>,
         deadline: Instant,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let entry = Arc::clone(lease.entry());
         let slot = match self.session(&entry, ticket, queued, deadline).await? {
             Some(Grant::Session) => Slot::granted(&entry),
             Some(Grant::Instance(instance)) => {
                 lease.fill(instance);
-                return Ok(());
+                return Ok(true);
             }
-            None => return Ok(()),
+            None => return Ok(true),
         };
-        self.connect(lease, attempt, slot).await
-    }
-
-    /// Fills `lease` with an instance that comes back, in turn. What it can open meanwhile goes to who
-    /// is first in line, so that nobody overtakes. False when there is none any more to wait for.
-    async fn wait_for_own<'a>(
-        &self,
-        lease: &mut Lease,
-        entry: &'a Arc<Entry>,
-        mut attempt: Option<Attempt<'a>>,
-        ticket: Ticket,
-        queued: &mut Option<Queued>,
-        deadline: Instant,
-    ) -> Result<bool, Error> {
-        let (sessions, tenant) = (&entry.shared.sessions, entry.tenant());
-        if queued.is_none() {
-            *queued = Some(entry.queue()?);
+        let opened = self.connect(lease, attempt, slot).await;
+        if may_wait(&entry, &opened) {
+            return Ok(false);
         }
-        let mut in_line = InLine::join(entry, ticket, Wish::Instance);
-        loop {
-            let mut look = Instant::now() + LOOK_INTERVAL;
-            let mut failure = None;
-            if let Some(attempt) = attempt
-                && sessions.take(tenant)
-            {
-                let opened = self.connect(lease, attempt, Slot::granted(entry)).await;
-                let is_to_wait = may_wait(entry, &opened);
-                match (opened, lease.empty()) {
-                    (Ok(()), Some(instance)) => entry.give_back(instance, false),
-                    (Ok(()), None) => return Ok(true),
-                    (Err(error), _) => failure = (!is_to_wait).then_some(error),
-                }
-                if !is_to_wait {
-                    look = Instant::now();
-                }
-            }
-            tokio::select! {
-                biased;
-                granted = in_line.granted() => match granted? {
-                    Grant::Instance(instance) => {
-                        lease.fill(instance);
-                        return Ok(true);
-                    }
-                    // Not what it wished for.
-                    Grant::Session => drop(Slot::granted(entry)),
-                },
-                () = entry.closed() => return Ok(true),
-                () = tokio::time::sleep_until(look.min(deadline)) => {}
-            }
-            if let Some(error) = failure {
-                return Err(error);
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::Exhausted(Bound::DatabaseConnections));
-            }
-            if !sessions.holds(tenant) {
-                return Ok(false);
-            }
-            attempt = match entry.breaker.admit() {
-                Ok(attempt) => Some(attempt),
-                Err(Unavailable::Full) => None,
-                Err(reason) => return Err(database::Error::LeftAlone(reason).into()),
-            };
+        opened?;
+        let first = entry.shared.sessions.awaits(entry.tenant(), entry.generation);
+        if first.is_some_and(|first| first < ticket)
+            && let Some(instance) = lease.empty()
+        {
+            entry.give_back(instance, false);
+            return Ok(false);
         }
+        Ok(true)
     }
 
     /// Fills `lease` with a new instance, in the session of `slot`. It stays empty when the tenant has
