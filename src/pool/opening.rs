@@ -160,12 +160,13 @@ impl McpConnectionPool {
         while !entry.stock.is_closed() {
             // Should it fail, what is known of the failures stays.
             entry.touch();
-            let has_others = sessions.holds(tenant);
+            let has_others = || sessions.holds(tenant);
             // First: what is down costs nobody a session.
             let attempt = match entry.breaker.admit() {
-                Err(Unavailable::Full) if has_others => None,
+                // Who is in line may have lost the others meanwhile, and is the next to try.
+                Err(Unavailable::Full) if in_line.is_some() || has_others() => None,
                 Err(reason) => return Err(database::Error::LeftAlone(reason).into()),
-                Ok(attempt) if has_others && (in_line.is_some() || attempt.is_where_full()) => {
+                Ok(attempt) if (in_line.is_some() || attempt.is_where_full()) && has_others() => {
                     Some(attempt)
                 }
                 Ok(attempt) => {
@@ -184,19 +185,18 @@ impl McpConnectionPool {
                 }
                 in_line.insert(InLine::join(&entry, ticket, Wish::Instance))
             };
-            let mut look = Instant::now() + LOOK_INTERVAL;
-            if let Some(attempt) = attempt
-                && sessions.take(tenant)
-            {
-                let opened = self.connect(lease, attempt, Slot::granted(&entry)).await;
-                if !may_wait(&entry, &opened) {
-                    opened?;
-                    let Some(instance) = lease.empty() else { break };
-                    // To who is first in line, so that nobody overtakes.
-                    entry.give_back(instance, false);
-                    look = Instant::now();
+            let look = (Instant::now() + LOOK_INTERVAL).min(deadline);
+            let trying = async {
+                match attempt {
+                    Some(attempt) if sessions.take(tenant) => {
+                        Some(self.connect(lease, attempt, Slot::granted(&entry)).await)
+                    }
+                    _ => {
+                        tokio::time::sleep_until(look).await;
+                        None
+                    }
                 }
-            }
+            };
             tokio::select! {
                 biased;
                 granted = own.granted() => match granted? {
@@ -211,7 +211,14 @@ impl McpConnectionPool {
                     }
                 },
                 () = entry.closed() => break,
-                () = tokio::time::sleep_until(look.min(deadline)) => {}
+                opened = trying => if let Some(opened) = opened
+                    && !may_wait(&entry, &opened)
+                {
+                    opened?;
+                    let Some(instance) = lease.empty() else { break };
+                    // To who is first in line, so that nobody overtakes.
+                    entry.give_back(instance, false);
+                },
             }
             if Instant::now() >= deadline {
                 return Err(Error::Exhausted(Bound::DatabaseConnections));

@@ -314,6 +314,55 @@ async fn who_waits_while_the_last_session_ends_opens_another_or_is_told() {
 }
 
 #[tokio::test]
+async fn who_waits_while_another_has_just_tried_and_the_last_session_ends_waits_for_the_next_try() {
+    let (fixture, server) = full_fixture(1).await;
+    let mut held = fixture.lease(TENANT).await;
+    let access = access(TENANT);
+    let mut calls = Calls::new();
+    fixture.call(&mut calls, &access).await;
+    tokio::time::advance(LOOK_INTERVAL / 2).await;
+    fixture.call(&mut calls, &access).await;
+    tokio::time::advance(LOOK_INTERVAL / 2 + Duration::from_millis(1)).await;
+    fixture.tried(&mut calls, &server, 2).await;
+    let context = Arc::clone(&held.entry().context);
+    *held = create_tenant_scoped_server(
+        context,
+        Box::new(Double(Ended(Arc::new(AtomicBool::new(true))))),
+    );
+    drop(held);
+    until(&mut calls, || server.connected() == 0).await;
+    // The second looks, when the server has just been found full.
+    tokio::time::advance(LOOK_INTERVAL / 2).await;
+    assert!(futures_util::poll!(calls.next()).is_pending());
+    tokio::time::advance(LOOK_INTERVAL / 2 + Duration::from_millis(1)).await;
+    for _ in 0..2 {
+        next(&mut calls).await.1.unwrap();
+    }
+    fixture.assert_nothing_is_left();
+}
+
+#[tokio::test]
+async fn who_tries_takes_what_comes_back_meanwhile_and_does_not_wait_for_the_server() {
+    let (fixture, server) = full_fixture(1).await;
+    let held = fixture.lease(TENANT).await;
+    let access = access(TENANT);
+    let mut calls = Calls::new();
+    fixture.call(&mut calls, &access).await;
+    look().await;
+    assert!(futures_util::poll!(calls.next()).is_pending());
+    assert_eq!(fixture.pool.pool.shared.sessions.held(), 2, "it is at the server");
+    let instance = held.instance_id();
+    drop(held);
+    let std::task::Poll::Ready(Some((_, lease))) = futures_util::poll!(calls.next()) else {
+        panic!("it waits")
+    };
+    assert_eq!(lease.unwrap().instance_id(), instance);
+    assert_eq!(fixture.pool.pool.shared.sessions.held(), 1);
+    drop(server);
+    fixture.assert_nothing_is_left();
+}
+
+#[tokio::test]
 async fn who_waits_while_the_tenant_changes_waits_for_what_it_had_before_and_opens_anew() {
     let (fixture, server) = full_fixture(1).await;
     let old = fixture.lease(TENANT).await;
