@@ -1,7 +1,7 @@
 //! Failures in quick succession are answered later.
 //!
 //! ```text
-//! 50 failures at once, and 50 a second: answered at once     more: each 100 ms later
+//! 50 failures at once, and 50 a second: answered at once     more: in turn, 50 a second
 //! ```
 //!
 //! A refusal costs the service little and its caller nothing: one that asks again and again, because
@@ -19,13 +19,13 @@ use crate::tenant::TenantId;
 /// How many failures a tenant may have at once, and in a second.
 const AT_ONCE: f64 = 50.0;
 const PER_SECOND: f64 = 50.0;
-/// How much later the others are answered.
-const DELAY: Duration = Duration::from_millis(100);
+/// How much later others are answered at most.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// Counts the failures of one tenant.
 #[derive(Debug)]
 pub(super) struct Pacing {
-    /// How many may be answered at once, and when that was so.
+    /// How many may be answered at once, less those whose turn is to come, and when that was so.
     left: Mutex<(f64, Instant)>,
 }
 
@@ -49,10 +49,12 @@ impl Pacing {
     fn delay(&self) -> Duration {
         let mut left = self.left();
         let now = Instant::now();
-        let available = available(*left, now);
-        let is_early = available < 1.0;
-        *left = (if is_early { available } else { available - 1.0 }, now);
-        if is_early { DELAY } else { Duration::ZERO }
+        let available = available(*left, now) - 1.0;
+        let later = Duration::from_secs_f64((-available).max(0.0) / PER_SECOND);
+        // Those beyond have the turns of others, and not all the last one.
+        let shared = if later < LONGEST { 0.0 } else { PER_SECOND * LONGEST.as_secs_f64() / 2.0 };
+        *left = (available + shared, now);
+        later
     }
 
     /// Whether it is as if there had been no failure.
@@ -103,22 +105,37 @@ fn available((left, then): (f64, Instant), now: Instant) -> f64 {
 mod tests {
     use super::*;
 
+    const TURN: Duration = Duration::from_millis(20);
+
     #[tokio::test(start_paused = true)]
-    async fn only_failures_in_quick_succession_are_answered_later() {
+    async fn only_failures_in_quick_succession_are_answered_later_one_after_the_other() {
         let pacing = Pacing::default();
         for _ in 0..50 {
             assert_eq!(pacing.delay(), Duration::ZERO);
         }
-        assert_eq!(pacing.delay(), DELAY);
-        assert_eq!(pacing.delay(), DELAY);
-        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(pacing.delay(), TURN);
+        assert_eq!(pacing.delay(), 2 * TURN);
+        tokio::time::advance(2 * TURN).await;
+        assert_eq!(pacing.delay(), TURN);
+        tokio::time::advance(2 * TURN).await;
         assert_eq!(pacing.delay(), Duration::ZERO);
-        assert_eq!(pacing.delay(), DELAY);
         tokio::time::advance(Duration::from_mins(1)).await;
         for _ in 0..50 {
             assert_eq!(pacing.delay(), Duration::ZERO);
         }
-        assert_eq!(pacing.delay(), DELAY);
+        assert_eq!(pacing.delay(), TURN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_failures_there_are_none_is_answered_a_second_later_or_all_at_once() {
+        let pacing = Pacing::default();
+        let mut answered: HashMap<Duration, u32> = HashMap::new();
+        for _ in 0..1_050 {
+            *answered.entry(pacing.delay()).or_default() += 1;
+        }
+        answered.remove(&Duration::ZERO);
+        assert!(answered.keys().all(|delay| *delay <= LONGEST), "{answered:?}");
+        assert!(answered.values().all(|count| *count <= 50), "{answered:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -133,7 +150,7 @@ mod tests {
         refusals.wait(&once).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
         refusals.wait(&often).await;
-        assert_eq!(began.elapsed(), DELAY);
+        assert_eq!(began.elapsed(), TURN);
         refusals.sweep();
         assert_eq!(refusals.tenants().keys().collect::<Vec<_>>(), [&often]);
         tokio::time::advance(Duration::from_secs(1)).await;
