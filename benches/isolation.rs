@@ -41,6 +41,8 @@ const DIRECT: &str = "direct10";
 const DISABLED: &str = "disabled";
 /// What the quiet one's p99 may be, in times of what it is alone.
 const GOAL: f64 = 2.0;
+/// How many calls of a tenant may wait for an instance.
+const MOST_WAITING: usize = 40;
 /// Counts for minutes.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
@@ -90,10 +92,18 @@ impl Engine {
             code: "QUERY_TIMEOUT",
         };
         let all_endless = "all instances in endless statements, callers waiting";
+        let full = |sql| Nuisance {
+            does: "the same and as many callers as may wait, others ask on",
+            tenant: "endless2",
+            connections: 2 * MOST_WAITING,
+            sql,
+            code: "POOL_EXHAUSTED",
+        };
         let mut nuisances = match self {
-            Self::Sqlite => vec![endless(all_endless, "endless2", ENDLESS)],
+            Self::Sqlite => vec![endless(all_endless, "endless2", ENDLESS), full(ENDLESS)],
             Self::Postgres { .. } => vec![
                 endless(all_endless, "endless2", ENDLESS_JOIN),
+                full(ENDLESS_JOIN),
                 endless("the same on the server of the quiet tenant", BESIDE, ENDLESS_JOIN),
                 Nuisance {
                     does: "as many sessions compute elsewhere, not the service's",
@@ -309,7 +319,8 @@ async fn run(engine: Engine, name: &str) {
     let chosen: Vec<_> =
         chosen.map(|nuisance| (sandbox.token(nuisance.tenant), nuisance)).collect();
     let quiet = sandbox.token(QUIET);
-    let server = sandbox.serve();
+    let most_waiting = MOST_WAITING.to_string();
+    let server = sandbox.serve_with(&[("TENANTRY_POOL__MAX_WAITING_PER_TENANT", &most_waiting)]);
     let endpoint = server.endpoint.as_str();
 
     println!("\n{name:54} {:>9} {:>9} {:>9} {:>9}", "p50 ms", "p99 ms", "p50 ratio", "p99 ratio");
