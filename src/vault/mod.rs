@@ -31,6 +31,7 @@ mod command;
 mod counts;
 mod envelope;
 mod error;
+mod expiry;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod header;

@@ -14,6 +14,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::expiry::Expiry;
 use super::sync::{AtomicBool, Ordering, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Says, as long as it does, that a tenant is as it was found. New, it says nothing;
@@ -47,6 +48,8 @@ struct State<K, V> {
     /// Counts changes. What was read before one may not be noted after it.
     changes: u64,
     entries: HashMap<K, Noted<V>>,
+    /// By when they were noted.
+    expiry: Expiry<K>,
 }
 
 struct Noted<V> {
@@ -58,7 +61,8 @@ struct Noted<V> {
 
 impl<K: Clone + Eq + Hash, V> Recent<K, V> {
     pub(super) fn new() -> Self {
-        Self { state: RwLock::new(State { changes: 0, entries: HashMap::new() }) }
+        let (entries, expiry) = (HashMap::new(), Expiry::new());
+        Self { state: RwLock::new(State { changes: 0, entries, expiry }) }
     }
 
     /// How many changes there were.
@@ -75,14 +79,14 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
 
     /// Notes what was read of `key` since there were so many `changes`, if there are no more by now.
     pub(super) fn note(&self, key: &K, since: Duration, value: &Arc<V>, changes: u64) {
-        let mut state = self.write();
-        if state.changes == changes {
-            // Another one may have read the same meanwhile, and is watched.
-            state.entries.entry(key.clone()).or_insert_with(|| Noted {
-                since,
-                value: Arc::clone(value),
-                watches: Vec::new(),
-            });
+        let State { changes: now, entries, expiry } = &mut *self.write();
+        // Another one may have read the same meanwhile, and is watched.
+        if *now == changes && !entries.contains_key(key) {
+            let noted = Noted { since, value: Arc::clone(value), watches: Vec::new() };
+            entries.insert(key.clone(), noted);
+            let is_live =
+                |key: &K, since| entries.get(key).is_some_and(|noted| noted.since == since);
+            expiry.push(since, key.clone(), entries.len(), is_live);
         }
     }
 
@@ -116,12 +120,20 @@ impl<K: Clone + Eq + Hash, V> Recent<K, V> {
         let mut state = self.write();
         state.changes += 1;
         state.entries.clear();
+        state.expiry.clear();
     }
 
-    /// Forgets what is noted since a time that `is_due`.
+    /// Forgets what is noted since a time that `is_due`. Costs as much as there is of that.
     pub(super) fn sweep(&self, is_due: impl Fn(Duration) -> bool) {
-        if self.read().entries.values().any(|noted| is_due(noted.since)) {
-            self.write().entries.retain(|_, noted| !is_due(noted.since));
+        if !self.read().expiry.first().is_some_and(&is_due) {
+            return;
+        }
+        let State { entries, expiry, .. } = &mut *self.write();
+        while let Some((since, key)) = expiry.take_due(&is_due) {
+            // One that was noted again is of later.
+            if entries.get(&key).is_some_and(|noted| noted.since == since) {
+                entries.remove(&key);
+            }
         }
     }
 

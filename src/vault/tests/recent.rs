@@ -5,6 +5,7 @@
 #[expect(dead_code, unreachable_pub, reason = "the model is not all of the vault")]
 #[path = "../recent.rs"]
 mod subject;
+use crate::vault::expiry;
 mod sync {
     pub(super) use std::sync::PoisonError;
 
