@@ -7,8 +7,9 @@
 //!
 //! One processor fewer than there are computes them, whosever they are; so there is one for calls
 //! that are short, however many sessions compute. Next is the database whose statements have computed
-//! least, as of now: neither many sessions nor steps that outlast a turn get it more. Who does not
-//! look for several turns, as a step of the engine's takes long, keeps the others waiting no longer.
+//! least, turns under way included: neither many sessions nor steps that outlast a turn get it more.
+//! Who does not look for several turns, as a step of the engine's takes long, keeps the others waiting
+//! no longer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -88,46 +89,49 @@ struct Long {
     database: Arc<str>,
     /// Since when its turn is, or its place among those that wait.
     turn: Result<Instant, u64>,
+    /// Until when its turn is in what its database has computed.
+    counted: Instant,
 }
 
 impl Queue {
     /// Whether it is the turn of `thread`, which waits otherwise.
     fn ask(&mut self, database: &Arc<str>, thread: &Thread, now: Instant) -> bool {
+        self.count(now);
         let id = thread.id();
         match self.long.get(&id).map(|long| long.turn) {
             Some(Ok(since)) if now.duration_since(since) < TURN => return true,
             Some(Err(_)) => {}
-            other => {
-                if let Some(Ok(since)) = other {
-                    self.count(database, now.duration_since(since));
-                }
+            None | Some(Ok(_)) => {
                 self.asked += 1;
                 let turn = Err(self.asked);
                 let (thread, database) = (thread.clone(), Arc::clone(database));
-                self.long.insert(id, Long { thread, database, turn });
+                self.long.insert(id, Long { thread, database, turn, counted: now });
             }
         }
         let least = self.computed.values().min().copied().unwrap_or_default();
         self.computed.entry(Arc::clone(database)).or_insert(least);
         let is_next = self.free(now) > 0 && self.next().is_some_and(|next| next.thread.id() == id);
         if is_next && let Some(long) = self.long.get_mut(&id) {
-            long.turn = Ok(now);
+            (long.turn, long.counted) = (Ok(now), now);
         }
         is_next
     }
 
     fn leave(&mut self, id: ThreadId, now: Instant) {
+        self.count(now);
         let Some(long) = self.long.remove(&id) else { return };
-        if let Ok(since) = long.turn {
-            self.count(&long.database, now.duration_since(since));
-        }
         if self.long.values().all(|other| other.database != long.database) {
             self.computed.remove(&long.database);
         }
     }
 
-    fn count(&mut self, database: &Arc<str>, time: Duration) {
-        *self.computed.entry(Arc::clone(database)).or_default() += time;
+    /// Counts the turns under way until `now`: who does not look saves none up.
+    fn count(&mut self, now: Instant) {
+        for long in self.long.values_mut().filter(|long| long.turn.is_ok()) {
+            let computed = self.computed.entry(Arc::clone(&long.database)).or_default();
+            *computed += now.duration_since(long.counted);
+            long.counted = now;
+        }
     }
 
     /// Has who is next ask, if there is a place: with its turn it does the same.
@@ -300,6 +304,35 @@ mod tests {
         }
         assert!(!queue.ask(&ours, &three, now));
         assert!(queue.ask(&theirs, &two, now));
+    }
+
+    #[test]
+    fn who_computes_beside_a_step_that_outlasts_turns_does_not_wait_for_it_afterwards() {
+        let [one, two, three, four] = threads();
+        let (mut queue, mut now) = (queue(1), Instant::now());
+        let [ours, theirs, newcomers] = ["ours", "theirs", "newcomers"].map(database);
+        assert!(queue.ask(&theirs, &one, now));
+        // A step that goes on to the end of the test, and makes room for us when it is overdue.
+        now += OVERDUE;
+        for _ in 0..1_000 {
+            assert!(queue.ask(&ours, &three, now));
+            now += TURN;
+        }
+        // They have computed as long as we have, and who comes begins with what we have.
+        assert!(!queue.ask(&theirs, &two, now));
+        assert!(!queue.ask(&newcomers, &four, now));
+        assert!(!queue.ask(&ours, &three, now));
+        let mut our_turns = 0;
+        for _ in 0..300 {
+            let turns = [
+                queue.ask(&theirs, &two, now),
+                queue.ask(&newcomers, &four, now),
+                queue.ask(&ours, &three, now),
+            ];
+            our_turns += u32::from(turns[2]);
+            now += TURN;
+        }
+        assert!(our_turns >= 100, "{our_turns}");
     }
 
     #[test]
