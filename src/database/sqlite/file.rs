@@ -18,6 +18,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest wait for one who makes a change final, when the file is opened.
 const MAX_BUSY: Duration = Duration::from_secs(5);
 
+/// Between two tries, as some failures come without a wait of the engine's.
+const BETWEEN_TRIES: Duration = Duration::from_millis(5);
+
 /// Longest value, text or blob, whatever an answer may take: a function of the engine's is not
 /// stopped midway, so its arguments are bounded.
 pub(super) const MAX_VALUE_BYTES: i32 = 1 << 20;
@@ -56,7 +59,9 @@ pub(super) fn open(root: &Path, path: &str, purpose: Use) -> Result<Connection, 
     loop {
         match confine(&connection, memory_is_limited, purpose) {
             Ok(()) => return Ok(connection),
-            Err(error) if began.elapsed() < patience(&error) => std::thread::yield_now(),
+            Err(error) if began.elapsed() < patience(&error) => {
+                std::thread::sleep(BETWEEN_TRIES);
+            }
             Err(_) => return Err(Unavailable::NotADatabase),
         }
     }
