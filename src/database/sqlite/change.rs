@@ -142,6 +142,9 @@ impl Worker {
         bind(&mut statement, &write.params, watch)?;
         let most = write.most_rows(limits);
         let mut collector = Collector::of(most, limits.max_result_bytes);
+        if watch.should_stop() {
+            return Err(watch.stopped());
+        }
         let mut rows = statement.raw_query();
         // All is changed before the first row comes; with those of RETURNING it ends.
         while collector.wants_more()

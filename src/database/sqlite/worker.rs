@@ -243,6 +243,10 @@ impl Worker {
         let columns = columns_of(&statement);
         bind(&mut statement, &query.params, watch)?;
         let mut collector = Collector::new(query, limits);
+        // The first step takes back an interrupt that came before it.
+        if watch.should_stop() {
+            return Err(watch.stopped());
+        }
         let mut rows = statement.raw_query();
         while collector.wants_more()
             && let Some(row) = rows.next().map_err(failed)?
@@ -384,5 +388,54 @@ fn write(value: ValueRef<'_>, cells: &mut Cells<'_>) -> Result<(), Unwritten> {
         ValueRef::Text(text) if text.len() > cells.room() => Err(Unwritten::TooLarge),
         ValueRef::Text(text) => cells.text(&String::from_utf8_lossy(text)),
         ValueRef::Blob(blob) => cells.base64(blob),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::functions::FunctionFlags;
+
+    use super::*;
+    use crate::database::{Dialect, RowsRead, check, check_write};
+    use crate::tenant::{AccessMode, Resource};
+
+    #[test]
+    fn what_is_given_up_before_its_first_step_takes_none() {
+        let root = tempfile::tempdir().unwrap();
+        let file = Connection::open(root.path().join("shop.db")).unwrap();
+        file.execute_batch("CREATE TABLE t (a INTEGER)").unwrap();
+        let access = Access { mode: AccessMode::ReadWrite, ..Access::default() };
+        let mut worker =
+            Worker::open(root.path(), "shop.db", access.clone(), Use::Writing).unwrap();
+        let steps = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&steps);
+        worker
+            .connection
+            .create_scalar_function("abs", 1, FunctionFlags::SQLITE_UTF8, move |_| {
+                seen.store(true, Ordering::Relaxed);
+                Ok(1)
+            })
+            .unwrap();
+        let (resource, limits) = (Resource::Database, Limits::default());
+        let query = Query {
+            statement: check("SELECT abs(1)", Dialect::Sqlite, &resource, &access, "main").unwrap(),
+            params: Vec::new(),
+            limit: None,
+            read: RowsRead::default(),
+        };
+        let change = "INSERT INTO t (a) VALUES (abs(1))";
+        let write = Write {
+            statement: check_write(change, Dialect::Sqlite, &resource, &access, "main").unwrap(),
+            params: Vec::new(),
+            limit: None,
+        };
+        for is_given_up in [false, true] {
+            let cancelled = || Arc::new(AtomicBool::new(is_given_up));
+            let expected = if is_given_up { Some(Error::Cancelled) } else { None };
+            assert_eq!(worker.query(&query, &limits, cancelled()).err(), expected);
+            assert_eq!(steps.swap(false, Ordering::Relaxed), !is_given_up);
+            assert_eq!(worker.write(&write, &limits, cancelled()).err(), expected);
+            assert_eq!(steps.swap(false, Ordering::Relaxed), !is_given_up);
+        }
     }
 }
