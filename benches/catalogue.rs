@@ -70,7 +70,7 @@ async fn open(connection: Connection, password: Option<&str>, root: &Path) -> Bo
         connect_timeout: Duration::from_secs(5),
         addresses: AddressPolicy::default(),
     };
-    database::connect(&config, &credentials, &options).await.unwrap()
+    database::connect(&config, &credentials, &options, Box::new(())).await.unwrap()
 }
 
 async fn sqlite() {

@@ -82,7 +82,8 @@ async fn main() {
         connect_timeout: Duration::from_secs(5),
         addresses: AddressPolicy::default(),
     };
-    let mut session = database::connect(&config, &credentials, &options).await.unwrap();
+    let mut session =
+        database::connect(&config, &credentials, &options, Box::new(())).await.unwrap();
     let access = Access::default();
     let statement =
         database::check(SQL, session.dialect(), &Resource::Database, &access, "public").unwrap();

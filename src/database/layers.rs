@@ -96,7 +96,7 @@ async fn open(config: &TenantConfig, credentials: &Credentials, root: &Path) -> 
         connect_timeout: Duration::from_secs(5),
         addresses: AddressPolicy::default(),
     };
-    connect(config, credentials, &options).await.unwrap()
+    connect(config, credentials, &options, Box::new(())).await.unwrap()
 }
 
 async fn ask(

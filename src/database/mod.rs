@@ -177,7 +177,7 @@ pub async fn examine(
     credentials: &Credentials,
     options: &Options,
 ) -> Result<Examined, Error> {
-    let mut session = connect(config, credentials, options).await?;
+    let mut session = connect(config, credentials, options, Box::new(())).await?;
     let version = session.server_version().await?;
     let mut excess = session.excess_privileges().await?;
     excess.retain(|privilege| privilege.is_excess_in(config.access.mode));
@@ -279,7 +279,8 @@ pub fn bound_memory() -> bool {
 
 /// Opens a session with the database of the tenant.
 ///
-/// The password is in the driver's memory only while this runs.
+/// The password is in the driver's memory only while this runs. `opening` is dropped once nothing that
+/// this began takes of this process's means, but the session: that may be after this was dropped.
 ///
 /// # Errors
 ///
@@ -288,15 +289,18 @@ pub async fn connect(
     config: &TenantConfig,
     credentials: &Credentials,
     options: &Options,
+    opening: Box<dyn Send>,
 ) -> Result<Box<dyn Database>, Error> {
     match &config.connection {
         Connection::Postgres(target) => {
+            // Its socket is closed with the future.
+            drop(opening);
             let session = postgres::Session::open(config, target, credentials, options).await?;
             Ok(Box::new(session))
         }
         Connection::Sqlite { path } => {
-            let session =
-                sqlite::Session::open(path.clone(), options, config.access.clone()).await?;
+            let access = config.access.clone();
+            let session = sqlite::Session::open(path.clone(), options, access, opening).await?;
             Ok(Box::new(session))
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::{Places, Withheld};
+use super::places::Places;
 use super::session::Instance;
 use super::sharing::Wish;
 use super::stock::{Breakable, Stock};
@@ -58,7 +58,8 @@ pub(super) struct Entry {
     pub(super) stock: Stock<Box<Instance>>,
 }
 
-/// A place of an entry that was taken, which is free again when this is dropped.
+/// A place of an entry that was taken, which is free again when this is dropped. What goes on after a
+/// lease that was given up shares it.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) entry: Arc<Entry>,
@@ -248,13 +249,6 @@ impl Entry {
 impl Breakable for Box<Instance> {
     fn is_broken(&self) -> bool {
         self.server.is_broken()
-    }
-}
-
-impl Place {
-    /// This is free again only when that is dropped too.
-    pub(super) fn withhold(&self) -> Withheld {
-        self.entry.places.withhold()
     }
 }
 

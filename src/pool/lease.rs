@@ -18,7 +18,7 @@ pub struct Lease {
     /// `None` only before the lease is given and while it is dropped.
     instance: Option<Box<Instance>>,
     /// Given up after the instance is back, so that whoever waits finds it.
-    place: Place,
+    place: Arc<Place>,
 }
 
 impl Lease {
@@ -28,13 +28,18 @@ impl Lease {
         let idle = place.entry.stock.enter();
         let since = idle.as_ref().map(|idle| idle.since);
         let instance = idle.map(|idle| idle.instance);
-        (Self { instance, place }, since)
+        (Self { instance, place: Arc::new(place) }, since)
     }
 
     /// A lease that is to have a new instance.
     pub(super) fn without_instance(place: Place) -> Self {
         place.entry.stock.enter_without_instance();
-        Self { instance: None, place }
+        Self { instance: None, place: Arc::new(place) }
+    }
+
+    /// Its place, for what may go on after it.
+    pub(super) fn place(&self) -> Arc<Place> {
+        Arc::clone(&self.place)
     }
 
     pub(super) fn entry(&self) -> &Arc<Entry> {
@@ -80,7 +85,7 @@ impl Drop for Lease {
             Some(mut instance) => {
                 if instance.is_broken() {
                     // A statement that was given up may still run.
-                    instance.server.hold(Box::new(self.place.withhold()));
+                    instance.server.hold(Box::new(self.place()));
                 }
                 self.entry().give_back(instance, true);
             }

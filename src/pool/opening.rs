@@ -281,7 +281,11 @@ impl McpConnectionPool {
         }
         let shared = &entry.shared;
         let config = entry.context.config();
-        let session = database::connect(config, &credentials, &entry.options.database).await;
+        let slot = Arc::new(slot);
+        // What goes on when this is given up has both until it ends.
+        let opening = Box::new((Arc::clone(&slot), lease.place()));
+        let options = &entry.options.database;
+        let session = database::connect(config, &credentials, options, opening).await;
         // They were for the login.
         drop(credentials);
         let session = match session {

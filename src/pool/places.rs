@@ -30,14 +30,9 @@ pub(super) struct Places {
 struct Count {
     /// How many there are, taken ones included.
     limit: usize,
-    /// How many were taken when there came to be fewer, or are withheld: those are gone when they come
-    /// back.
+    /// How many were taken when there came to be fewer: those are gone when they come back.
     surplus: usize,
 }
-
-/// A place that stays taken when it is given back, until this is dropped.
-#[derive(Debug)]
-pub(super) struct Withheld(Arc<Places>);
 
 impl AllPlaces {
     /// The places of `tenant`, of which there are `limit` from now on.
@@ -82,12 +77,6 @@ impl Places {
         }
     }
 
-    /// One that is taken is not free when it is given back, but when this is dropped.
-    pub(super) fn withhold(self: &Arc<Self>) -> Withheld {
-        self.count().surplus += 1;
-        Withheld(Arc::clone(self))
-    }
-
     /// Gives one back.
     pub(super) fn give_back(&self) {
         self.settle(&mut self.count());
@@ -114,12 +103,6 @@ impl Places {
     fn count(&self) -> MutexGuard<'_, Count> {
         // Whole after any panic: nothing here panics while it holds the lock.
         self.count.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Withheld {
-    fn drop(&mut self) {
-        self.0.give_back();
     }
 }
 

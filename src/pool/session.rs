@@ -23,7 +23,7 @@ pub(super) struct Instance {
     pub(super) id: u64,
     pub(super) counters: Arc<Counters>,
     /// There until it is dropped.
-    pub(super) slot: Option<Slot>,
+    pub(super) slot: Option<Arc<Slot>>,
 }
 
 /// Leave to have one session open.

@@ -53,7 +53,8 @@ async fn connect(
     credentials: &Credentials,
     root: &Path,
 ) -> Result<Box<dyn Database>, Error> {
-    database::connect(&config(connection, access), credentials, &options(root)).await
+    let config = config(connection, access);
+    database::connect(&config, credentials, &options(root), Box::new(())).await
 }
 
 fn relation(name: &str) -> RelationName {

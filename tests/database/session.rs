@@ -157,7 +157,7 @@ async fn addresses_that_no_database_may_have_are_not_dialled() {
         let target = PostgresTarget { host: host.to_owned(), tls: TlsMode::Disable, ..target() };
         let config = super::config(Connection::Postgres(target), Access::default());
         let options = Options { addresses, ..super::options(Path::new("/nowhere")) };
-        tenantry::database::connect(&config, &credentials, &options).await.err()
+        tenantry::database::connect(&config, &credentials, &options, Box::new(())).await.err()
     };
     let refused = Some(Unavailable::AddressNotPermitted.into());
     for host in ["169.254.169.254", "0.0.0.0", "0", "[::]", "::ffff:169.254.169.254"] {
@@ -209,7 +209,8 @@ async fn tenants_of_one_database_see_their_own_rows_by_a_variable_of_the_transac
         let mut config = super::config(Connection::Postgres(target), Access::default());
         config.id = TenantId::parse(tenant, IdRule::Alphanumeric).unwrap();
         let options = super::options(Path::new("/nowhere"));
-        let opened = tenantry::database::connect(&config, &password("reader"), &options).await;
+        let opened =
+            tenantry::database::connect(&config, &password("reader"), &options, Box::new(())).await;
         sessions.push(opened.unwrap());
     }
     for _ in 0..3 {

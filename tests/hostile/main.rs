@@ -43,7 +43,7 @@ async fn connect(
         connect_timeout: Duration::from_secs(5),
         addresses: AddressPolicy::default(),
     };
-    database::connect(&config, credentials, &options).await
+    database::connect(&config, credentials, &options, Box::new(())).await
 }
 
 /// What a caller gets for `sql`, or why not.

@@ -6,8 +6,9 @@
 //!     \-- future dropped: flag and interrupt, which stop the engine between two rows
 //! ```
 //!
-//! `SQLite` blocks, so each session has a thread of its own, which ends with it. Those whose
-//! statements take long compute in turns, one fewer at once than there are processors.
+//! `SQLite` blocks, so each session has a thread of its own, which ends with it; so does opening a
+//! file, which may go on after nobody waits for it. Those whose statements take long compute in turns,
+//! one fewer at once than there are processors.
 //!
 //! Protects against: writing by a query (opened read only, `query_only`, authorizer); changes of
 //! anything but the rows of one table (authorizer), and half a change (transaction); other files (no ATTACH,
@@ -84,10 +85,12 @@ struct Cancel {
 }
 
 impl Session {
+    /// Keeps `opening` until the file is open or cannot be, however long nobody waits for that.
     pub(super) async fn open(
         path: String,
         options: &Options,
         access: Access,
+        opening: Box<dyn Send>,
     ) -> Result<Self, Error> {
         let (commands, inbox) = mpsc::channel();
         let (opened, answer) = oneshot::channel();
@@ -97,20 +100,25 @@ impl Session {
         let of_thread = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("tenantry-sqlite".to_owned())
-            .spawn(move || match open_reader(&root, &path, &access) {
-                Ok(mut worker) => {
-                    of_thread.reads(&worker);
-                    if opened.send(Ok(())).is_ok() {
-                        worker.serve(&inbox, || {
-                            let writer = open_writer(&root, &path, &access)?;
-                            of_thread.writes(&writer);
-                            Ok(writer)
-                        });
+            .spawn(move || {
+                let reader = open_reader(&root, &path, &access);
+                // Before the answer: who has it counts on that.
+                drop(opening);
+                match reader {
+                    Ok(mut worker) => {
+                        of_thread.reads(&worker);
+                        if opened.send(Ok(())).is_ok() {
+                            worker.serve(&inbox, || {
+                                let writer = open_writer(&root, &path, &access)?;
+                                of_thread.writes(&writer);
+                                Ok(writer)
+                            });
+                        }
                     }
-                }
-                Err(reason) => {
-                    if opened.send(Err(reason)).is_err() {
-                        tracing::debug!("nobody waits for this database any more");
+                    Err(reason) => {
+                        if opened.send(Err(reason)).is_err() {
+                            tracing::debug!("nobody waits for this database any more");
+                        }
                     }
                 }
             })
@@ -319,7 +327,10 @@ impl Drop for Cancel {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
     use super::*;
+    use crate::database::AddressPolicy;
 
     #[tokio::test(start_paused = true)]
     async fn a_thread_that_does_not_answer_is_given_up_with_its_session() {
@@ -329,6 +340,25 @@ mod tests {
         assert!(session.is_broken());
         let next = session.catalogue(&Access::default()).await;
         assert_eq!(next, Err(Unavailable::Lost.into()));
+    }
+
+    #[tokio::test]
+    async fn an_opening_that_is_given_up_keeps_what_it_was_given_until_it_has_ended() {
+        let root = tempfile::tempdir().unwrap();
+        let file = rusqlite::Connection::open(root.path().join("shop.db")).unwrap();
+        file.execute_batch("CREATE TABLE t (a); BEGIN EXCLUSIVE").unwrap();
+        let options = Options {
+            sqlite_root: root.path().to_owned(),
+            connect_timeout: Duration::from_secs(10),
+            addresses: AddressPolicy::default(),
+        };
+        let (opening, mut ended) = oneshot::channel::<()>();
+        let path = "shop.db".to_owned();
+        let session = Session::open(path, &options, Access::default(), Box::new(opening));
+        assert!(tokio::time::timeout(Duration::from_millis(50), session).await.is_err());
+        assert_eq!(ended.try_recv(), Err(TryRecvError::Empty));
+        drop(file);
+        ended.await.unwrap_err();
     }
 
     #[tokio::test]

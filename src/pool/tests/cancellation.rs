@@ -168,3 +168,24 @@ async fn a_lease_given_up_while_a_database_is_reached_leaves_nothing_behind() {
         fixture.assert_whole().await;
     }
 }
+
+#[tokio::test]
+async fn an_opening_that_is_given_up_keeps_its_place_and_session_until_it_has_ended() {
+    let (fixture, access) = (small(2, 5), access("tenant001"));
+    let file = rusqlite::Connection::open(fixture.directory.path().join("tenant001.db")).unwrap();
+    file.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    // Time moves once all wait, which is for the file.
+    tokio::time::pause();
+    for openings in 1..=2 {
+        let lease = tokio::time::timeout(Duration::from_millis(20), fixture.pool.lease(&access));
+        assert!(lease.await.is_err());
+        assert_eq!(fixture.pool.pool.shared.sessions.held(), openings);
+    }
+    assert_eq!(fixture.refused("tenant001").await, Bound::InstancesPerTenant);
+    tokio::time::resume();
+    drop(fixture.lease("tenant002").await);
+    drop(file);
+    let all = [fixture.lease("tenant001").await, fixture.lease("tenant001").await];
+    drop(all);
+    fixture.assert_whole().await;
+}

@@ -72,20 +72,6 @@ async fn whoever_waits_for_a_session_waits_no_longer_than_the_timeout() {
     fixture.lease("tenant002").await;
 }
 
-#[test]
-fn a_place_that_is_withheld_is_free_when_it_was_given_back_and_let_go_of() {
-    let all = Arc::new(AllPlaces::default());
-    let places = all.of(&id("tenant001"), 2);
-    assert!(places.try_take());
-    let withheld = places.withhold();
-    places.give_back();
-    assert!(places.try_take());
-    assert!(!places.try_take());
-    drop(withheld);
-    assert!(places.try_take());
-    assert!(!places.try_take());
-}
-
 #[tokio::test]
 async fn where_calls_with_a_place_wait_for_a_session_more_places_are_not_what_is_missing() {
     let fixture = small(1, 1);
