@@ -194,10 +194,10 @@ impl Drop for Held {
 async fn a_dropped_query_of_long_steps_stops_after_one_of_them_and_what_was_held_is_let_go_of() {
     let root = shop();
     let mut session = open(&root, "shop.db", Access::default()).await.unwrap();
-    // Thousands of rows come between two looks at the clock, and each takes milliseconds.
+    // A hundred rows or so come between two looks at the clock, and each takes a tenth of a second.
     let pattern = format!("%{}y", "x".repeat(990));
     let slow = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) \
-                FROM t WHERE replace(printf('%20000d', n), ' ', 'x') LIKE ?";
+                FROM t WHERE replace(printf('%300000d', n), ' ', 'x') LIKE ?";
     let query = guarded(&*session, slow, &Access::default(), vec![json!(pattern)]);
     let limits = Limits::default();
     let waited = tokio::time::timeout(Duration::from_millis(50), session.query(&query, &limits));
