@@ -96,7 +96,7 @@ mod tests {
     use crate::tenant::IdRule;
     use crate::vault::Uuid;
 
-    const TTL: Duration = Duration::from_secs(300);
+    const TTL: Duration = Duration::from_mins(5);
 
     #[test]
     fn what_is_opened_again_is_dropped_at_its_own_time_and_not_before() {
