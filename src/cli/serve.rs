@@ -237,3 +237,37 @@ pub(super) fn stop_on_signal() -> Result<CancellationToken, Failure> {
     });
     Ok(stopping)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Log;
+    use crate::clock::SystemClock;
+    use crate::memory::SecretText;
+    use crate::store::DataDir;
+    use crate::vault::{self, KdfCost, TenantCredentialVault, Unlock};
+    use crate::{database, pool};
+
+    #[tokio::test]
+    async fn at_the_end_no_key_is_left_in_memory() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let data = DataDir::create(path.join("data")).unwrap();
+        let passphrase = SecretText::from("a passphrase for tests");
+        vault::create(&data, &passphrase, KdfCost::insecure_for_tests(), &SystemClock).unwrap();
+        let log = Log::open(&data.audit_path(), Arc::new(SystemClock)).unwrap();
+        let options = vault::Options { upgrade_cost: false, ..vault::Options::default() };
+        let vault = TenantCredentialVault::open(data, options, Arc::new(SystemClock)).unwrap();
+        let vault = Arc::new(vault);
+        vault.unseal(&Unlock::Passphrase(passphrase)).unwrap();
+        let options = pool::Options::new(database::Options {
+            sqlite_root: path.to_owned(),
+            connect_timeout: Duration::from_secs(1),
+            addresses: database::AddressPolicy::default(),
+        });
+        let manager = TenantMcpManager::new(Arc::clone(&vault), log, options);
+        assert!(!vault.is_sealed());
+        end(&manager, 0).await.unwrap();
+        assert!(vault.is_sealed());
+    }
+}

@@ -4,11 +4,24 @@ use std::pin::pin;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use tokio_util::sync::CancellationToken;
+
+use super::revocable::Revocable;
 use super::*;
+use crate::database::double::{Answers, Double};
+use crate::database::{Database as _, Dialect, Query, RowsRead, Write, check, check_write};
+use crate::tenant::{AccessMode, Resource};
 use crate::vault::Unlock;
 
 const ENDLESS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
                        SELECT count(*) FROM n";
+const INSERT: &str = "INSERT INTO t (a) VALUES (1)";
+
+/// Does what it is asked.
+#[derive(Debug)]
+struct Willing;
+
+impl Answers for Willing {}
 
 impl Fixture {
     /// The endless statement of one call, which ends by itself only after 30 s.
@@ -98,6 +111,46 @@ async fn calls_under_way_are_cancelled_where_the_setting_says_so_and_those_of_ot
     };
     assert_eq!(tokio::join!(fixture.run_endless("tenant002"), seal).0, ErrorCode::Cancelled);
     fixture.lease("tenant002").await;
+}
+
+#[tokio::test]
+async fn a_change_of_rows_under_way_is_made_to_the_end_where_queries_are_cancelled() {
+    let (access, limits) = (Access::default(), Limits::default());
+    let read = Query {
+        statement: check("SELECT a FROM t", Dialect::Sqlite, &Resource::Database, &access, "main")
+            .unwrap(),
+        params: Vec::new(),
+        limit: None,
+        read: RowsRead::default(),
+    };
+    let access = Access { mode: AccessMode::ReadWrite, ..access };
+    let write = Write {
+        statement: check_write(INSERT, Dialect::Sqlite, &Resource::Database, &access, "main")
+            .unwrap(),
+        params: Vec::new(),
+        limit: None,
+    };
+    let revocable = || {
+        let revoked = CancellationToken::new();
+        let session = Box::new(Double(Willing));
+        (Revocable { session, revoked: revoked.clone() }, revoked)
+    };
+    for is_revoked in [false, true] {
+        let (mut session, revoked) = revocable();
+        let query = session.query(&read, &limits);
+        if is_revoked {
+            revoked.cancel();
+        }
+        let cut = query.await.is_err_and(|error| error == database::Error::Cancelled);
+        assert_eq!(cut, is_revoked);
+        let (mut session, revoked) = revocable();
+        let change = session.write(&write, &limits);
+        if is_revoked {
+            revoked.cancel();
+        }
+        change.await.unwrap();
+        assert_eq!(session.is_broken(), is_revoked);
+    }
 }
 
 #[tokio::test]

@@ -214,6 +214,20 @@ async fn the_tenants_own_quota_bounds_its_instances() {
 }
 
 #[tokio::test]
+async fn a_quota_beyond_the_bound_of_the_service_gives_no_more_than_that() {
+    let fixture = fixture(2);
+    let quotas = Quotas { max_concurrent_connections: Some(9), ..Quotas::default() };
+    fixture.import("tenant003", quotas);
+    let _first = fixture.lease("tenant003").await;
+    let second = fixture.lease("tenant003").await;
+    tokio::time::pause();
+    assert_eq!(fixture.refused("tenant003").await, Bound::InstancesPerTenant);
+    tokio::time::resume();
+    drop(second);
+    fixture.lease("tenant003").await;
+}
+
+#[tokio::test]
 async fn a_wait_that_is_given_up_takes_nothing_with_it() {
     let fixture = fixture(1);
     for _ in 0..100 {
