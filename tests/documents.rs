@@ -55,7 +55,32 @@ fn the_readme_lists_every_bound_and_each_of_ours_can_be_set() {
 }
 
 #[test]
-fn every_setting_of_the_readme_exists_and_takes_its_default() {
+fn every_setting_is_in_the_readme_with_its_default_and_no_other() {
+    let rows = table(&document("README.md"), "### Settings");
+    let names: Vec<_> = rows.iter().map(|row| row[0].as_str()).collect();
+    let settings = Settings::default().explain(None);
+    for setting in &settings {
+        assert!(names.contains(&setting.name.as_str()), "{}", setting.name);
+    }
+    for row in rows {
+        let known = settings.iter().find(|setting| setting.name == row[0]);
+        let value = &known.unwrap_or_else(|| unreachable!("{}", row[0])).value;
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let default = match row[1].as_str() {
+            // Described in words.
+            "databases in the data directory" | "nowhere" => "null",
+            "no exceptions" => "[]",
+            "none" if row[0] == "auth.issuers" => "[]",
+            "none" => "null",
+            "loopback" | "loopback names" => "[]",
+            default => default,
+        };
+        assert_eq!(value, default, "{}", row[0]);
+    }
+}
+
+#[test]
+fn every_default_of_the_readme_can_be_set() {
     let rows = table(&document("README.md"), "### Settings");
     assert!(rows.len() > 10);
     let directory = tempfile::tempdir().unwrap();

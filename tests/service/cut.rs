@@ -118,6 +118,37 @@ async fn a_call_goes_on_when_its_tenant_changes_or_may_not_be_used_any_more() {
 }
 
 #[tokio::test]
+async fn a_call_is_cut_when_its_tenant_changes_where_the_setting_says_so() {
+    let settings = [("TENANTRY_POOL__ON_CHANGE", "cancel")];
+    let (sandbox, token, server) = one_tenant(600_000, &settings);
+    sandbox.add_tenant("tenant002", &json!({ "limits": { "statement_timeout_ms": 4_000 } }));
+    sandbox.import();
+    let other = sandbox.token("tenant002");
+    let id = begin(&server, &token).await;
+    let call = begin_call(&server, &token, &id).await;
+    let mut params = endless();
+    params["arguments"]["resource_uri"] = json!("mcp://tenant002/database");
+    let others = legacy(&server, &other, "tools/call", &params).send();
+    // Not before both run.
+    let change = async {
+        while sandbox.json(&["status"])["pool"]["leased"] != 2 {
+            tokio::task::yield_now().await;
+        }
+        sandbox.run(&["quota", "set", "tenant001", "max_queries_per_day=1000"]).ok();
+        only_answer(call).await
+    };
+    let (others, answer) = tokio::join!(others, change);
+    let code = &answer["result"]["structuredContent"]["error_code"];
+    assert_eq!(code, "CANCELLED", "{answer}");
+    let others: Value = others.unwrap().json().await.unwrap();
+    assert!(is_timeout(&others), "{others}");
+    // The session goes on.
+    assert_eq!(ask(&server, &token, &id).await.0, StatusCode::OK);
+    server.stop().ok();
+    assert_eq!(cut(&sandbox), [(json!("query_tenant_data"), json!("failed"))]);
+}
+
+#[tokio::test]
 async fn a_stop_lets_calls_of_sessions_finish_and_tells_those_that_do_not() {
     for (timeout_ms, drain, code) in [(2_000, "60", 0), (600_000, "1", 5)] {
         let drain = [("TENANTRY_HTTP__DRAIN_TIMEOUT_SECONDS", drain)];

@@ -117,6 +117,32 @@ async fn counts_outlive_a_restart_and_come_with_the_time_to_wait() {
 }
 
 #[tokio::test]
+async fn all_tokens_of_a_tenant_share_what_it_may_whatever_way_they_come() {
+    const LIMIT: usize = 37;
+    let (sandbox, _) = sandbox(&json!({ "max_queries_per_hour": LIMIT }));
+    let server = sandbox.serve();
+    let mut clients = Vec::new();
+    for endpoint in [server.endpoint.clone(), format!("{}/{TENANT}", server.endpoint)] {
+        for era in [Era::Legacy, Era::Modern].into_iter().cycle().take(5) {
+            clients.push(connect(&endpoint, &sandbox.token(TENANT), era).await);
+        }
+    }
+    assert_eq!(used(&clients[0]).await, 0);
+    let calls = clients.iter().flat_map(|client| (0..8).map(move |_| ask(client)));
+    let answers = futures_util::future::join_all(calls).await;
+    let (passed, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!((passed.len(), refused.len()), (LIMIT, 80 - LIMIT));
+    for answer in refused {
+        assert_eq!(answer.unwrap_err(), "QUOTA_EXCEEDED");
+    }
+    for client in &clients {
+        assert_eq!(used(client).await, 37);
+        assert_eq!(ask(client).await.unwrap_err(), "QUOTA_EXCEEDED");
+    }
+    server.stop().ok();
+}
+
+#[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "what a kill costs is a matter of real time")]
 async fn a_killed_service_loses_the_counts_of_its_last_second_at_most() {
     let (sandbox, token) = sandbox(&json!({}));
