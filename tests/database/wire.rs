@@ -206,6 +206,26 @@ async fn a_server_that_lies_fails_its_own_statement_only() {
 }
 
 #[tokio::test]
+async fn an_error_without_a_code_is_not_passed_on_in_its_words_and_the_session_goes_on() {
+    let begun = [message(b'C', b"BEGIN\0"), message(b'C', b"SELECT 1\0")].concat();
+    let ended = [message(b'C', b"ROLLBACK\0"), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")];
+    for (error, code, told) in [
+        (&b"SERROR\0Mdivision by zero\0\0"[..], "", "the database could not run the statement"),
+        (b"SERROR\0C22012\0Mdivision by zero\0\0", "22012", "division by zero"),
+    ] {
+        let failed = [message(b'E', error), message(b'Z', b"E")].concat();
+        let answer = [begun.clone(), failed, ended.concat()].concat();
+        let mut session = open_liar(liar(welcome(), answer, 1).await).await.unwrap();
+        let Err(Error::Failed { sqlstate, message, .. }) = run(&mut *session, "SELECT 1").await
+        else {
+            unreachable!("it is the statement's")
+        };
+        assert_eq!((sqlstate.as_deref(), message.as_str()), (Some(code), told));
+        assert!(!session.is_broken());
+    }
+}
+
+#[tokio::test]
 async fn who_asked_a_server_to_stop_waits_until_that_can_strike_nothing_else() {
     let begun = [message(b'C', b"BEGIN\0"), message(b'C', b"SELECT 1\0")].concat();
     let columns = {
