@@ -67,12 +67,9 @@ fn every_setting_is_in_the_readme_with_its_default_and_no_other() {
         let value = &known.unwrap_or_else(|| unreachable!("{}", row[0])).value;
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let default = match row[1].as_str() {
-            // Described in words.
-            "databases in the data directory" | "nowhere" => "null",
-            "no exceptions" => "[]",
             "none" if row[0] == "auth.issuers" => "[]",
-            "none" => "null",
-            "loopback" | "loopback names" => "[]",
+            "no exceptions" | "loopback" | "loopback names" => "[]",
+            "none" | "nowhere" | "databases in the data directory" => "null",
             default => default,
         };
         assert_eq!(value, default, "{}", row[0]);
