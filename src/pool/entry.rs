@@ -58,12 +58,18 @@ pub(super) struct Entry {
     pub(super) stock: Stock<Box<Instance>>,
 }
 
-/// A place of an entry that was taken, which is free again when this is dropped. What goes on after a
-/// lease that was given up shares it.
+/// A place of an entry that was taken, which is free again when this is dropped, and with it whatever
+/// shares it: what goes on after a lease that was given up.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) entry: Arc<Entry>,
+    /// Only where there is any.
+    share: Option<Arc<PlaceShare>>,
 }
+
+/// A part of a place.
+#[derive(Debug)]
+pub(super) struct PlaceShare(Arc<Places>);
 
 /// A call that waits. Dropped, it waits no longer.
 #[derive(Debug)]
@@ -252,9 +258,29 @@ impl Breakable for Box<Instance> {
     }
 }
 
+impl Place {
+    /// The place of `entry` that was taken.
+    pub(super) fn taken(entry: Arc<Entry>) -> Self {
+        Self { entry, share: None }
+    }
+
+    pub(super) fn share(&mut self) -> Arc<PlaceShare> {
+        let share = || Arc::new(PlaceShare(Arc::clone(&self.entry.places)));
+        Arc::clone(self.share.get_or_insert_with(share))
+    }
+}
+
+impl Drop for PlaceShare {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
-        self.entry.places.give_back();
+        if self.share.is_none() {
+            self.entry.places.give_back();
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::McpConnectionPool;
-use super::entry::{Entry, Place};
+use super::entry::{Entry, Place, PlaceShare};
 use super::session::Instance;
 use super::stock::Breakable as _;
 use crate::auth::TenantAccess;
@@ -18,7 +18,7 @@ pub struct Lease {
     /// `None` only before the lease is given and while it is dropped.
     instance: Option<Box<Instance>>,
     /// Given up after the instance is back, so that whoever waits finds it.
-    place: Arc<Place>,
+    place: Place,
 }
 
 impl Lease {
@@ -28,18 +28,18 @@ impl Lease {
         let idle = place.entry.stock.enter();
         let since = idle.as_ref().map(|idle| idle.since);
         let instance = idle.map(|idle| idle.instance);
-        (Self { instance, place: Arc::new(place) }, since)
+        (Self { instance, place }, since)
     }
 
     /// A lease that is to have a new instance.
     pub(super) fn without_instance(place: Place) -> Self {
         place.entry.stock.enter_without_instance();
-        Self { instance: None, place: Arc::new(place) }
+        Self { instance: None, place }
     }
 
-    /// Its place, for what may go on after it.
-    pub(super) fn place(&self) -> Arc<Place> {
-        Arc::clone(&self.place)
+    /// A share of its place, for what may go on after it.
+    pub(super) fn share(&mut self) -> Arc<PlaceShare> {
+        self.place.share()
     }
 
     pub(super) fn entry(&self) -> &Arc<Entry> {
@@ -85,7 +85,7 @@ impl Drop for Lease {
             Some(mut instance) => {
                 if instance.is_broken() {
                     // A statement that was given up may still run.
-                    instance.server.hold(Box::new(self.place()));
+                    instance.server.hold(Box::new(self.share()));
                 }
                 self.entry().give_back(instance, true);
             }

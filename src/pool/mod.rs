@@ -293,7 +293,7 @@ impl McpConnectionPool {
                     Err(_elapsed) => return Err(Error::Exhausted(entry.bound())),
                 }
             }
-            let (mut lease, since) = Lease::begin(Place { entry });
+            let (mut lease, since) = Lease::begin(Place::taken(entry));
             drop(at_door);
             let mut has_waited = queued.is_some();
             if let Some(since) = since.filter(|since| since.elapsed() > UNCHECKED) {

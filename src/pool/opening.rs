@@ -283,7 +283,7 @@ impl McpConnectionPool {
         let config = entry.context.config();
         let slot = Arc::new(slot);
         // What goes on when this is given up has both until it ends.
-        let opening = Box::new((Arc::clone(&slot), lease.place()));
+        let opening = Box::new((Arc::clone(&slot), lease.share()));
         let options = &entry.options.database;
         let session = database::connect(config, &credentials, options, opening).await;
         // They were for the login.

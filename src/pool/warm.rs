@@ -90,7 +90,7 @@ impl McpConnectionPool {
             if !entry.try_place() {
                 break;
             }
-            let mut lease = Lease::without_instance(Place { entry: Arc::clone(&entry) });
+            let mut lease = Lease::without_instance(Place::taken(Arc::clone(&entry)));
             let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
             if !entry.shared.sessions.take(tenant) {
                 break;
