@@ -120,7 +120,7 @@ async fn a_call_goes_on_when_its_tenant_changes_or_may_not_be_used_any_more() {
 #[tokio::test]
 async fn a_call_is_cut_when_its_tenant_changes_where_the_setting_says_so() {
     let settings = [("TENANTRY_POOL__ON_CHANGE", "cancel")];
-    let (sandbox, token, server) = one_tenant(600_000, &settings);
+    let (sandbox, token, server) = one_tenant(20_000, &settings);
     sandbox.add_tenant("tenant002", &json!({ "limits": { "statement_timeout_ms": 4_000 } }));
     sandbox.import();
     let other = sandbox.token("tenant002");
