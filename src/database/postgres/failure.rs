@@ -69,7 +69,9 @@ impl ServerError {
         } else {
             self.message
         };
-        Error::Failed { sqlstate: Some(self.code), message, position: self.position }
+        // A server that is none may leave it out.
+        let sqlstate = (!self.code.is_empty()).then_some(self.code);
+        Error::Failed { sqlstate, message, position: self.position }
     }
 }
 
