@@ -69,7 +69,8 @@ struct PostgresServer {
 }
 
 /// A control group whose processes run when no others want to, and together for a fifth of one
-/// processor's time. The *idle* scheduling policy alone would not do: it holds among the processes of
+/// processor's time: 1 ms of each 5, as the share of longer periods would be taken in one piece, on
+/// all processors at once. The *idle* scheduling policy alone would not do: it holds among the processes of
 /// one group, and a daemon has one of its own (sched(7), "The autogroup feature").
 struct IdleGroup(PathBuf);
 
@@ -249,8 +250,10 @@ impl IdleGroup {
         std::fs::create_dir(&group.0)?;
         std::fs::write(group.0.join("cpu.idle"), "1")?;
         // By the second version of control groups, or the first.
-        std::fs::write(group.0.join("cpu.max"), "20000 100000")
-            .or_else(|_| std::fs::write(group.0.join("cpu.cfs_quota_us"), "20000"))?;
+        std::fs::write(group.0.join("cpu.max"), "1000 5000").or_else(|_| {
+            std::fs::write(group.0.join("cpu.cfs_period_us"), "5000")?;
+            std::fs::write(group.0.join("cpu.cfs_quota_us"), "1000")
+        })?;
         Ok(group)
     }
 }
