@@ -161,8 +161,13 @@ impl McpConnectionPool {
             // Should it fail, what is known of the failures stays.
             entry.touch();
             let has_others = || sessions.holds(tenant);
-            // First: what is down costs nobody a session.
-            let attempt = match entry.breaker.admit() {
+            // First: what is down costs nobody a session, and nor does who waits for another's try.
+            let admitted = tokio::select! {
+                biased;
+                () = entry.closed() => break,
+                admitted = entry.breaker.admit() => admitted,
+            };
+            let attempt = match admitted {
                 // Who is in line may have lost the others meanwhile, and is the next to try.
                 Err(Unavailable::Full) if in_line.is_some() || has_others() => None,
                 Err(reason) => return Err(database::Error::LeftAlone(reason).into()),

@@ -91,7 +91,7 @@ impl McpConnectionPool {
                 break;
             }
             let mut lease = Lease::without_instance(Place::taken(Arc::clone(&entry)));
-            let attempt = entry.breaker.admit().map_err(database::Error::LeftAlone)?;
+            let attempt = entry.breaker.admit().await.map_err(database::Error::LeftAlone)?;
             if !entry.shared.sessions.take(tenant) {
                 break;
             }

@@ -70,7 +70,7 @@ impl Fixture {
         // The record, and who reads it.
         self.give_up(async || hold_reads(), &call).await;
         self.give_up(&another, &call).await;
-        // The credentials, and who opens them.
+        // The credentials, and who is the first to reach the database.
         let awake_and_held = async || {
             awake().await;
             hold_reads()
@@ -81,6 +81,13 @@ impl Fixture {
             another().await
         };
         self.give_up(awake_with_another, &call).await;
+        // Who opens the credentials of one that was reached.
+        let reached_with_another = async || {
+            let lease = self.lease("tenant001").await;
+            self.vault.forget_opened();
+            (another().await, lease)
+        };
+        self.give_up(reached_with_another, &call).await;
     }
 
     /// Nothing is left behind, and everybody is served.
@@ -99,7 +106,7 @@ impl Fixture {
 #[test]
 fn a_lease_that_wakes_a_tenant_and_is_given_up_leaves_nothing_behind() {
     with_one_blocking_thread(async {
-        let (fixture, access) = (small(2, 2), access("tenant001"));
+        let (fixture, access) = (small(3, 3), access("tenant001"));
         fixture.give_up_while_waking(async || fixture.pool.lease(&access).await).await;
     });
 }
@@ -108,7 +115,7 @@ fn a_lease_that_wakes_a_tenant_and_is_given_up_leaves_nothing_behind() {
 fn warming_that_is_given_up_leaves_nothing_behind() {
     with_one_blocking_thread(async {
         let fixture = fixture_with(|options| {
-            options.min_idle.insert(id("tenant001"), 2);
+            options.min_idle.insert(id("tenant001"), 3);
         });
         fixture.pool.pool.stop_warming();
         let tenant = id("tenant001");

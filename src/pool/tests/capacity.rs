@@ -2,7 +2,9 @@
 
 use std::pin::pin;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _, TryStreamExt as _};
+use tokio::net::TcpListener;
 
 use super::*;
 
@@ -133,7 +135,7 @@ async fn many_first_calls_open_the_record_once() {
 }
 
 #[tokio::test]
-async fn many_first_calls_wait_for_who_opens_the_credentials_and_find_them_opened() {
+async fn of_many_first_calls_one_opens_credentials_and_a_session_before_the_others() {
     let fixture = fixture(5);
     let entry = fixture.pool.entry(&id("tenant001")).await.unwrap();
     let turn = entry.opening.lock().await;
@@ -145,13 +147,50 @@ async fn many_first_calls_wait_for_who_opens_the_credentials_and_find_them_opene
     waited.unwrap_err();
     tokio::time::resume();
     let stats = fixture.pool.stats();
-    assert_eq!((stats.sessions, stats.max_sessions), (5, 1_000), "they wait for nothing else");
+    assert_eq!((stats.sessions, stats.max_sessions), (1, 1_000), "the others hold none");
     assert_eq!(stats.current_pool_size, 0);
     let opened = fixture.vault.credentials(entry.tenant()).unwrap();
     drop(turn);
     let leases: Vec<_> = leases.try_collect().await.unwrap();
-    assert_eq!(leases.len(), 5);
+    assert_eq!((leases.len(), fixture.pool.stats().sessions), (5, 5));
     assert!(Arc::ptr_eq(&opened, &fixture.vault.credentials(entry.tenant()).unwrap()));
+}
+
+#[tokio::test]
+async fn many_first_calls_of_a_database_that_does_not_answer_dial_it_once() {
+    let fixture = fixture(5);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fixture.import_postgres("tenant003", listener.local_addr().unwrap().port());
+    let access = access("tenant003");
+    fixture.pool.context(&access).await.unwrap();
+    for given_up in [0, 2] {
+        let mut leases: Vec<_> = (0..5).map(|_| Box::pin(fixture.pool.lease(&access))).collect();
+        // Each in turn has the first place in line, and is given up.
+        for _ in 0..given_up {
+            let dialled = async { drop(listener.accept().await.unwrap().0.readable().await) };
+            tokio::select! {
+                () = dialled => {}
+                results = join_all(leases.iter_mut()) => panic!("{results:?}"),
+            }
+            drop(leases.remove(0));
+        }
+        let mut dialled = 0;
+        let refuse = async {
+            loop {
+                drop(listener.accept().await.unwrap());
+                dialled += 1;
+            }
+        };
+        let results = tokio::select! {
+            () = refuse => unreachable!(),
+            results = join_all(leases) => results,
+        };
+        assert_eq!((results.len(), dialled), (5 - given_up, 1));
+        for result in results {
+            assert_eq!(result.unwrap_err().code(), ErrorCode::DatabaseUnavailable);
+        }
+        assert_eq!(fixture.pool.stats().sessions, 0);
+    }
 }
 
 /// Calls of two tenants, each of which could do with all three sessions. Says how many were opened.
@@ -167,7 +206,7 @@ async fn contend(max_instances_per_tenant: u32) -> u64 {
             }
         }
     });
-    futures_util::future::join_all(callers).await;
+    join_all(callers).await;
     assert_eq!(fixture.stats().0, 1_000);
     fixture.stats().1
 }
@@ -205,7 +244,7 @@ async fn a_hundred_callers_of_ten_tenants_share_three_sessions_and_all_are_serve
             }
         }
     });
-    futures_util::future::join_all(callers).await;
+    join_all(callers).await;
     let stats = fixture.pool.stats();
     assert_eq!((stats.total_acquired, stats.leased(), stats.waiting), (500, 0, 0));
     assert_eq!(most.into_inner(), 3);

@@ -225,7 +225,7 @@ async fn who_comes_when_there_is_room_again_opens_for_those_that_wait_before_its
     // Moves no timer of who waits: it is known from another login that there is room.
     let entry = fixture.pool.entry(&id(TENANT)).await.unwrap();
     tokio::time::advance(LOOK_INTERVAL / 4 * 3).await;
-    while let Err(reason) = entry.breaker.admit().map(Attempt::succeeded) {
+    while let Err(reason) = entry.breaker.admit().await.map(Attempt::succeeded) {
         assert_eq!(reason, Unavailable::Full);
         tokio::time::advance(Duration::from_millis(1)).await;
     }
