@@ -12,6 +12,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result, ffi};
 
 use super::file::MAX_VALUE_BYTES;
+use super::watch::{LARGE, give_way};
 
 pub(super) fn add(connection: &Connection) -> Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8
@@ -53,13 +54,20 @@ fn replace(call: &Context<'_>) -> Result<Option<String>> {
     if from.is_empty() {
         return Ok(Some(text.into_owned()));
     }
-    let added = text.matches(&*from).count().saturating_mul(to.len().saturating_sub(from.len()));
-    if i32::try_from(text.len().saturating_add(added)).is_ok_and(|length| length <= MAX_VALUE_BYTES)
-    {
-        Ok(Some(text.replace(&*from, &to)))
-    } else {
-        Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None))
+    let mut replaced = String::with_capacity(text.len());
+    let mut next_way = LARGE;
+    for (number, part) in text.split(&*from).enumerate() {
+        let parts = if number == 0 { ["", part] } else { [&*to, part] };
+        if replaced.len() + parts[0].len() + part.len() > MAX_VALUE_BYTES as usize {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_TOOBIG), None));
+        }
+        replaced.extend(parts);
+        if replaced.len() >= next_way {
+            next_way = replaced.len() + LARGE;
+            give_way(LARGE);
+        }
     }
+    Ok(Some(replaced))
 }
 
 fn trimmed(
@@ -94,7 +102,10 @@ fn text<'a>(call: &'a Context<'_>, position: usize) -> Option<Cow<'a, str>> {
         ValueRef::Null => None,
         ValueRef::Integer(value) => Some(value.to_string().into()),
         ValueRef::Real(value) => Some(real(value).into()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes)),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+            give_way(bytes.len());
+            Some(String::from_utf8_lossy(bytes))
+        }
     }
 }
 

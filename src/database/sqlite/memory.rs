@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 
 use rusqlite::ffi;
 
+use super::watch::give_way;
+
 /// Most that one session may have allocated.
 pub(super) const MAX_BYTES: i64 = 64 << 20;
 
@@ -80,8 +82,12 @@ fn install() -> bool {
     if ENGINES_OWN.set(allocator).is_err() {
         return false;
     }
-    // SAFETY: as above; the engine copies the structure.
-    unsafe { ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const counting) == ffi::SQLITE_OK }
+    // SAFETY: as above; the engine copies the structure. What it counts by itself it would count
+    // under a lock of the process, for which each session waited while another allocates.
+    unsafe {
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_MALLOC, &raw const counting) == ffi::SQLITE_OK
+            && ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0) == ffi::SQLITE_OK
+    }
 }
 
 fn has_room(bytes: i64) -> bool {
@@ -106,6 +112,7 @@ unsafe extern "C" fn malloc(bytes: c_int) -> *mut c_void {
     let Some(own) = ENGINES_OWN.get().copied().filter(|_| has_room(i64::from(bytes))) else {
         return std::ptr::null_mut();
     };
+    give_way(usize::try_from(bytes).unwrap_or(0));
     // SAFETY: called as the engine calls it; `size` gets what it gave.
     unsafe {
         let pointer = (own.malloc)(bytes);
@@ -128,6 +135,7 @@ unsafe extern "C" fn realloc(pointer: *mut c_void, bytes: c_int) -> *mut c_void 
     let Some(own) = ENGINES_OWN.get().copied() else {
         return std::ptr::null_mut();
     };
+    give_way(usize::try_from(bytes).unwrap_or(0));
     // SAFETY: as in `malloc` and `free`; a failed call leaves `pointer` as it was.
     unsafe {
         let before = size(own, pointer);

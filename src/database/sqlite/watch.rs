@@ -16,8 +16,12 @@ use crate::database::{Error, Refusal, Unavailable};
 const SHORT: Duration = Duration::from_millis(5);
 /// The same in a session that had one that took long.
 const SHORT_AFTER_LONG: Duration = Duration::from_millis(1);
+/// How long they compute, as long as the engine's steps are short, before they yield.
+const BETWEEN_YIELDS: Duration = Duration::from_micros(50);
 /// By how much, of 19.
 const NICE: i32 = 10;
+/// A value of so many bytes takes long to make or to read.
+pub(super) const LARGE: usize = 16 << 10;
 /// What is told to who waited in vain for another to write.
 const BUSY: &str = "the database is being written; try again";
 
@@ -42,13 +46,15 @@ impl Watch {
     /// to others, and waits for its turn.
     pub(super) fn look(self, database: Arc<str>) -> impl FnMut() -> bool + Send {
         let began = Instant::now();
+        let mut yielded = began;
         move || {
+            let now = Instant::now();
             let short = if IS_LOW.get() { SHORT_AFTER_LONG } else { SHORT };
-            if began.elapsed() <= short {
-                return self.should_stop();
+            if now.duration_since(began) <= short || now.duration_since(yielded) < BETWEEN_YIELDS {
+                return self.should_stop_at(now);
             }
+            yielded = now;
             if IS_LOW.get() {
-                // So that who has just come does not wait for the end of this thread's slice.
                 std::thread::yield_now();
             } else {
                 lower_priority();
@@ -58,7 +64,11 @@ impl Watch {
     }
 
     pub(super) fn should_stop(&self) -> bool {
-        self.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.should_stop_at(Instant::now())
+    }
+
+    fn should_stop_at(&self, now: Instant) -> bool {
+        self.is_cancelled() || self.deadline.is_some_and(|deadline| now >= deadline)
     }
 
     /// Ends the time in which the statement could be cancelled; whoever tries to cancel it from now
@@ -147,6 +157,15 @@ fn not_authorized() -> Error {
          perhaps through a view",
     )
     .into()
+}
+
+/// Before a function makes or reads so many bytes of a value: many of them take long, and the engine
+/// looks at the watch only between its steps. On a thread of long statements, who has just come does
+/// not wait for the end of its slice of the processor, which a system may grant whatever the priority.
+pub(super) fn give_way(bytes: usize) {
+    if bytes >= LARGE && IS_LOW.get() {
+        std::thread::yield_now();
+    }
 }
 
 /// Lowers the priority of this thread, for good: only a privileged process could raise it again. So

@@ -68,8 +68,9 @@ pub(super) struct Worker {
     catalogue: Kept<i64>,
 }
 
-/// Virtual machine steps between two looks at the clock: well below a millisecond.
-const STEPS: i32 = 2_000;
+/// Virtual machine steps between two looks at the clock: some microseconds, or milliseconds where steps
+/// call functions that take long.
+const STEPS: i32 = 200;
 /// For questions of our own to the catalogue.
 pub(super) const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -393,6 +394,8 @@ fn write(value: ValueRef<'_>, cells: &mut Cells<'_>) -> Result<(), Unwritten> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use rusqlite::functions::FunctionFlags;
 
     use super::*;
@@ -437,5 +440,35 @@ mod tests {
             assert_eq!(worker.write(&write, &limits, cancelled()).err(), expected);
             assert_eq!(steps.swap(false, Ordering::Relaxed), !is_given_up);
         }
+    }
+    #[test]
+    fn a_statement_whose_functions_take_long_is_looked_at_every_few_rows() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Connection::open(root.path().join("shop.db")).unwrap());
+        let access = Access::default();
+        let mut worker =
+            Worker::open(root.path(), "shop.db", access.clone(), Use::Reading).unwrap();
+        let (cancelled, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (cancel, count) = (Arc::clone(&cancelled), Arc::clone(&calls));
+        worker
+            .connection
+            .create_scalar_function("abs", 1, FunctionFlags::SQLITE_UTF8, move |_| {
+                cancel.store(true, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(1)
+            })
+            .unwrap();
+        let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                   SELECT sum(abs(i)) FROM n";
+        let resource = Resource::Database;
+        let query = Query {
+            statement: check(sql, Dialect::Sqlite, &resource, &access, "main").unwrap(),
+            params: Vec::new(),
+            limit: None,
+            read: RowsRead::default(),
+        };
+        let outcome = worker.query(&query, &Limits::default(), cancelled);
+        assert_eq!(outcome.err(), Some(Error::Cancelled));
+        assert!(calls.load(Ordering::Relaxed) <= 20, "{calls:?}");
     }
 }
