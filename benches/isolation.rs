@@ -41,11 +41,18 @@ const DIRECT: &str = "direct10";
 const DISABLED: &str = "disabled";
 /// What the quiet one's p99 may be, in times of what it is alone.
 const GOAL: f64 = 2.0;
+const PATIENCE: Duration = Duration::from_secs(2);
+/// A statement that a proxy knows, and what it knows it by.
+const MARKED: &str = "SELECT 'a marked statement'";
+const MARK: &[u8] = b"a marked statement";
 /// How many calls of a tenant may wait for an instance.
 const MOST_WAITING: usize = 40;
 /// Counts for minutes.
 const ENDLESS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+/// The same, with functions that take long between two steps of the engine.
+const FEW_STEPS: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+                         SELECT sum(length(replace(hex(printf('%100000d', i)), '2', 'ab'))) FROM n";
 /// The same on PostgreSQL, without a file for what it counts.
 const ENDLESS_JOIN: &str = "SELECT count(*) FROM customers a, customers b, customers c, customers d, \
                             customers e, customers f, customers g";
@@ -79,6 +86,8 @@ struct Nuisance {
     tenant: &'static str,
     connections: usize,
     sql: &'static str,
+    /// After which it hangs up and asks again.
+    patience: Duration,
     /// What it is told, once it is a nuisance.
     code: &'static str,
 }
@@ -90,6 +99,7 @@ impl Engine {
             tenant,
             connections: 32,
             sql,
+            patience: PATIENCE,
             code: "QUERY_TIMEOUT",
         };
         let all_endless = "all instances in endless statements, callers waiting";
@@ -98,10 +108,15 @@ impl Engine {
             tenant: "endless2",
             connections: 2 * MOST_WAITING,
             sql,
+            patience: PATIENCE,
             code: "POOL_EXHAUSTED",
         };
         let mut nuisances = match self {
-            Self::Sqlite => vec![endless(all_endless, "endless2", ENDLESS), full(ENDLESS)],
+            Self::Sqlite => vec![
+                endless(all_endless, "endless2", ENDLESS),
+                full(ENDLESS),
+                endless("the same, where each row takes a millisecond", "endless2", FEW_STEPS),
+            ],
             Self::Postgres { .. } => vec![
                 endless(all_endless, "endless2", ENDLESS_JOIN),
                 full(ENDLESS_JOIN),
@@ -111,17 +126,34 @@ impl Engine {
                     tenant: DIRECT,
                     connections: 5,
                     sql: ENDLESS_JOIN,
+                    patience: PATIENCE,
                     code: "57014",
                 },
                 endless("all instances wait for a lock, callers waiting", "locked08", LOCKED),
+                Nuisance {
+                    // That of the service's own clock comes later than that of the server's.
+                    patience: PATIENCE * 2,
+                    ..endless("statements are answered byte by byte, endlessly", "drips011", MARKED)
+                },
+                Nuisance {
+                    connections: 4,
+                    code: "DATABASE_UNAVAILABLE",
+                    ..endless("statements are answered with malformed messages", "broken12", MARKED)
+                },
             ],
         };
-        nuisances.extend([
+        nuisances.extend(self.of_every_engine());
+        nuisances
+    }
+
+    fn of_every_engine(&self) -> [Nuisance; 6] {
+        [
             Nuisance {
                 does: "quota used up, asks on",
                 tenant: "greedy03",
                 connections: 4,
                 sql: "SELECT 1",
+                patience: PATIENCE,
                 code: "QUOTA_EXCEEDED",
             },
             Nuisance {
@@ -132,6 +164,7 @@ impl Engine {
                     Self::Sqlite => "SELECT load_extension('x')",
                     Self::Postgres { .. } => "SELECT pg_read_file('/etc/passwd')",
                 },
+                patience: PATIENCE,
                 code: "QUERY_REFUSED",
             },
             Nuisance {
@@ -139,6 +172,7 @@ impl Engine {
                 tenant: DISABLED,
                 connections: 4,
                 sql: "SELECT 1",
+                patience: PATIENCE,
                 code: "TENANT_DISABLED",
             },
             Nuisance {
@@ -146,6 +180,7 @@ impl Engine {
                 tenant: "absent05",
                 connections: 4,
                 sql: "SELECT 1",
+                patience: PATIENCE,
                 code: "DATABASE_UNAVAILABLE",
             },
             Nuisance {
@@ -153,6 +188,7 @@ impl Engine {
                 tenant: "drips006",
                 connections: 32,
                 sql: "SELECT 1",
+                patience: PATIENCE * 2,
                 code: "DATABASE_UNAVAILABLE",
             },
             Nuisance {
@@ -160,10 +196,10 @@ impl Engine {
                 tenant: "broken07",
                 connections: 4,
                 sql: "SELECT 1",
+                patience: PATIENCE,
                 code: "DATABASE_UNAVAILABLE",
             },
-        ]);
-        nuisances
+        ]
     }
 
     /// Writes the tenant's file, with `more` fields, and makes its database.
@@ -301,9 +337,16 @@ async fn run(engine: Engine, name: &str) {
         let session = nuisance.owner().await;
         session.batch_execute("BEGIN; LOCK TABLE locked08.locked").await.unwrap();
         lock = Some(session);
+        let port = nuisance.port;
+        let drips = listen(move |stream| be_between(stream, port, drip)).await;
+        let broken = listen(move |stream| be_between(stream, port, answer_nonsense)).await;
+        for (tenant, port) in [("drips011", drips), ("broken12", broken)] {
+            let file = json!({ "db_port": port, "limits": { "statement_timeout_ms": 1000 } });
+            engine.add_tenant(&sandbox, tenant, &file).await;
+        }
     }
-    let drips = listen(drip).await;
-    let broken = listen(answer_nonsense).await;
+    let drips = listen(|stream| answer_first(stream, drip)).await;
+    let broken = listen(|stream| answer_first(stream, answer_nonsense)).await;
     for (tenant, port) in [("absent05", 1), ("drips006", drips), ("broken07", broken)] {
         let file = json!({
             "tenant_id": tenant, "db_host": "127.0.0.1", "db_port": port, "db_name": "x",
@@ -323,7 +366,10 @@ async fn run(engine: Engine, name: &str) {
         chosen.map(|nuisance| (sandbox.token(nuisance.tenant), nuisance)).collect();
     let quiet = sandbox.token(QUIET);
     let most_waiting = MOST_WAITING.to_string();
-    let server = sandbox.serve_with(&[("TENANTRY_POOL__MAX_WAITING_PER_TENANT", &most_waiting)]);
+    let server = sandbox.serve_with(&[
+        ("TENANTRY_POOL__MAX_WAITING_PER_TENANT", most_waiting.as_str()),
+        ("TENANTRY_DATABASE__CONNECT_TIMEOUT_MS", "3000"),
+    ]);
     let endpoint = server.endpoint.as_str();
 
     println!("\n{name:54} {:>9} {:>9} {:>9} {:>9}", "p50 ms", "p99 ms", "p50 ratio", "p99 ratio");
@@ -433,7 +479,7 @@ async fn be_a_nuisance(endpoint: &str, token: &str, nuisance: &Nuisance, ends: I
     let mut told = 0;
     while Instant::now() < ends {
         let request = call(endpoint, token, &client, nuisance.tenant, nuisance.sql);
-        let request = request.timeout(Duration::from_secs(2));
+        let request = request.timeout(nuisance.patience);
         let Ok(answer) = request.send().await else { continue };
         let text = answer.text().await.unwrap_or_default();
         told += u64::from(text.contains(nuisance.code));
@@ -448,7 +494,9 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// A server on a port of its own that treats each connection as `each` does.
-async fn listen<F: Future<Output = ()> + Send + 'static>(each: fn(TcpStream) -> F) -> u16 {
+async fn listen<F: Future<Output = ()> + Send + 'static>(
+    each: impl Fn(TcpStream) -> F + Send + 'static,
+) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -459,11 +507,42 @@ async fn listen<F: Future<Output = ()> + Send + 'static>(each: fn(TcpStream) -> 
     port
 }
 
-/// A notice of a gigabyte, a byte every millisecond.
+/// Answers what is said first as `answer` does.
+async fn answer_first<F: Future<Output = ()>>(
+    mut stream: TcpStream,
+    answer: impl Fn(TcpStream) -> F,
+) {
+    drop(stream.read(&mut [0; 1024]).await);
+    answer(stream).await;
+}
+
+/// Is between a client and the server at `port`, until the marked statement, which it answers itself.
+async fn be_between<F: Future<Output = ()>>(
+    mut client: TcpStream,
+    port: u16,
+    answer: impl Fn(TcpStream) -> F,
+) {
+    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let (mut said, mut answered) = ([0; 8192], [0; 8192]);
+    loop {
+        let (length, from, to) = tokio::select! {
+            length = client.read(&mut said) => (length, &said, &mut server),
+            length = server.read(&mut answered) => (length, &answered, &mut client),
+        };
+        let Ok(length @ 1..) = length else { return };
+        let bytes = &from[..length];
+        if bytes.windows(MARK.len()).any(|window| window == MARK) {
+            return answer(client).await;
+        }
+        if to.write_all(bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A notice of 32 kB, a byte every millisecond.
 async fn drip(mut stream: TcpStream) {
-    let mut startup = [0; 1024];
-    drop(stream.read(&mut startup).await);
-    let announced = [b'N', 0x3f, 0xff, 0xff, 0xff];
+    let announced = [b'N', 0, 0, 0x80, 0];
     for byte in announced.into_iter().chain(std::iter::repeat(b'x')) {
         if stream.write_all(&[byte]).await.is_err() {
             return;
@@ -474,7 +553,5 @@ async fn drip(mut stream: TcpStream) {
 
 /// A message whose length is less than that of its length.
 async fn answer_nonsense(mut stream: TcpStream) {
-    let mut startup = [0; 1024];
-    drop(stream.read(&mut startup).await);
     drop(stream.write_all(&[b'R', 0, 0, 0, 1, 0xff, 0xff]).await);
 }
