@@ -8,7 +8,8 @@
 //!
 //! `SQLite` blocks, so each session has a thread of its own, which ends with it; so does opening a
 //! file, which may go on after nobody waits for it. Those whose statements take long compute in turns,
-//! one fewer at once than there are processors.
+//! one fewer at once than there are processors, and yield between steps and where they make large
+//! values: to others who have just come, whatever the system thinks of priorities.
 //!
 //! Protects against: writing by a query (opened read only, `query_only`, authorizer); changes of
 //! anything but the rows of one table (authorizer), and half a change (transaction); other files (no ATTACH,
