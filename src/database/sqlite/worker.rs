@@ -441,6 +441,7 @@ mod tests {
             assert_eq!(steps.swap(false, Ordering::Relaxed), !is_given_up);
         }
     }
+
     #[test]
     fn a_statement_whose_functions_take_long_is_looked_at_every_few_rows() {
         let root = tempfile::tempdir().unwrap();
